@@ -1,0 +1,394 @@
+"""Every error that Fairlead raises on purpose, as one tree.
+
+FairleadError
+├── InvalidInput                 400, exit 2   the request itself is wrong
+│   ├── InvalidName              a name with a slash, a NUL, a reserved word ...
+│   ├── InvalidReference         neither `name/3` nor `name@alias`
+│   ├── InvalidDigest
+│   ├── InvalidPageToken
+│   ├── InvalidManifest          a path that climbs out, a duplicate, a size that lies
+│   ├── UnknownRegion            no such region in the catalog
+│   ├── UnknownResidency         no such residency class
+│   ├── FeatureDefinitionInvalid
+│   └── IdempotencyKeyReused     422: same key, other request
+├── NotFound                     404, exit 3
+│   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
+│   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound
+│   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
+│   ├── BundleNotFound, DeploymentNotFound, TokenNotFound
+│   └── ObjectNotFound           a key that a location does not hold
+├── Unauthenticated              401, exit 4
+├── PermissionDenied             403, exit 4
+│   └── SelfApproval             the requester cannot approve
+├── Conflict                     409, exit 5
+│   ├── AlreadyExists
+│   ├── StaleRevision            412: someone moved it first
+│   ├── RevisionRequired         428: a move without If-Match
+│   ├── NotReady                 a version or replica whose bytes are not yet verified
+│   ├── LeaseLost                another worker holds a newer fencing token
+│   └── HomeInUse                another server owns this FAIRLEAD_HOME
+├── GateRefused                  422, exit 6   a promotion that a gate refuses
+├── ResidencyViolation           422, exit 6   data would leave where it must stay
+├── PlacementInfeasible          422, exit 6   no placement satisfies every limit
+├── PartialFailure               207, exit 7   some of it worked
+├── IntegrityError               502, exit 1   bytes are not what their name says
+│   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
+├── Unavailable                  503, exit 1   try again
+│   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
+├── StorageFull                  507, exit 1
+├── DatabaseRevisionMismatch     500, exit 1   the schema is older or newer than the code
+└── MissingExtra                 501, exit 1   an optional dependency is not installed
+
+The code is a contract: it appears in `type` of a problem document, scripts match on it, and it is never renamed or
+reused. Exit codes are listed in `ExitCode`; both registries only grow.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+PROBLEM_TYPE_PREFIX = "urn:fairlead:error:"
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class ExitCode(IntEnum):
+    """What the command line answers to the shell."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    AUTH = 4
+    CONFLICT = 5
+    GATE_REFUSED = 6
+    PARTIAL = 7
+
+
+class FairleadError(Exception):
+    """What went wrong, to what, and what to type next.
+
+    `detail` is one sentence that names the thing and the value. `hint` is the next command or step. `attributes` are
+    machine-readable facts that travel in the problem document; they hold no secret, SQL or server path.
+    """
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+
+    def __init__(self, detail: str, *, hint: str | None = None, **attributes: JsonValue) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.attributes: dict[str, JsonValue] = dict(attributes)
+
+    def __str__(self) -> str:
+        return f"{self.detail} {self.hint}" if self.hint else self.detail
+
+
+class InvalidInput(FairleadError):
+    code = "invalid-input"
+    title = "The request is not valid"
+    status = 400
+    exit_code = ExitCode.USAGE
+
+
+class InvalidName(InvalidInput):
+    code = "invalid-name"
+    title = "The name is not valid"
+
+
+class InvalidReference(InvalidInput):
+    code = "invalid-reference"
+    title = "The reference is not valid"
+
+
+class InvalidDigest(InvalidInput):
+    code = "invalid-digest"
+    title = "The digest is not valid"
+
+
+class InvalidPageToken(InvalidInput):
+    code = "invalid-page-token"
+    title = "The page token is not valid here"
+
+
+class InvalidManifest(InvalidInput):
+    code = "invalid-manifest"
+    title = "The manifest is not valid"
+
+
+class UnknownRegion(InvalidInput):
+    code = "unknown-region"
+    title = "The catalog has no such region"
+
+
+class UnknownResidency(InvalidInput):
+    code = "unknown-residency"
+    title = "There is no such residency class"
+
+
+class FeatureDefinitionInvalid(InvalidInput):
+    code = "feature-definition-invalid"
+    title = "The feature definition is not valid"
+
+
+class IdempotencyKeyReused(InvalidInput):
+    code = "idempotency-key-reused"
+    title = "The idempotency key was used for another request"
+    status = 422
+
+
+class NotFound(FairleadError):
+    code = "not-found"
+    title = "There is no such thing"
+    status = 404
+    exit_code = ExitCode.NOT_FOUND
+
+
+class ModelNotFound(NotFound):
+    code = "model-not-found"
+    title = "There is no such registered model"
+
+
+class ModelVersionNotFound(NotFound):
+    code = "model-version-not-found"
+    title = "There is no such model version"
+
+
+class AliasNotFound(NotFound):
+    code = "alias-not-found"
+    title = "There is no such alias"
+
+
+class EnvironmentNotFound(NotFound):
+    code = "environment-not-found"
+    title = "There is no such environment"
+
+
+class ArtifactNotFound(NotFound):
+    code = "artifact-not-found"
+    title = "There is no such artifact"
+
+
+class LocationNotFound(NotFound):
+    code = "location-not-found"
+    title = "There is no such location"
+
+
+class UploadNotFound(NotFound):
+    code = "upload-not-found"
+    title = "There is no such upload"
+
+
+class PromotionNotFound(NotFound):
+    code = "promotion-not-found"
+    title = "There is no such promotion"
+
+
+class FeatureServiceNotFound(NotFound):
+    code = "feature-service-not-found"
+    title = "There is no such feature service"
+
+
+class SnapshotNotFound(NotFound):
+    code = "snapshot-not-found"
+    title = "There is no such snapshot"
+
+
+class EntityNotFound(NotFound):
+    code = "entity-not-found"
+    title = "There is no such entity"
+
+
+class BundleNotFound(NotFound):
+    code = "bundle-not-found"
+    title = "There is no such bundle"
+
+
+class DeploymentNotFound(NotFound):
+    code = "deployment-not-found"
+    title = "There is no such deployment"
+
+
+class TokenNotFound(NotFound):
+    code = "token-not-found"
+    title = "There is no such token"
+
+
+class ObjectNotFound(NotFound):
+    code = "object-not-found"
+    title = "The location holds no such object"
+
+
+class Unauthenticated(FairleadError):
+    code = "unauthenticated"
+    title = "The caller is not known"
+    status = 401
+    exit_code = ExitCode.AUTH
+
+
+class PermissionDenied(FairleadError):
+    code = "permission-denied"
+    title = "The caller may not do this"
+    status = 403
+    exit_code = ExitCode.AUTH
+
+
+class SelfApproval(PermissionDenied):
+    code = "self-approval"
+    title = "The requester cannot approve"
+
+
+class Conflict(FairleadError):
+    code = "conflict"
+    title = "The state does not allow this"
+    status = 409
+    exit_code = ExitCode.CONFLICT
+
+
+class AlreadyExists(Conflict):
+    code = "already-exists"
+    title = "The name is taken"
+
+
+class StaleRevision(Conflict):
+    code = "stale-revision"
+    title = "Someone changed it first"
+    status = 412
+
+
+class RevisionRequired(Conflict):
+    code = "revision-required"
+    title = "A move needs the revision it starts from"
+    status = 428
+
+
+class NotReady(Conflict):
+    code = "not-ready"
+    title = "The bytes are not verified yet"
+
+
+class LeaseLost(Conflict):
+    code = "lease-lost"
+    title = "Another worker took over"
+
+
+class HomeInUse(Conflict):
+    code = "home-in-use"
+    title = "Another server owns this home"
+
+
+class GateRefused(FairleadError):
+    code = "gate-refused"
+    title = "A gate refused the promotion"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class ResidencyViolation(FairleadError):
+    code = "residency-violation"
+    title = "The data may not go there"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class PlacementInfeasible(FairleadError):
+    code = "placement-infeasible"
+    title = "No placement satisfies every limit"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class PartialFailure(FairleadError):
+    code = "partial-failure"
+    title = "Only some of it worked"
+    status = 207
+    exit_code = ExitCode.PARTIAL
+
+
+class IntegrityError(FairleadError):
+    code = "integrity"
+    title = "The bytes are not what their name says"
+    status = 502
+
+
+class CorruptBlock(IntegrityError):
+    code = "corrupt-block"
+    title = "A block does not match its digest"
+
+
+class CorruptPack(IntegrityError):
+    code = "corrupt-pack"
+    title = "A pack is damaged"
+
+
+class CorruptLayout(IntegrityError):
+    code = "corrupt-layout"
+    title = "A layout is damaged"
+
+
+class CorruptManifest(IntegrityError):
+    code = "corrupt-manifest"
+    title = "A manifest does not match its digest"
+
+
+class BadSignature(IntegrityError):
+    code = "bad-signature"
+    title = "The signature does not verify"
+
+
+class Unavailable(FairleadError):
+    code = "unavailable"
+    title = "Not reachable now"
+    status = 503
+
+
+class ServerUnavailable(Unavailable):
+    code = "server-unavailable"
+    title = "The server does not answer"
+
+
+class LocationUnavailable(Unavailable):
+    code = "location-unavailable"
+    title = "The storage location does not answer"
+
+
+class EndpointUnavailable(Unavailable):
+    code = "endpoint-unavailable"
+    title = "No healthy endpoint may answer"
+
+
+class ReplicaUnavailable(Unavailable):
+    code = "replica-unavailable"
+    title = "No verified replica can be read"
+
+
+class StorageFull(FairleadError):
+    code = "storage-full"
+    title = "The storage is full"
+    status = 507
+
+
+class DatabaseRevisionMismatch(FairleadError):
+    code = "database-revision-mismatch"
+    title = "The database is at another schema revision"
+
+
+class MissingExtra(FairleadError):
+    code = "missing-extra"
+    title = "An optional dependency is not installed"
+    status = 501
+
+
+def error_classes() -> dict[str, type[FairleadError]]:
+    """Every error class by its code."""
+    found: dict[str, type[FairleadError]] = {}
+    pending: list[type[FairleadError]] = [FairleadError]
+    while pending:
+        cls = pending.pop()
+        found[cls.code] = cls
+        pending.extend(cls.__subclasses__())
+    return found
