@@ -8,6 +8,7 @@ FairleadError
 │   ├── InvalidPageToken
 │   ├── InvalidManifest          a path that climbs out, a duplicate, a size that lies
 │   ├── UnknownRegion            no such region in the catalog
+│   ├── UnknownArea              no such demand area in the catalog
 │   ├── UnknownResidency         no such residency class
 │   ├── FeatureDefinitionInvalid
 │   └── IdempotencyKeyReused     422: same key, other request
@@ -123,6 +124,11 @@ class InvalidManifest(InvalidInput):
 class UnknownRegion(InvalidInput):
     code = "unknown-region"
     title = "The catalog has no such region"
+
+
+class UnknownArea(InvalidInput):
+    code = "unknown-area"
+    title = "The catalog has no such demand area"
 
 
 class UnknownResidency(InvalidInput):

@@ -1,0 +1,205 @@
+"""The metadata database: one engine, two dialects, the same rules on both.
+
+A write is one transaction: opened, committed and closed inside `Database.write`, before any answer exists. On SQLite
+it begins IMMEDIATE behind a fair in-process lock (deferred ones collide, and SQLite's own waiting is not fair); on
+PostgreSQL concurrent writers meet at row locks. No transaction is held across network I/O.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import JSON, DateTime, MetaData, String, create_engine, event, make_url
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.types import TypeDecorator
+
+from fairlead.core.clock import format_time
+from fairlead.core.errors import AlreadyExists, InvalidInput, StorageFull, Unavailable
+from fairlead.core.ids import NAME_MAX_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection, Dialect
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+POSTGRES_SCHEMA = "fairlead"
+_WRITES = "fairlead_writes"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC with microseconds: timestamptz on PostgreSQL, fixed-width text on SQLite (text order is time order)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:  # noqa: ANN401  (SQLAlchemy's own signature)
+        """Text on SQLite, which has no type for time."""
+        return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:  # noqa: ANN401
+        """Refuse a naive time: nobody knows what it means."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            msg = "a naive datetime reached the database"
+            raise TypeError(msg)
+        return format_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ANN401
+        """Always aware, always UTC."""
+        if value is None:
+            return None
+        return datetime.fromisoformat(value) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+
+def name_type(length: int = NAME_MAX_LENGTH) -> String:
+    """Text that sorts and compares by code point on both databases (collation "C" on PostgreSQL)."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+JsonType = JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """The declarative base of all tables; constraint names are the same everywhere, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class FairLock:
+    """A mutual-exclusion lock that serves waiting threads in the order they came."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._is_held = False
+
+    def __enter__(self) -> None:
+        turn = threading.Event()
+        with self._guard:
+            if not self._is_held:
+                self._is_held = True
+                return
+            self._waiting.append(turn)
+        turn.wait()
+
+    def __exit__(self, *_: object) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._is_held = False
+
+
+class Database:
+    """A SQLite file or a PostgreSQL database that holds Fairlead's record."""
+
+    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise InvalidInput(
+                f"Fairlead keeps its record in SQLite or PostgreSQL, not {parsed.get_backend_name()}.",
+                hint="Set FAIRLEAD_DATABASE_URL to sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.",
+            )
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self.engine = create_engine(parsed, pool_size=pool_size, max_overflow=48)
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            # A dead connection is found before a transaction begins, not in the middle of one.
+            self.engine = create_engine(
+                parsed,
+                pool_size=pool_size,
+                max_overflow=16,
+                pool_pre_ping=True,
+                connect_args={"options": f"-csearch_path={POSTGRES_SCHEMA} -ctimezone=UTC"},
+            )
+        self._write_engine = self.engine.execution_options(**{_WRITES: True})
+        self._write_lock = FairLock()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading; nothing it does is kept."""
+        with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Raises:
+            AlreadyExists: if a unique constraint is broken (by a writer who was first).
+            StorageFull: if the disk is full; nothing was kept.
+            Unavailable: if the database does not answer; whether a commit happened is then unknown.
+        """
+        if not self.is_sqlite:
+            with _translated_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+                yield session
+            return
+        with (
+            _translated_errors(),
+            self._write_lock,
+            Session(self._write_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # The driver's own implicit BEGIN would be deferred; ours comes from `_begin_sqlite`.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        # With NORMAL, WAL loses acknowledged commits at power loss.
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=10000",
+        # LIKE then means what it means on PostgreSQL.
+        "case_sensitive_like=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_write = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    # What reaches a user holds no SQL and no path of ours.
+    try:
+        yield
+    except IntegrityError as error:
+        raise AlreadyExists("Another writer was first.", hint="Read the present state and try again.") from error
+    except OperationalError as error:
+        if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
+            raise StorageFull(
+                "The disk of the metadata database is full.", hint="Free some space and repeat the command."
+            ) from error
+        raise Unavailable(
+            "The metadata database does not answer.", hint="Check FAIRLEAD_DATABASE_URL and that the database is up."
+        ) from error
