@@ -1,0 +1,191 @@
+"""The catalog itself: what the tables say, asked one question at a time.
+
+A gap stays a gap: an unknown region is an error, a figure that no source gives is None, and nothing is ever zero for
+want of knowledge. A figure that was worked out and not found is flagged as an estimate.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from fairlead.catalog import power, reading
+from fairlead.catalog.figures import BYTES_PER_GB, Figure
+from fairlead.catalog.latency import RoundTrips
+from fairlead.catalog.prices import Price
+from fairlead.catalog.reading import EgressTariffs
+from fairlead.catalog.regions import Area, Region, distance_km
+from fairlead.core.errors import UnknownArea, UnknownRegion
+from fairlead.core.ids import RegionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """Regions, areas, prices, tariffs, distances and carbon. Immutable; one is enough for a process."""
+
+    regions_by_id: Mapping[RegionId, Region]
+    areas_by_id: Mapping[str, Area]
+    prices_by_region: Mapping[RegionId, tuple[Price, ...]]
+    egress_tariffs: EgressTariffs
+    round_trips: RoundTrips
+    throughput_gbit_per_second: Mapping[tuple[RegionId, RegionId], float]
+
+    def regions(self) -> tuple[Region, ...]:
+        """Every region, by id."""
+        return tuple(self.regions_by_id.values())
+
+    def region(self, region: str) -> Region:
+        """One region by its id, such as `aws:us-east-1`.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        found = self.regions_by_id.get(RegionId(region))
+        if found is None:
+            hint = _nearest_spellings(region, self.regions_by_id, "Write cloud:region, such as aws:us-east-1.")
+            raise UnknownRegion(f"The catalog has no region {region[:80]!r}.", hint=hint, region=region[:80])
+        return found
+
+    def areas(self) -> tuple[Area, ...]:
+        """Every demand area, by id."""
+        return tuple(self.areas_by_id.values())
+
+    def area(self, area: str) -> Area:
+        """One demand area by its id, such as `new-york`.
+
+        Raises:
+            UnknownArea: with the nearest spellings.
+        """
+        found = self.areas_by_id.get(area)
+        if found is None:
+            hint = _nearest_spellings(area, self.areas_by_id, f"Known: {', '.join(self.areas_by_id)}.")
+            raise UnknownArea(f"The catalog has no demand area {area[:80]!r}.", hint=hint, area=area[:80])
+        return found
+
+    def prices(self, region: str, sku: str | None = None) -> tuple[Price, ...]:
+        """The instance types of a region that someone gives a price for, by sku; empty where nobody does.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        offers = self.prices_by_region.get(self.region(region).id, ())
+        return tuple(offer for offer in offers if sku is None or offer.sku == sku)
+
+    def egress(self, source: str, destination: str) -> Figure:
+        """The tariff for a byte that goes from one region to another, in USD/GB, at the first (dearest) tier.
+
+        Where no source names the pair: within one cloud the median of that region's pairs on the same continent (or to
+        other continents), else the region's internet tariff, flagged as estimates.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.egress_tariffs.between(self.region(source), self.region(destination))
+
+    def internet_egress(self, region: str) -> Figure:
+        """The tariff for a byte that a region sends to users, in USD/GB, at the first (dearest) tier.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.egress_tariffs.internet[self.region(region).id]
+
+    def round_trip(self, source: str, destination: str) -> Figure:
+        """The round trip between two regions in ms: measured, else modelled and flagged.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.round_trips.between_regions(self.region(source), self.region(destination))
+
+    def area_round_trip(self, area: str, region: str) -> Figure:
+        """The round trip from an area's users to a region in ms, always an estimate.
+
+        Raises:
+            UnknownArea, UnknownRegion: with the nearest spellings.
+        """
+        here, there = self.area(area), self.region(region)
+        nearest = min(
+            self.regions(), key=lambda each: (distance_km(here.place, each.place), each.id != region, each.id)
+        )
+        return self.round_trips.from_area(here, there, nearest)
+
+    def carbon(self, region: str) -> Figure:
+        """The grid's yearly mean in gCO2e/kWh.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.region(region).carbon
+
+    def throughput(self, source: str, destination: str) -> Figure | None:
+        """Measured throughput of 64 parallel connections in Gbit/s, or None where nobody measured the pair.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        value = self.throughput_gbit_per_second.get((self.region(source).id, self.region(destination).id))
+        return None if value is None else Figure(value=value, unit="Gbit/s", source=reading.THROUGHPUT_SOURCE)
+
+    def transfer_cost(self, source: str, destination: str, size_bytes: int) -> Figure:
+        """What it costs to send bytes from one region to another, in USD.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        tariff = self.egress(source, destination)
+        return Figure(
+            value=size_bytes / BYTES_PER_GB * tariff.value,
+            unit="USD",
+            source=tariff.source,
+            is_estimate=tariff.is_estimate,
+        )
+
+    def transfer_carbon(self, source: str, destination: str, size_bytes: int) -> Figure:
+        """What sending bytes from one region to another emits, in gCO2e; nothing is counted within one region.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        if self.region(source).id == self.region(destination).id:
+            return Figure(value=0.0, unit="gCO2e", source="no transfer is counted within one region", is_estimate=True)
+        return self.internet_transfer_carbon(source, size_bytes)
+
+    def internet_transfer_carbon(self, region: str, size_bytes: int) -> Figure:
+        """What sending bytes out of a region emits, in gCO2e: GB x 0.001 kWh/GB x PUE x the sending region's grid.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        sender = self.region(region)
+        kwh = size_bytes / BYTES_PER_GB * power.NETWORK_KWH_PER_GB.value * sender.pue.value
+        return Figure(
+            value=kwh * sender.carbon.value,
+            unit="gCO2e",
+            source=f"{power.NETWORK_KWH_PER_GB.source}; grid: {sender.carbon.source}",
+            is_estimate=True,
+        )
+
+
+@cache
+def load_catalog() -> Catalog:
+    """The catalog that this package ships, read once for the process (some 30 ms)."""
+    return Catalog(
+        regions_by_id=reading.read_regions(),
+        areas_by_id=reading.read_areas(),
+        prices_by_region=reading.read_prices(),
+        egress_tariffs=reading.read_egress(),
+        round_trips=reading.read_round_trips(),
+        throughput_gbit_per_second=reading.read_throughput(),
+    )
+
+
+def _nearest_spellings(text: str, known: Iterable[str], otherwise: str) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(text.lower()[:80], names, n=3, cutoff=0.5)
+    near += [name for name in names if text and name.endswith(":" + text.lower()) and name not in near]
+    if near:
+        return f"Did you mean {' or '.join(near[:4])}?"
+    return otherwise

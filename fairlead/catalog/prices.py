@@ -1,0 +1,26 @@
+"""What an instance costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairlead.catalog.figures import Figure
+from fairlead.core.ids import RegionId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """An instance type in a region, in US dollars an hour; `spot` is None where no source gives a figure.
+
+    `accelerator` is a model such as `T4` or `A100-80` (the number is its GB of memory), `accelerator_count` how many
+    of them one instance has; None and 0 for an instance without.
+    """
+
+    region: RegionId
+    sku: str
+    vcpus: int
+    memory_gib: float
+    accelerator: str | None
+    accelerator_count: int
+    on_demand: Figure
+    spot: Figure | None
