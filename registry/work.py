@@ -1,0 +1,284 @@
+"""Work: the difference between what should be true and what is, leased to one worker at a time.
+
+A row asks for one thing to be made true (`kind` and `subject` name it) by a worker of one region. It is inserted by
+whoever finds the difference, as often as they like, and deleted in the transaction that records the result. Three rules
+make that safe:
+
+- A lease is a token, and tokens of a row only grow. Clocks decide when a worker is presumed dead; only the token
+  decides who may record, so a clock that lies costs time and never correctness.
+- A worker whose token is no longer current gets `LeaseLost` from `finish`, inside the transaction that would have
+  recorded its result, which is rolled back.
+- A row that is lost is derived again from the desired state, so nothing here needs to be kept for ever.
+
+The lowest `priority` is served first, and within it the oldest row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult
+
+from fairlead.core.clock import format_time
+from fairlead.core.errors import FairleadError, JsonValue, LeaseLost
+from fairlead.core.ids import RowId, new_row_id
+from fairlead.registry.tables import WorkRow
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Select
+    from sqlalchemy.orm import Session
+
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+
+URGENT = 10
+"""Somebody waits for it: an upload to verify, a replica to mend."""
+
+USUAL = 100
+
+FIRST_RETRY = timedelta(seconds=1)
+LONGEST_RETRY = timedelta(minutes=5)
+_DETAIL_MAX_LENGTH = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedWork:
+    """One row of work, held under a fencing token. `attempt` is 1 for the first try, crashed ones included."""
+
+    id: RowId
+    workspace_id: str
+    residency: str
+    kind: str
+    subject: str
+    region: str
+    attempt: int
+    holder: str
+    token: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject} in {self.region}"
+
+
+def require_work(
+    session: Session,
+    *,
+    workspace_id: str,
+    residency: str,
+    kind: str,
+    subject: str,
+    region: str,
+    priority: int,
+    now: datetime,
+) -> bool:
+    """Ask for a piece of work unless it is asked for already; True if this call asked. May be repeated at will."""
+    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = (
+        dialect.insert(WorkRow)
+        .values(
+            workspace_id=workspace_id,
+            id=new_row_id(),
+            residency=residency,
+            kind=kind,
+            subject=subject,
+            region=region,
+            priority=priority,
+            attempts=0,
+            lease_token=0,
+            not_before=now,
+            created_at=now,
+        )
+        .on_conflict_do_nothing(index_elements=["workspace_id", "kind", "subject"])
+    )
+    return _changed(session, statement) == 1
+
+
+def hasten(session: Session, *, workspace_id: str, kind: str, subject: str, now: datetime) -> None:
+    """End the back-off of a piece of work, because what it failed on may have changed."""
+    _changed(
+        session,
+        update(WorkRow)
+        .where(WorkRow.workspace_id == workspace_id, WorkRow.kind == kind, WorkRow.subject == subject)
+        .where(WorkRow.not_before > now)
+        .values(not_before=now),
+    )
+
+
+def lease(
+    database: Database,
+    clock: Clock,
+    *,
+    kinds: Collection[str],
+    regions: Collection[str] | None,
+    holder: str,
+    ttl: timedelta,
+) -> LeasedWork | None:
+    """Take the most urgent piece of work that is due and that nobody holds, or None.
+
+    `regions` None means every region. The lease ends after `ttl` unless `renew` prolongs it.
+    """
+    now = clock.now()
+    due = _due(kinds, regions, now)
+    with database.read() as session:
+        # An idle worker asks often; it takes the write lock only when there is something to take.
+        if session.execute(due).first() is None:
+            return None
+    with database.write() as session:
+        row = session.execute(due.with_for_update(skip_locked=True)).scalar_one_or_none()
+        if row is None:
+            return None
+        row.lease_holder = holder
+        row.lease_token += 1
+        row.lease_expires_at = now + ttl
+        row.attempts += 1
+        return LeasedWork(
+            id=RowId(row.id),
+            workspace_id=row.workspace_id,
+            residency=row.residency,
+            kind=row.kind,
+            subject=row.subject,
+            region=row.region,
+            attempt=row.attempts,
+            holder=holder,
+            token=row.lease_token,
+        )
+
+
+def renew(database: Database, clock: Clock, leased: LeasedWork, ttl: timedelta) -> None:
+    """Prolong a lease to `ttl` from now.
+
+    Raises:
+        LeaseLost: if another worker took it over, or the work is no longer wanted.
+    """
+    with database.write() as session:
+        _require(leased, _changed(session, _held(leased).values(lease_expires_at=clock.now() + ttl)))
+
+
+def report_progress(database: Database, leased: LeasedWork, progress_bytes: int, total_bytes: int) -> None:
+    """Say how far the work is, in bytes.
+
+    Raises:
+        LeaseLost: so that a worker which was presumed dead stops early.
+    """
+    with database.write() as session:
+        changed = _changed(session, _held(leased).values(progress_bytes=progress_bytes, total_bytes=total_bytes))
+        _require(leased, changed)
+
+
+def check_lease(session: Session, leased: LeasedWork) -> None:
+    """Lock the row of a lease until the transaction ends, for a step that records something and is not the last.
+
+    Raises:
+        LeaseLost: if the token is no longer current.
+    """
+    held = select(WorkRow.id).where(*_is_held(leased)).with_for_update()
+    _require(leased, len(session.execute(held).all()))
+
+
+def finish(session: Session, leased: LeasedWork) -> None:
+    """Remove the work, in the transaction that records its result: both happen or neither.
+
+    Raises:
+        LeaseLost: if the token is no longer current; the transaction must not commit.
+    """
+    _require(leased, _changed(session, delete(WorkRow).where(*_is_held(leased))))
+
+
+def fail(database: Database, clock: Clock, leased: LeasedWork, error: Exception, retry_in: timedelta | None) -> bool:
+    """Give a lease back after a failure; the work is due again after `retry_in` (None: see `retry_delay`).
+
+    Returns False, and changes nothing, where the lease was lost meanwhile.
+    """
+    # The text of an unforeseen exception may quote data or paths; only our own errors are written to be shown.
+    code, detail = (error.code, str(error)) if isinstance(error, FairleadError) else ("internal", type(error).__name__)
+    values = {
+        "lease_holder": None,
+        "lease_expires_at": None,
+        "not_before": clock.now() + (retry_delay(leased.attempt) if retry_in is None else retry_in),
+        "error_code": code,
+        "error_detail": detail[:_DETAIL_MAX_LENGTH],
+    }
+    with database.write() as session:
+        return _changed(session, _held(leased).values(values)) == 1
+
+
+def retry_delay(attempt: int, *, draw: float | None = None) -> timedelta:
+    """How long to wait after the n-th failed attempt: doubling, bounded, and spread over its upper half.
+
+    `draw`, from 0 to 1, stands in for chance.
+    """
+    longest = min(LONGEST_RETRY, FIRST_RETRY * 2 ** min(attempt - 1, 30))
+    chance = random.random() if draw is None else draw  # noqa: S311  (spreads retries, guards nothing)
+    return longest * (0.5 + chance / 2)
+
+
+def list_work(session: Session, workspace_id: str, now: datetime) -> list[dict[str, JsonValue]]:
+    """Everything that is waited for or being done in a workspace, in the order it will be served."""
+    rows = session.scalars(
+        select(WorkRow)
+        .where(WorkRow.workspace_id == workspace_id)
+        .order_by(WorkRow.priority, WorkRow.created_at, WorkRow.id)
+    )
+    return [_describe(row, now) for row in rows]
+
+
+def _describe(row: WorkRow, now: datetime) -> dict[str, JsonValue]:
+    is_running = row.lease_expires_at is not None and row.lease_expires_at > now
+    return {
+        "kind": row.kind,
+        "subject": row.subject,
+        "region": row.region,
+        "residency": row.residency,
+        "state": "RUNNING" if is_running else "WAITING",
+        "holder": row.lease_holder if is_running else None,
+        "attempts": row.attempts,
+        "progress_bytes": row.progress_bytes,
+        "total_bytes": row.total_bytes,
+        "not_before": format_time(row.not_before),
+        "error_code": row.error_code,
+        "error_detail": row.error_detail,
+        "created_at": format_time(row.created_at),
+    }
+
+
+def _due(kinds: Collection[str], regions: Collection[str] | None, now: datetime) -> Select[WorkRow]:
+    statement = (
+        select(WorkRow)
+        .where(WorkRow.kind.in_(sorted(kinds)), WorkRow.not_before <= now)
+        .where(or_(WorkRow.lease_expires_at.is_(None), WorkRow.lease_expires_at <= now))
+        .order_by(WorkRow.priority, WorkRow.created_at, WorkRow.id)
+        .limit(1)
+    )
+    return statement if regions is None else statement.where(WorkRow.region.in_(sorted(regions)))
+
+
+def _is_held(leased: LeasedWork) -> tuple[ColumnElement[bool], ...]:
+    return (
+        and_(WorkRow.workspace_id == leased.workspace_id, WorkRow.id == leased.id),
+        WorkRow.lease_token == leased.token,
+        # A lease that was given back keeps its token until the next one is taken.
+        WorkRow.lease_holder.is_not(None),
+    )
+
+
+def _held(leased: LeasedWork) -> Any:
+    return update(WorkRow).where(*_is_held(leased))
+
+
+def _changed(session: Session, statement: Any) -> int:
+    # The rows in memory, if any, are not looked at again: every caller goes by the count.
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)  # noqa: S101  (what a statement that changes rows always gives)
+    return result.rowcount
+
+
+def _require(leased: LeasedWork, changed: int) -> None:
+    if changed != 1:
+        raise LeaseLost(
+            f"The lease of {leased} is lost (token {leased.token}).", hint="Another worker records the result."
+        )
