@@ -94,8 +94,9 @@ def require_work(
             created_at=now,
         )
         .on_conflict_do_nothing(index_elements=["workspace_id", "kind", "subject"])
+        .returning(WorkRow.id)
     )
-    return _changed(session, statement) == 1
+    return session.execute(statement).scalar_one_or_none() is not None
 
 
 def hasten(session: Session, *, workspace_id: str, kind: str, subject: str, now: datetime) -> None:
