@@ -6,10 +6,20 @@ replicas, work, events) carries its residency class, which never changes. Order 
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  (SQLAlchemy reads the annotations)
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fairlead.core.db import Base, JsonType, UtcDateTime, name_type

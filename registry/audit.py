@@ -1,0 +1,294 @@
+"""The audit log: what happened, by whom, and a chain that shows whether anyone changed it afterwards.
+
+An event is written in the transaction of the change it tells of, so there is neither a change without its event nor
+an event without its change. One sealer then gives committed events their place: `sequence` counts from 1 without a
+gap in each workspace, and `event_hash` is the sha256 of the event's canonical JSON, which holds the sequence and the
+hash of the event before it. So writers never queue for the head of the chain.
+
+An edit, a removal, an insertion or an exchange within the chain breaks it, and `verify` says where. Cutting off its
+tail leaves a shorter chain that is whole: that is what an exported *anchor* (a sequence and its hash, kept elsewhere)
+is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, cast
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from fairlead.core.canonical import canonical_json
+from fairlead.core.clock import format_time
+from fairlead.core.db import Database
+from fairlead.core.errors import InvalidInput, JsonValue
+from fairlead.core.ports import Clock
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import AuditEventRow
+
+if TYPE_CHECKING:
+    from fairlead.registry.identity import Caller
+
+FIRST_PREVIOUS_HASH = "0" * 64
+"""What the first event of a chain names as the hash before it."""
+
+_FORMAT = 1
+_BATCH = 500
+_SAFE_INTEGER = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """One event; `sequence`, `previous_hash` and `event_hash` are None until it is sealed."""
+
+    id: str
+    residency: str
+    actor: str
+    action: str
+    subject: str
+    facts: Mapping[str, JsonValue]
+    happened_at: datetime
+    sequence: int | None
+    previous_hash: str | None
+    event_hash: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """A place in the chain, to be kept where whoever can change the database cannot change it."""
+
+    sequence: int
+    event_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What reading the whole chain found.
+
+    `problem` names the first thing that is wrong: `edited` (an event is not what its hash says), `broken` (it does not
+    follow the one before it), `missing` (a gap in the count) or `cut` (the chain ends before the anchor, or runs
+    through another event there). `sequence` says where.
+    """
+
+    is_intact: bool
+    sealed: int
+    unsealed: int
+    head: Anchor | None
+    problem: Literal["edited", "broken", "missing", "cut"] | None = None
+    sequence: int | None = None
+
+
+def record(
+    session: Session,
+    caller: Caller,
+    clock: Clock,
+    *,
+    action: str,
+    subject: str,
+    residency: str = "unrestricted",
+    facts: Mapping[str, JsonValue] | None = None,
+) -> None:
+    """Add an event to the transaction that is open. Facts hold no secret; numbers with a fraction are kept as text."""
+    session.add(
+        AuditEventRow(
+            workspace_id=caller.workspace_id,
+            residency=residency,
+            actor=caller.principal,
+            action=action,
+            subject=subject,
+            facts={key: _exact(value) for key, value in (facts or {}).items()},
+            happened_at=clock.now(),
+        )
+    )
+
+
+class AuditLog:
+    """Reads a workspace's events and checks its chain."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list(
+        self, caller: Caller, page: PageRequest, *, subject: str | None = None, action: str | None = None
+    ) -> Page[AuditEvent]:
+        """Events, newest first; events not yet sealed are among them. `subject` and `action` match exactly."""
+        query = select(AuditEventRow).where(AuditEventRow.workspace_id == caller.workspace_id)
+        if subject is not None:
+            query = query.where(AuditEventRow.subject == subject)
+        if action is not None:
+            query = query.where(AuditEventRow.action == action)
+        listing = ("audit", caller.workspace_id, subject, action)
+        with self._database.read() as session:
+            return page.fetch(session, query, [AuditEventRow.id], listing=listing, descending=True).map(_to_event)
+
+    def verify(self, caller: Caller, *, anchor: Anchor | None = None) -> Verification:
+        """Read the caller's whole chain and say whether it is intact, and whether it still holds the anchor."""
+        return verify(self._database, caller.workspace_id, anchor=anchor)
+
+
+class Sealer:
+    """Gives committed events their place in the chain. Any number of sealers may run; they take turns."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def seal_once(self) -> int:
+        """Seal what is committed now, in every workspace; the number of events sealed."""
+        with self._database.read() as session:
+            waiting = select(AuditEventRow.workspace_id).where(AuditEventRow.sequence.is_(None)).distinct()
+            workspaces = list(session.scalars(waiting))
+        sealed = 0
+        for workspace_id in workspaces:
+            while batch := self._seal_batch(workspace_id):
+                sealed += batch
+        return sealed
+
+    def _seal_batch(self, workspace_id: str) -> int:
+        with self._database.write() as session:
+            if not self._database.is_sqlite:
+                # Held until the commit, so the next sealer sees this one's head. It locks no row that writers need.
+                key = int.from_bytes(hashlib.sha256(f"fairlead-seal:{workspace_id}".encode()).digest()[:8], signed=True)
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+            head = session.execute(
+                select(AuditEventRow.sequence, AuditEventRow.event_hash)
+                .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_not(None))
+                .order_by(AuditEventRow.sequence.desc())
+                .limit(1)
+            ).one_or_none()
+            sequence, previous_hash = (0, FIRST_PREVIOUS_HASH) if head is None else (head[0] or 0, head[1] or "")
+            rows = session.scalars(
+                select(AuditEventRow)
+                .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_(None))
+                .order_by(AuditEventRow.id)
+                .limit(_BATCH)
+            ).all()
+            changes: list[dict[str, object]] = []
+            for row in rows:
+                sequence += 1
+                event_hash = hash_event(row, sequence=sequence, previous_hash=previous_hash)
+                changes.append(
+                    {
+                        "workspace_id": workspace_id,
+                        "id": row.id,
+                        "sequence": sequence,
+                        "previous_hash": previous_hash,
+                        "event_hash": event_hash,
+                    }
+                )
+                previous_hash = event_hash
+            if changes:
+                session.execute(update(AuditEventRow), changes)
+            return len(changes)
+
+
+def hash_event(row: AuditEventRow, *, sequence: int, previous_hash: str) -> str:
+    """The sha256, in hexadecimal, of the event's canonical JSON at this place of the chain."""
+    members: dict[str, JsonValue] = {
+        "format": _FORMAT,
+        "workspace_id": row.workspace_id,
+        "id": row.id,
+        "residency": row.residency,
+        "actor": row.actor,
+        "action": row.action,
+        "subject": row.subject,
+        "facts": cast("JsonValue", row.facts),
+        "happened_at": format_time(row.happened_at),
+        "sequence": sequence,
+        "previous_hash": previous_hash,
+    }
+    return hashlib.sha256(canonical_json(members)).hexdigest()
+
+
+def verify(database: Database, workspace_id: str, *, anchor: Anchor | None = None) -> Verification:
+    """Read a workspace's whole chain and compare every hash; memory stays bounded."""
+    sealed = 0
+    head: Anchor | None = None
+    is_anchor_met = anchor is None
+    problem: tuple[Literal["edited", "broken", "missing", "cut"], int] | None = None
+    with database.read() as session:
+        chain = session.scalars(
+            select(AuditEventRow)
+            .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_not(None))
+            .order_by(AuditEventRow.sequence)
+            .execution_options(yield_per=_BATCH)
+        )
+        for row in chain:
+            problem = problem or _problem_of(row, sealed + 1, FIRST_PREVIOUS_HASH if head is None else head.event_hash)
+            sealed += 1
+            head = Anchor(sequence=row.sequence or 0, event_hash=row.event_hash or "")
+            is_anchor_met = is_anchor_met or head == anchor
+        unsealed = session.scalar(
+            select(func.count())
+            .select_from(AuditEventRow)
+            .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_(None))
+        )
+    if problem is None and anchor is not None and not is_anchor_met:
+        problem = ("cut", anchor.sequence)
+    return Verification(
+        is_intact=problem is None,
+        sealed=sealed,
+        unsealed=unsealed or 0,
+        head=head,
+        problem=None if problem is None else problem[0],
+        sequence=None if problem is None else problem[1],
+    )
+
+
+def parse_anchor(text_: str) -> Anchor:
+    """Read an anchor that was exported as `SEQUENCE:HASH`.
+
+    Raises:
+        InvalidInput: if it is not one.
+    """
+    number, _, event_hash = text_.partition(":")
+    is_number = number.isascii() and number.isdigit() and len(number) < 19
+    if not is_number or len(event_hash) != 64 or set(event_hash) - set("0123456789abcdef"):
+        raise InvalidInput(f"{text_[:80]!r} is no anchor.", hint="Write it as SEQUENCE:HASH, as it was exported.")
+    return Anchor(sequence=int(number), event_hash=event_hash)
+
+
+def _problem_of(
+    row: AuditEventRow, expected_sequence: int, previous_hash: str
+) -> tuple[Literal["edited", "broken", "missing", "cut"], int] | None:
+    if row.sequence != expected_sequence:
+        return "missing", expected_sequence
+    try:
+        event_hash = hash_event(row, sequence=expected_sequence, previous_hash=row.previous_hash or "")
+    except InvalidInput:
+        # What was put in its place has no canonical form, so it was never sealed.
+        return "edited", expected_sequence
+    if event_hash != row.event_hash:
+        return "edited", expected_sequence
+    if row.previous_hash != previous_hash:
+        return "broken", expected_sequence
+    return None
+
+
+def _exact(value: JsonValue) -> JsonValue:
+    # Canonical JSON has no floats and no large integers, and both databases must give back the same characters.
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) > _SAFE_INTEGER):
+        return repr(value)
+    if isinstance(value, list):
+        return [_exact(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _exact(item) for key, item in value.items()}
+    return value
+
+
+def _to_event(row: AuditEventRow) -> AuditEvent:
+    return AuditEvent(
+        id=row.id,
+        residency=row.residency,
+        actor=row.actor,
+        action=row.action,
+        subject=row.subject,
+        facts=row.facts,
+        happened_at=row.happened_at,
+        sequence=row.sequence,
+        previous_hash=row.previous_hash,
+        event_hash=row.event_hash,
+    )
