@@ -12,7 +12,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.routing import BaseRoute
 
@@ -78,21 +78,23 @@ def install_access(app: FastAPI, authenticate: Authenticate) -> None:
 def undeclared_routes(app: FastAPI) -> list[str]:
     """The routes that say nothing about who may call them, as `METHODS path`; a server with any must not start."""
     return [
-        f"{','.join(sorted(getattr(route, 'methods', None) or ()))} {path}"
+        f"{','.join(sorted(route.methods or ()))} {path}".strip()
         for path, route in _walk(app.routes, "")
-        if path not in OPEN_PATHS and not (isinstance(route, APIRoute) and _is_declared(route.dependant))
+        if path not in OPEN_PATHS and not _is_declared(getattr(route, "dependant", None))
     ]
 
 
-def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, BaseRoute]]:
-    for route in routes:
-        path = prefix + str(getattr(route, "path", ""))
-        below = cast("Sequence[BaseRoute] | None", getattr(route, "routes", None))
-        if below:
-            yield from _walk(below, path)
+def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, RouteContext]]:
+    for route in iter_route_contexts(routes):
+        path = prefix + (route.path or "")
+        mounted = cast("Sequence[BaseRoute] | None", getattr(route.original_route, "routes", None))
+        if mounted:
+            yield from _walk(mounted, path)
         else:
             yield path, route
 
 
-def _is_declared(dependant: Dependant) -> bool:
+def _is_declared(dependant: Dependant | None) -> bool:
+    if dependant is None:
+        return False
     return isinstance(dependant.call, Requires) or any(_is_declared(each) for each in dependant.dependencies)
