@@ -11,6 +11,7 @@ FairleadError
 │   ├── UnknownArea              no such demand area in the catalog
 │   ├── UnknownResidency         no such residency class
 │   ├── FeatureDefinitionInvalid
+│   ├── FeatureSourceInvalid     a file or column of a feature view's source is missing or unreadable
 │   └── IdempotencyKeyReused     422: same key, other request
 ├── NotFound                     404, exit 3
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
@@ -139,6 +140,11 @@ class UnknownResidency(InvalidInput):
 class FeatureDefinitionInvalid(InvalidInput):
     code = "feature-definition-invalid"
     title = "The feature definition is not valid"
+
+
+class FeatureSourceInvalid(InvalidInput):
+    code = "feature-source-invalid"
+    title = "The source of a feature view cannot be read"
 
 
 class IdempotencyKeyReused(InvalidInput):

@@ -1,0 +1,433 @@
+"""Feature definitions as values: read from Feast's protobuf JSON, and named by what they mean.
+
+An entity, a feature view or a feature service comes as Feast writes it (`MessageToDict(obj.to_proto())`). What is kept
+of it is its *content*: everything that changes the values or the schema somebody reads, and nothing else. Its digest is
+the sha256 of the content's canonical JSON, so a description, a tag or an owner makes no new version, and going back
+to an earlier definition is that earlier version again.
+
+A definition is data. Nothing here runs code that came with it, and what could only work by running code (on-demand
+views, transformations) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, cast
+
+from fairlead.catalog.residency import UNRESTRICTED, Residency, parse_residency
+from fairlead.core.canonical import canonical_json
+from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
+from fairlead.core.ids import Digest, parse_name, sha256_digest
+
+RESIDENCY_TAG = "fairlead.residency"
+DUMMY_ENTITY = "__dummy"
+
+ENTITY, VIEW, SERVICE, SOURCE = "Entity", "FeatureView", "FeatureService", "FileSource"
+KINDS = (ENTITY, VIEW, SERVICE, SOURCE)
+
+# Feast's value types and the DuckDB types that hold them.
+_SCALARS = {
+    "INT32": "INTEGER",
+    "INT64": "BIGINT",
+    "FLOAT": "FLOAT",
+    "DOUBLE": "DOUBLE",
+    "STRING": "VARCHAR",
+    "BOOL": "BOOLEAN",
+    "BYTES": "BLOB",
+    "UNIX_TIMESTAMP": "TIMESTAMPTZ",
+}
+DUCKDB_TYPES = _SCALARS | {f"{name}_LIST": f"{kind}[]" for name, kind in _SCALARS.items()}
+KEY_TYPES = frozenset({"INT32", "INT64", "STRING"})
+
+# Parts of a view whose values would come from running somebody's code or from another kind of source.
+_UNSUPPORTED_IN_VIEWS = {
+    "featureTransformation": "a transformation",
+    "userDefinedFunction": "a user-defined function",
+    "streamSource": "a stream source",
+    "sourceViews": "other views as its source",
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
+_FORBIDDEN_IN_COLUMNS = frozenset('"\x00')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A named value of a Feast type, such as `FLOAT` or `STRING_LIST`."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityDefinition:
+    """What features describe, and the column that says which one. Without a type, the views' schemas give it."""
+
+    name: str
+    join_key: str
+    type: str | None
+
+    def content(self) -> dict[str, JsonValue]:
+        """What of it changes values or schema."""
+        return {"format": 1, "kind": ENTITY, "name": self.name, "join_key": self.join_key, "type": self.type}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDefinition:
+    """Parquet files that hold a view's rows. `field_mapping` is from the files' column names to the view's."""
+
+    uri: str
+    timestamp_field: str
+    created_timestamp_column: str | None
+    field_mapping: Mapping[str, str]
+
+    def content(self) -> dict[str, JsonValue]:
+        """What of it changes values or schema."""
+        return {
+            "format": 1,
+            "kind": SOURCE,
+            "uri": self.uri,
+            "timestamp_field": self.timestamp_field,
+            "created_timestamp_column": self.created_timestamp_column,
+            "field_mapping": dict(self.field_mapping),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewDefinition:
+    """A named group of features of the same entities from one source.
+
+    `ttl_seconds` is how long after its event time a value is still given out; None is for ever. It is decimal text.
+    """
+
+    name: str
+    entities: tuple[str, ...]
+    keys: tuple[Column, ...]
+    features: tuple[Column, ...]
+    source: SourceDefinition
+    ttl_seconds: str | None
+    residency: Residency
+
+    def content(self) -> dict[str, JsonValue]:
+        """What of it changes values or schema. Features are in order of name: their order in the list says nothing."""
+        return {
+            "format": 1,
+            "kind": VIEW,
+            "name": self.name,
+            "entities": list(self.entities),
+            "keys": _columns_content(self.keys),
+            "features": _columns_content(sorted(self.features, key=lambda column: column.name)),
+            "source": self.source.content(),
+            "ttl_seconds": self.ttl_seconds,
+        }
+
+    @property
+    def digest(self) -> Digest:
+        """The name of this version of the view."""
+        return content_digest(self.content())
+
+    def feature(self, name: str) -> Column | None:
+        """The feature of that name, or None."""
+        return next((column for column in self.features if column.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """Some features of one view, as a service takes them. `join_key_map` is from the view's key to the caller's."""
+
+    view: str
+    alias: str
+    features: tuple[str, ...]
+    join_key_map: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceDefinition:
+    """The features one model takes, in the order it takes them."""
+
+    name: str
+    projections: tuple[Projection, ...]
+
+    def content(self, view_digests: Mapping[str, Digest]) -> dict[str, JsonValue]:
+        """What of it changes values or schema, with the version of every view that it pins.
+
+        The order of views and features counts: models read columns in that order.
+        """
+        return {
+            "format": 1,
+            "kind": SERVICE,
+            "name": self.name,
+            "views": [
+                {
+                    "view": projection.view,
+                    "view_digest": view_digests[projection.view],
+                    "alias": projection.alias,
+                    "features": list(projection.features),
+                    "join_key_map": dict(projection.join_key_map),
+                }
+                for projection in self.projections
+            ],
+        }
+
+
+def content_digest(content: dict[str, JsonValue]) -> Digest:
+    """The sha256 of a content's canonical JSON."""
+    return sha256_digest(canonical_json(content))
+
+
+def read_entity(spec: object) -> EntityDefinition:
+    """Read Feast's JSON of an entity.
+
+    Raises:
+        FeatureDefinitionInvalid: if something is missing or of a kind that has no meaning here.
+    """
+    members = _inner(spec, ENTITY)
+    name = _name(members, ENTITY)
+    kind = str(members.get("valueType", "INVALID"))
+    if kind not in KEY_TYPES and kind != "INVALID":
+        raise FeatureDefinitionInvalid(
+            f"Entity {name!r} has keys of type {kind[:40]}, and keys are whole numbers or strings.",
+            hint=f"Give it value_type=ValueType.INT64 or ValueType.STRING: Entity(name={name!r}, value_type=...).",
+            entity=name,
+        )
+    join_key = _column_name(str(members.get("joinKey") or name), ENTITY, name)
+    return EntityDefinition(name=name, join_key=join_key, type=kind if kind in KEY_TYPES else None)
+
+
+def read_source(spec: object, *, owner: str | None = None) -> SourceDefinition:
+    """Read Feast's JSON of a file source; `owner` names the view it belongs to, for messages.
+
+    Raises:
+        FeatureDefinitionInvalid: if it is no file source, or lacks a path or a timestamp field.
+    """
+    members = _object(spec, SOURCE)
+    what = f"The source of view {owner!r}" if owner else f"Source {str(members.get('name', ''))[:80]!r}"
+    kind = str(members.get("type", "BATCH_FILE"))
+    if kind != "BATCH_FILE":
+        raise FeatureDefinitionInvalid(
+            f"{what} is of kind {kind}, and only file sources are read so far.",
+            hint="Use a feast.FileSource over Parquet files.",
+        )
+    options = _object(members.get("fileOptions", {}), SOURCE)
+    format_ = _object(options.get("fileFormat", {}), SOURCE)
+    if "deltaFormat" in format_:
+        raise FeatureDefinitionInvalid(f"{what} holds a Delta table.", hint="Export it as Parquet files.")
+    uri, timestamp_field = str(options.get("uri", "")), str(members.get("timestampField", ""))
+    for value, argument in ((uri, "path"), (timestamp_field, "timestamp_field")):
+        if not value or "\x00" in value:
+            raise FeatureDefinitionInvalid(f"{what} has no {argument}.", hint=f"Give FileSource(..., {argument}=...).")
+    created = str(members.get("createdTimestampColumn", "")) or None
+    mapping = _object(members.get("fieldMapping", {}), SOURCE)
+    return SourceDefinition(
+        uri=uri,
+        timestamp_field=_column_name(timestamp_field, SOURCE, uri),
+        created_timestamp_column=None if created is None else _column_name(created, SOURCE, uri),
+        field_mapping={str(key): str(value) for key, value in sorted(mapping.items())},
+    )
+
+
+def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDefinition:
+    """Read Feast's JSON of a feature view over entities that are known.
+
+    Raises:
+        FeatureDefinitionInvalid: naming the view and what is missing, unknown or not supported.
+    """
+    members = _inner(spec, VIEW)
+    name = _name(members, VIEW)
+    for member, what in _UNSUPPORTED_IN_VIEWS.items():
+        if members.get(member):
+            raise FeatureDefinitionInvalid(
+                f"View {name!r} has {what}, which is not supported yet.",
+                hint="Compute its rows where your code runs, write them to Parquet, and take that as its source.",
+                view=name,
+            )
+    keys = _read_keys(name, members, entities)
+    if not members.get("batchSource"):
+        raise FeatureDefinitionInvalid(
+            f"View {name!r} has no source.", hint="Give it source=FileSource(...).", view=name
+        )
+    source = read_source(members["batchSource"], owner=name)
+    features = _read_columns(name, members.get("features"))
+    if not features:
+        raise FeatureDefinitionInvalid(
+            f"View {name!r} names no features.", hint="List them: schema=[Field(name=..., dtype=...)].", view=name
+        )
+    names = [column.name for column in (*keys, *features)] + [source.timestamp_field]
+    names += [source.created_timestamp_column] if source.created_timestamp_column else []
+    # DuckDB does not tell column names apart by case.
+    if repeated := sorted({each for each in names if [other.lower() for other in names].count(each.lower()) > 1}):
+        raise FeatureDefinitionInvalid(
+            f"View {name!r} has more than one column {repeated[0]!r}.", hint="Give each column its own name.", view=name
+        )
+    tags = _object(members.get("tags", {}), VIEW)
+    return ViewDefinition(
+        name=name,
+        entities=tuple(str(each) for each in cast("list[object]", members.get("entities", []))),
+        keys=keys,
+        features=features,
+        source=source,
+        ttl_seconds=_read_ttl(name, members.get("ttl")),
+        residency=parse_residency(str(tags.get(RESIDENCY_TAG, UNRESTRICTED))),
+    )
+
+
+def read_service(spec: object, views: Mapping[str, ViewDefinition]) -> ServiceDefinition:
+    """Read Feast's JSON of a feature service over views that are known.
+
+    Raises:
+        FeatureDefinitionInvalid: naming the service and the view or feature that does not exist.
+    """
+    members = _inner(spec, SERVICE)
+    name = _name(members, SERVICE)
+    projections = tuple(
+        _read_projection(name, _object(each, SERVICE), views) for each in _list(members.get("features"), SERVICE)
+    )
+    if not projections:
+        raise FeatureDefinitionInvalid(
+            f"Service {name!r} takes no features.", hint="Name the views it takes: features=[view].", service=name
+        )
+    aliases = [projection.alias for projection in projections]
+    if repeated := sorted({alias for alias in aliases if aliases.count(alias) > 1}):
+        raise FeatureDefinitionInvalid(
+            f"Service {name!r} takes view {repeated[0]!r} twice under one name.",
+            hint='Name one of them: view.with_name("other").',
+            service=name,
+        )
+    return ServiceDefinition(name=name, projections=projections)
+
+
+def _read_projection(service: str, members: dict[str, Any], views: Mapping[str, ViewDefinition]) -> Projection:
+    name = str(members.get("featureViewName", ""))
+    view = views.get(name)
+    if view is None:
+        raise FeatureDefinitionInvalid(
+            f"Service {service!r} takes features of {name[:80]!r}, and there is no such feature view.",
+            hint="Apply the view together with the service. On-demand views are not supported yet.",
+            service=service,
+            view=name,
+        )
+    wanted = tuple(column.name for column in _read_columns(name, members.get("featureColumns")))
+    unknown = [feature for feature in wanted if view.feature(feature) is None]
+    if unknown:
+        raise FeatureDefinitionInvalid(
+            f"Service {service!r} takes {unknown[0]!r}, which view {name!r} does not have.",
+            hint=f"The view has: {', '.join(column.name for column in view.features)}.",
+            service=service,
+            view=name,
+        )
+    key_map = {str(key): str(value) for key, value in _object(members.get("joinKeyMap", {}), SERVICE).items()}
+    if strangers := sorted(set(key_map) - {column.name for column in view.keys}):
+        raise FeatureDefinitionInvalid(
+            f"Service {service!r} maps the join key {strangers[0]!r}, which view {name!r} does not have.",
+            hint=f"The view's keys are: {', '.join(column.name for column in view.keys)}.",
+            service=service,
+            view=name,
+        )
+    return Projection(
+        view=name,
+        alias=_column_name(str(members.get("featureViewNameAlias") or name), SERVICE, service),
+        features=wanted or tuple(column.name for column in view.features),
+        join_key_map=dict(sorted(key_map.items())),
+    )
+
+
+def _read_keys(name: str, members: dict[str, Any], entities: Mapping[str, EntityDefinition]) -> tuple[Column, ...]:
+    names = [str(each) for each in _list(members.get("entities"), VIEW)]
+    if not names or names == [DUMMY_ENTITY]:
+        raise FeatureDefinitionInvalid(
+            f"View {name!r} has no entity.",
+            hint="Give it entities=[...]: features of nothing cannot be joined.",
+            view=name,
+        )
+    if unknown := [each for each in names if each not in entities]:
+        raise FeatureDefinitionInvalid(
+            f"View {name!r} is about the entity {unknown[0][:80]!r}, which is not defined.",
+            hint="Apply the entity together with the view.",
+            view=name,
+        )
+    declared = {column.name: column.type for column in _read_columns(name, members.get("entityColumns"))}
+    return tuple(_read_key(name, entities[each], declared) for each in names)
+
+
+def _read_key(view: str, entity: EntityDefinition, declared: Mapping[str, str]) -> Column:
+    kind = declared.get(entity.join_key) or entity.type
+    if kind is None or kind not in KEY_TYPES or (entity.type is not None and kind != entity.type):
+        raise FeatureDefinitionInvalid(
+            f"View {view!r} does not say of one type that keys may have what {entity.join_key!r} is.",
+            hint=f"Add Field(name={entity.join_key!r}, dtype=...) to its schema: Int64, Int32 or String, as in the entity.",
+            view=view,
+        )
+    return Column(name=entity.join_key, type=kind)
+
+
+def _read_columns(view: str, value: object) -> tuple[Column, ...]:
+    found: list[Column] = []
+    for each in _list(value, VIEW):
+        members = _object(each, VIEW)
+        name, kind = _column_name(str(members.get("name", "")), VIEW, view), str(members.get("valueType", "INVALID"))
+        if kind not in DUCKDB_TYPES:
+            raise FeatureDefinitionInvalid(
+                f"Feature {name!r} of view {view!r} is of type {kind[:40]}, which is not supported.",
+                hint=f"Use one of: {', '.join(sorted(DUCKDB_TYPES))}.",
+                view=view,
+            )
+        found.append(Column(name=name, type=kind))
+    return tuple(found)
+
+
+def _read_ttl(view: str, value: object) -> str | None:
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(str(value))
+    try:
+        seconds = Decimal(match[1] if match else "")
+    except InvalidOperation:
+        raise FeatureDefinitionInvalid(
+            f"View {view!r} has the TTL {str(value)[:40]!r}, which is no length of time.",
+            hint="Give a timedelta.",
+            view=view,
+        ) from None
+    return None if seconds == 0 else format(seconds.normalize(), "f")
+
+
+def _columns_content(columns: Sequence[Column]) -> list[JsonValue]:
+    return [{"name": column.name, "type": column.type} for column in columns]
+
+
+def _inner(spec: object, kind: str) -> dict[str, Any]:
+    # Feast wraps what a person wrote in `spec` and what it found out in `meta`; either form is taken.
+    members = _object(spec, kind)
+    return _object(members["spec"], kind) if "spec" in members else members
+
+
+def _object(value: object, kind: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FeatureDefinitionInvalid(
+            f"A {kind} is not given as Feast's JSON.", hint="Send MessageToDict(obj.to_proto())."
+        )
+    return cast("dict[str, Any]", value)
+
+
+def _list(value: object, kind: str) -> list[object]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise FeatureDefinitionInvalid(
+            f"A {kind} is not given as Feast's JSON.", hint="Send MessageToDict(obj.to_proto())."
+        )
+    return cast("list[object]", value)
+
+
+def _name(members: dict[str, Any], kind: str) -> str:
+    return parse_name(str(members.get("name", "")), what=kind)
+
+
+def _column_name(name: str, kind: str, owner: str) -> str:
+    if not name or len(name) > 255 or set(name) & _FORBIDDEN_IN_COLUMNS or name.startswith("__"):
+        raise FeatureDefinitionInvalid(
+            f"{kind} {owner!r} names a column {name[:80]!r}, which cannot be one.",
+            hint='Use 1 to 255 characters without quotes (") that do not begin with two underscores.',
+        )
+    return name

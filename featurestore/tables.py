@@ -1,0 +1,151 @@
+"""The feature store's tables: definitions and their versions, snapshots, and what each region's online store serves."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from fairlead.core.db import Base, JsonType, UtcDateTime, name_type
+from fairlead.core.ids import new_row_id
+from fairlead.registry.tables import DIGEST, ROW_ID
+
+JsonObject = dict[str, Any]
+
+
+class _InWorkspace(Base):
+    __abstract__ = True
+
+    workspace_id: Mapped[str] = mapped_column(
+        name_type(63), ForeignKey("workspaces.workspace_id"), primary_key=True, sort_order=-1
+    )
+
+
+class FeatureVersionRow(_InWorkspace):
+    """One version of an entity, view, service or source: its digest names what it means. Never changed, never removed.
+
+    `number` counts the versions of a name from 1, for people; going back to an earlier definition adds no row.
+    """
+
+    __tablename__ = "feature_versions"
+    __table_args__ = (UniqueConstraint("workspace_id", "kind", "name", "number"),)
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    number: Mapped[int] = mapped_column(Integer)
+    content: Mapped[JsonObject] = mapped_column(JsonType)
+    created_by: Mapped[str] = mapped_column(name_type())
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class FeatureDefinitionRow(_InWorkspace):
+    """The definition that a name stands for now, as Feast's JSON gave it, and the version that it is.
+
+    A view's residency class never changes: its earlier snapshots lie where that class let them.
+    """
+
+    __tablename__ = "feature_definitions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["workspace_id", "kind", "name", "digest"],
+            [
+                "feature_versions.workspace_id",
+                "feature_versions.kind",
+                "feature_versions.name",
+                "feature_versions.digest",
+            ],
+        ),
+    )
+
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    digest: Mapped[str] = mapped_column(DIGEST)
+    residency: Mapped[str] = mapped_column(name_type(63))
+    spec: Mapped[JsonObject] = mapped_column(JsonType)
+    updated_by: Mapped[str] = mapped_column(name_type())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class SnapshotRow(_InWorkspace):
+    """The data of a service as of a time: PENDING -> READY (every part's bytes were read back) | FAILED.
+
+    `digest` is the sha256 of the snapshot's record. Two snapshots with one digest are the same data.
+    """
+
+    __tablename__ = "snapshots"
+    __table_args__ = (
+        Index(None, "workspace_id", "service", "state"),
+        Index(None, "workspace_id", "digest"),
+        Index(None, "state"),
+    )
+
+    id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
+    service: Mapped[str] = mapped_column(name_type())
+    service_digest: Mapped[str] = mapped_column(DIGEST)
+    as_of: Mapped[datetime] = mapped_column(UtcDateTime)
+    state: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str | None] = mapped_column(DIGEST)
+    error_code: Mapped[str | None] = mapped_column(String(63))
+    error_detail: Mapped[str | None] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(name_type())
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class SnapshotPartRow(_InWorkspace):
+    """One view's rows in a snapshot: an artifact that stays where the view's residency class lets it be.
+
+    `upload_id` is set when the rows are written and handed over to be verified.
+    """
+
+    __tablename__ = "snapshot_parts"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace_id", "snapshot_id"], ["snapshots.workspace_id", "snapshots.id"]),
+        Index(None, "workspace_id", "artifact_digest"),
+    )
+
+    snapshot_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
+    view: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    view_digest: Mapped[str] = mapped_column(DIGEST)
+    residency: Mapped[str] = mapped_column(name_type(63))
+    region: Mapped[str] = mapped_column(name_type(63))
+    upload_id: Mapped[str | None] = mapped_column(ROW_ID)
+    artifact_digest: Mapped[str | None] = mapped_column(DIGEST)
+    row_count: Mapped[int | None] = mapped_column(BigInteger)
+    statistics: Mapped[JsonObject | None] = mapped_column(JsonType)
+
+
+class OnlineIntentRow(_InWorkspace):
+    """That somebody asked for a service online. No snapshot: the newest; no regions: wherever its data may be."""
+
+    __tablename__ = "online_intents"
+
+    service: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    snapshot_digest: Mapped[str | None] = mapped_column(DIGEST)
+    regions: Mapped[list[str] | None] = mapped_column(JsonType)
+    asked_by: Mapped[str] = mapped_column(name_type())
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OnlineStateRow(_InWorkspace):
+    """What one region's online store should serve and what it serves.
+
+    WAITING (a part has no verified replica there yet) -> PENDING (work is asked for) -> READY (served is wanted);
+    FAILED keeps the last error and is tried again. `missing_views` may not be in the region at all.
+    """
+
+    __tablename__ = "online_states"
+    __table_args__ = (Index(None, "workspace_id", "state"),)
+
+    service: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    region: Mapped[str] = mapped_column(name_type(63), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    wanted_snapshot: Mapped[str] = mapped_column(DIGEST)
+    served_snapshot: Mapped[str | None] = mapped_column(DIGEST)
+    row_count: Mapped[int | None] = mapped_column(BigInteger)
+    missing_views: Mapped[list[str]] = mapped_column(JsonType, default=list)
+    materialized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
