@@ -1,0 +1,51 @@
+"""The SDK and the command line start at once, and in an environment that holds little else."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = [
+    *["adlfs", "azure", "botocore", "gcsfs", "google.cloud", "s3fs"],
+    *["alembic", "bentoml", "duckdb", "fastapi", "feast", "highspy", "mlflow", "pandas", "psycopg", "pyarrow"],
+    *["pydantic", "pydantic_settings", "sklearn", "sqlalchemy", "structlog", "uvicorn"],
+]
+needs_cli = pytest.mark.skipif(not (ROOT / "fairlead/cli/main.py").exists(), reason="there is no CLI yet")
+HELP = "from fairlead.cli.main import main\nsys.argv = ['fairlead', '--help']\ntry: main()\nexcept SystemExit: pass"
+
+
+def _modules_below(package: str) -> list[str]:
+    files = sorted((ROOT / package.replace(".", "/")).rglob("*.py"))
+    return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param("import fairlead", id="import fairlead"),
+        pytest.param("import " + ", ".join(_modules_below("fairlead.sdk")), id="fairlead.sdk"),
+        pytest.param("import " + ", ".join(_modules_below("fairlead.sync.store")), id="fairlead.sync.store"),
+        pytest.param(HELP, id="fairlead --help", marks=needs_cli),
+    ],
+)
+def test_nothing_heavy_is_imported(program: str) -> None:
+    script = f"import sys\n{program}\nprint(*sys.modules, sep='\\n', file=sys.stderr)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert sorted(set(HEAVY) & set(finished.stderr.splitlines())) == []
+
+
+@needs_cli
+def test_help_answers_at_once() -> None:
+    """Measured as processor time, which other work on the machine does not stretch."""
+    command = [Path(sys.executable).with_name("fairlead"), "--help"]
+    subprocess.run(command, capture_output=True, check=True)  # writes the bytecode
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
