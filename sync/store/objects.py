@@ -1,0 +1,307 @@
+"""Object stores by URL: a local folder, S3, Google Cloud Storage or Azure Blob Storage.
+
+`open_store("s3://bucket/prefix", options)` is the one door. Options that are ours are taken out here; the rest go to
+the fsspec file system as they are (`key`, `secret`, `endpoint_url`, `token`, `connection_string` ...). Cloud libraries
+are imported when a store of their kind is opened, never before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+from fairlead.core.errors import (
+    FairleadError,
+    InvalidInput,
+    LocationUnavailable,
+    MissingExtra,
+    ObjectNotFound,
+    PermissionDenied,
+    StorageFull,
+)
+from fairlead.core.ports import ObjectInfo, ObjectStore
+from fairlead.sync.store.keys import check_key, check_prefix, check_range
+from fairlead.sync.store.local import LocalStore
+
+Protocol = Literal["s3", "gs", "abfs"]
+
+_EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
+_ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
+_HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
+
+_MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion", "404", "BlobNotFound"})
+_MISSING_CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
+_DENIED_NAMES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError", "DefaultCredentialsError"}
+)
+_DENIED_STATUS = frozenset({401, 403})
+_FULL_STATUS = frozenset({507})
+_T = TypeVar("_T")
+
+
+def open_store(url: str, options: Mapping[str, object] | None = None) -> ObjectStore:
+    """Open the store at a URL: `file:///folder`, a plain path, `s3://`, `gs://` or `abfs://bucket/prefix`.
+
+    Our options: `has_create_only` (bool) overrides whether the store is true to create-only writes, for servers that
+    ignore the condition; `create` (bool, local folders only) makes the folder. All others go to the file system.
+
+    Raises:
+        InvalidInput: if the URL is of another kind or names no bucket.
+        MissingExtra: if the cloud's library is not installed.
+    """
+    rest = dict(options or {})
+    create_only = _take_bool(rest, "has_create_only")
+    create = _take_bool(rest, "create") or False
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower() if separator else "file"
+    if scheme == "file":
+        path = unquote(urlsplit(url).path) if separator else url
+        if not path:
+            raise InvalidInput(f"{url!r} names no folder.", hint="Write file:///absolute/folder.")
+        return LocalStore(Path(path).absolute(), create=create, has_create_only=create_only is not False)
+    scheme = _ALIASES.get(scheme, scheme)
+    if scheme not in _EXTRAS:
+        raise InvalidInput(
+            f"{scheme!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
+        )
+    address = url.partition("://")[2].strip("/")
+    if not address or any(part in {"", ".", ".."} for part in address.split("/")):
+        raise InvalidInput(f"{scheme}://{address} names no bucket and prefix.", hint=f"Write {scheme}://bucket/prefix.")
+    return FsspecStore(
+        cast("Protocol", scheme),
+        address,
+        options=rest,
+        has_create_only=_HAS_CREATE_ONLY[scheme] if create_only is None else create_only,
+    )
+
+
+def _take_bool(options: dict[str, object], name: str) -> bool | None:
+    value = options.pop(name, None)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    raise InvalidInput(f"The option {name} is true or false, not {value!r}.")
+
+
+class FsspecStore:
+    """A bucket and prefix of a cloud as an `ObjectStore`.
+
+    Whole objects are put in one request: a file handle that is closed by an exception would commit what it had. A
+    create-only write that meets an object reads it back, since its own first try may have been stored and the reply
+    lost; equal bytes count as stored by this call, so callers that race put something unique into theirs. Listings
+    are never cached. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, protocol: Protocol, address: str, *, options: Mapping[str, object], has_create_only: bool
+    ) -> None:
+        self._protocol: Protocol = protocol
+        self._address = address
+        self._has_create_only = has_create_only
+        self._fs: Any = _open_file_system(protocol, options)
+
+    def __repr__(self) -> str:
+        return f"FsspecStore('{self._protocol}://{self._address}')"
+
+    @property
+    def has_create_only(self) -> bool:
+        """Whether `write(..., create_only=True)` is true to its word on this server."""
+        return self._has_create_only
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The object's bytes from `start`, `length` of them, or fewer where it ends before.
+
+        Raises:
+            ObjectNotFound, LocationUnavailable, PermissionDenied: as the port says.
+        """
+        check_range(start, length)
+        path = self._path(key)
+        if start == 0 and length is None:
+            return bytes(self._call(key, lambda: self._fs.cat_file(path)))
+        size = None if length else self._existing_size(key)
+        if length == 0 or (size is not None and start >= size):
+            return b""
+        end = None if length is None else start + length
+        try:
+            found = bytes(self._call(key, lambda: self._fs.cat_file(path, start=start, end=end)))
+        except LocationUnavailable:
+            # Servers answer a range beyond the end with an error; the port promises no bytes.
+            if start >= self._existing_size(key):
+                return b""
+            raise
+        # A server that ignores ranges answers with the whole object.
+        if length is not None and len(found) > length:
+            found = found[start : start + length]
+        return found
+
+    def write(self, key: str, data: bytes | bytearray | memoryview, *, create_only: bool = False) -> bool:
+        """Store an object in one request; True if this call stored it.
+
+        Raises:
+            StorageFull, LocationUnavailable, PermissionDenied: as the port says.
+        """
+        path, body = self._path(key), bytes(data)
+        if create_only and not self._has_create_only and self.size(key) is not None:
+            return self.read(key) == body
+        mode = "create" if create_only and self._has_create_only else "overwrite"
+        # One request up to this size, in place of several parts, which a reader could never see half of either, but
+        # which a killed writer leaves behind and pays for.
+        chunk = max(64 * 2**20, len(body) + 1)
+        extra = {} if self._protocol == "abfs" else {"chunksize": chunk}
+
+        def put() -> bool:
+            try:
+                self._fs.pipe_file(path, body, mode=mode, **extra)
+            except FileExistsError:
+                return False
+            return True
+
+        try:
+            if self._call(key, put):
+                return True
+        except LocationUnavailable as error:
+            if not (create_only and _is_conflict(error.__cause__)):
+                raise
+        return self.read(key) == body
+
+    def size(self, key: str) -> int | None:
+        """The object's size in bytes, or None where there is none.
+
+        Raises:
+            LocationUnavailable, PermissionDenied: as the port says.
+        """
+        path = self._path(key)
+        try:
+            found = self._call(key, lambda: cast("dict[str, Any]", self._fs.info(path)))
+        except ObjectNotFound:
+            return None
+        return int(found["size"]) if found["type"] == "file" else None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with `prefix`, in key order.
+
+        Raises:
+            LocationUnavailable, PermissionDenied: as the port says.
+        """
+        check_prefix(prefix)
+        folder = prefix.rpartition("/")[0]
+        path = f"{self._address}/{folder}" if folder else self._address
+
+        def find() -> dict[str, dict[str, Any]]:
+            self._fs.invalidate_cache()
+            return cast("dict[str, dict[str, Any]]", self._fs.find(path, detail=True))
+
+        try:
+            found = self._call(prefix, find)
+        except ObjectNotFound:
+            return
+        root = f"{self._address}/"
+        keys = {name.removeprefix(root): info for name, info in found.items() if name.startswith(root)}
+        for key in sorted(keys):
+            if key.startswith(prefix) and not key.endswith("/"):
+                yield ObjectInfo(key=key, size=int(keys[key]["size"]))
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that does not exist is no error.
+
+        Raises:
+            LocationUnavailable, PermissionDenied: as the port says.
+        """
+        path = self._path(key)
+        try:
+            self._call(key, lambda: self._fs.rm_file(path))
+        except ObjectNotFound:
+            return
+
+    def _path(self, key: str) -> str:
+        return f"{self._address}/{check_key(key)}"
+
+    def _existing_size(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise self._not_found(key)
+        return size
+
+    def _not_found(self, key: str) -> ObjectNotFound:
+        return ObjectNotFound(f"There is no object {key!r} at {self._protocol}://{self._address}.", key=key)
+
+    def _call(self, key: str, action: Callable[[], _T]) -> _T:
+        try:
+            return action()
+        except FairleadError:
+            raise
+        except Exception as error:
+            # The cloud libraries share no base class, and the port promises that only our errors leave.
+            raise self._translate(error, key) from error
+
+    def _translate(self, error: Exception, key: str) -> FairleadError:
+        where = f"{self._protocol}://{self._address}"
+        codes, status = _answer_of(error)
+        if codes & _MISSING_CONTAINER_CODES:
+            return LocationUnavailable(
+                f"There is no bucket at {where}.", hint="Create it, or correct the location's URL."
+            )
+        if isinstance(error, FileNotFoundError) or codes & _MISSING_CODES:
+            return self._not_found(key)
+        if isinstance(error, PermissionError) or status & _DENIED_STATUS or type(error).__name__ in _DENIED_NAMES:
+            return PermissionDenied(f"{where} does not let this process at {key!r}.", hint="Check its credentials.")
+        if status & _FULL_STATUS:
+            return StorageFull(f"{where} has no space left to write {key!r}.")
+        # The text of a cloud's error may hold signed addresses and key ids: only its kind is passed on.
+        return LocationUnavailable(f"{where} does not answer ({type(error).__name__}).", key=key)
+
+
+def _open_file_system(protocol: Protocol, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (fsspec is untyped)
+    # With this probe on, gcsfs asks every bucket for its layout and waits a minute for servers that have no answer.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec  # noqa: PLC0415  (costs 0.15 s; local stores do without)
+
+    settings = {"asynchronous": False, "use_listings_cache": False, **options}
+    try:
+        return fsspec.filesystem(protocol, **settings)  # pyright: ignore[reportUnknownMemberType]  (untyped library)
+    except ImportError as error:
+        extra = _EXTRAS[protocol]
+        raise MissingExtra(
+            f"Locations of {protocol}:// need the extra `{extra}`.", hint=f"Run: pip install 'fairlead[{extra}]'"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"The options of the {protocol}:// location do not fit ({type(error).__name__}).",
+            hint="Check the names and values of its options.",
+        ) from error
+
+
+def _answer_of(error: BaseException) -> tuple[set[str], set[int]]:
+    """The error codes and HTTP statuses that an exception of a cloud library, or its cause, carries."""
+    codes: set[str] = set()
+    statuses: set[int] = set()
+    current: BaseException | None = error
+    while current is not None:
+        response = getattr(current, "response", None)
+        if isinstance(response, dict):
+            answer = cast("dict[str, dict[str, object]]", response)
+            codes.add(str(answer.get("Error", {}).get("Code", "")))
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if isinstance(status, int):
+                statuses.add(status)
+        for name in ("error_code", "code", "status_code", "status"):
+            value = getattr(current, name, None)
+            if isinstance(value, int):
+                statuses.add(value)
+            elif value is not None:
+                codes.add(str(getattr(value, "value", value)))
+        if str(current).startswith("Forbidden:"):
+            statuses.add(403)
+        current = current.__cause__
+    return codes, statuses
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    if error is None:
+        return False
+    codes, statuses = _answer_of(error)
+    return bool(statuses & {409, 412} or codes & {"PreconditionFailed", "ConditionalRequestConflict"})

@@ -1,0 +1,219 @@
+"""An artifact out of a location: the registered bytes, or a typed error, never anything else.
+
+Three digests stand in the way of a wrong byte: that of the stored block, that of the plain block, and that of the
+whole file, which the artifact's name covers. The last piece of a file is handed out only when the file's digest holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairlead.core.errors import AlreadyExists, CorruptLayout, CorruptPack, FairleadError
+from fairlead.core.ids import Digest
+from fairlead.core.ports import ObjectStore
+from fairlead.sync.store.blocks import Progress, StoredBlock
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.fetch import BlockUse, iter_blocks
+from fairlead.sync.store.layout import Layout, newest_layout, read_layout
+from fairlead.sync.store.local import translate_os_error
+from fairlead.sync.store.manifest import FileEntry, Manifest, build_manifest, read_manifest
+from fairlead.sync.store.pack import read_pack_index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedArtifact:
+    """What was read back, byte for byte: counts, and sizes in bytes."""
+
+    digest: Digest
+    layout_key: str
+    files: int
+    blocks: int
+    packs: int
+    stored_bytes: int
+    plain_bytes: int
+
+
+class ArtifactReader:
+    """Reads one artifact at one location through one layout."""
+
+    def __init__(
+        self, store: ObjectStore, domain: DedupDomain, *, manifest: Manifest, layout: Layout, layout_key: str
+    ) -> None:
+        self._store = store
+        self._domain = domain
+        self.manifest = manifest
+        self.layout = layout
+        self.layout_key = layout_key
+
+    @staticmethod
+    def open(store: ObjectStore, domain: DedupDomain, digest: Digest, layout_key: str | None = None) -> ArtifactReader:
+        """Read manifest and layout: the one at `layout_key`, or else the newest that is whole.
+
+        Raises:
+            ObjectNotFound: if the location does not hold the artifact.
+            CorruptManifest, CorruptLayout: if what it holds is damaged.
+            LocationUnavailable, PermissionDenied: from the store.
+        """
+        manifest = read_manifest(store, domain, digest)
+        if layout_key is None:
+            newest = newest_layout(store, domain, manifest)
+            layout, layout_key = newest.layout, newest.key
+        else:
+            layout = read_layout(store, domain, digest, layout_key)
+            layout.check_fits(manifest)
+        return ArtifactReader(store, domain, manifest=manifest, layout=layout, layout_key=layout_key)
+
+    @property
+    def digest(self) -> Digest:
+        """The artifact's name."""
+        return self.layout.artifact
+
+    def read_file(self, path: str) -> bytes:
+        """All bytes of one file.
+
+        Raises:
+            InvalidInput: if the artifact has no such file.
+            CorruptBlock, CorruptPack, CorruptLayout, ObjectNotFound: naming pack, block and file.
+        """
+        return b"".join(self.iter_file(path))
+
+    def iter_file(self, path: str) -> Iterator[bytes]:
+        """The bytes of one file in pieces of at most 8 MiB. Each piece is verified, and the last one vouches for all.
+
+        Raises:
+            InvalidInput: if the artifact has no such file.
+            CorruptBlock, CorruptPack, CorruptLayout, ObjectNotFound: naming pack, block and file.
+        """
+        for _, piece, _ in self._iter_pieces([self.manifest.file(path)]):
+            yield piece
+
+    def download(self, destination: Path, progress: Progress | None = None) -> None:
+        """Write all files below `destination`, a folder that appears whole or not at all.
+
+        A folder that already holds exactly this artifact is left alone; an empty one is filled.
+
+        Raises:
+            AlreadyExists: if something else is there.
+            CorruptBlock, CorruptPack, CorruptLayout, ObjectNotFound: naming pack, block and file.
+            StorageFull, PermissionDenied, LocationUnavailable: from the store or the local disk.
+        """
+        if _is_taken(destination, self.digest):
+            return
+        parent = destination.absolute().parent
+        temporary = parent / f".{destination.name[:80]}.{secrets.token_hex(6)}.partial"
+        try:
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+                temporary.mkdir()
+                self._write_files(temporary, progress)
+                temporary.replace(destination)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            # Somebody may have put the same artifact there meanwhile.
+            if not _is_taken(destination, self.digest):
+                raise translate_os_error(error, f"the folder {destination.name!r}") from error
+
+    def verify(self, progress: Progress | None = None) -> VerifiedArtifact:
+        """Read every stored byte back: packs' frames and indexes, stored blocks, plain blocks and whole files.
+
+        Raises:
+            CorruptBlock, CorruptPack, CorruptLayout, ObjectNotFound: naming pack, block and file.
+            LocationUnavailable, PermissionDenied: from the store.
+        """
+        used: dict[Digest, set[StoredBlock]] = {}
+        for block in self.layout.blocks.values():
+            used.setdefault(block.pack, set()).add(block)
+        for pack, blocks in used.items():
+            unlisted = blocks.difference(read_pack_index(self._store, self._domain, pack))
+            for block in unlisted:
+                raise CorruptPack(
+                    f"The index of the pack {pack} does not list the block {block.digest} where the layout has it.",
+                    pack=pack,
+                    block=block.digest,
+                )
+        done, total = 0, self.manifest.plain_bytes
+        for _, piece, _ in self._iter_pieces(self.manifest.files):
+            done += len(piece)
+            if progress is not None:
+                progress(done, total)
+        return VerifiedArtifact(
+            digest=self.digest,
+            layout_key=self.layout_key,
+            files=len(self.manifest.files),
+            blocks=len(self.layout.blocks),
+            packs=len(used),
+            stored_bytes=self.layout.stored_bytes,
+            plain_bytes=total,
+        )
+
+    def _iter_pieces(self, files: Iterable[FileEntry]) -> Iterator[tuple[FileEntry, bytes, bool]]:
+        """Pieces of the files in order, with whether each is its file's last; an empty file has one empty piece."""
+        entries = list(files)
+        uses = (BlockUse(block, entry.path) for entry in entries for block in self.layout.files[entry.path])
+        with contextlib.closing(iter_blocks(self._store, self._domain, uses, is_decoded=True)) as plain:
+            for entry in entries:
+                hasher = hashlib.sha256()
+                count = len(self.layout.files[entry.path])
+                for index in range(count):
+                    piece = next(plain)
+                    hasher.update(piece)
+                    if index == count - 1:
+                        self._check_file(entry, hasher.hexdigest())
+                    yield entry, piece, index == count - 1
+                if not count:
+                    self._check_file(entry, hasher.hexdigest())
+                    yield entry, b"", True
+
+    def _check_file(self, entry: FileEntry, found: str) -> None:
+        if entry.digest != f"sha256:{found}":
+            raise CorruptLayout(
+                f"The layout puts {entry.path!r} together from blocks that are not the file's.",
+                artifact=self.digest,
+                layout_key=self.layout_key,
+                file=entry.path,
+            )
+
+    def _write_files(self, folder: Path, progress: Progress | None) -> None:
+        done, total = 0, self.manifest.plain_bytes
+        pieces = self._iter_pieces(self.manifest.files)
+        for entry, piece, is_last in pieces:
+            path = folder / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                done += file.write(piece)
+                while not is_last:
+                    _, piece, is_last = next(pieces)  # noqa: PLW2901  (the file's further pieces)
+                    done += file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            if progress is not None:
+                progress(done, total)
+
+
+def _is_taken(destination: Path, digest: Digest) -> bool:
+    """Whether `destination` already holds the artifact; False where it is free.
+
+    Raises:
+        AlreadyExists: if it holds something else.
+    """
+    if not os.path.lexists(destination):
+        return False
+    if destination.is_dir():
+        with os.scandir(destination) as items:
+            if not any(items):
+                return False
+        with contextlib.suppress(FairleadError):
+            if build_manifest(destination).digest == digest:
+                return True
+    raise AlreadyExists(
+        f"{str(destination)!r} exists and does not hold this artifact.",
+        hint="Choose another folder, or move this one away.",
+    )
