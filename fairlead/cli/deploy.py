@@ -1,0 +1,111 @@
+"""`fairlead place`, `bundle`, `deploy`, `predict`: where models run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairlead.cli.context import command, connected, group
+from fairlead.cli.features import parse_value
+from fairlead.cli.parsing import parse_pairs, read_document
+from fairlead.cli.placements import describe_placement
+
+app = group("Placement, bundles and predictions.")
+deploy_app = group("Deployments: plan, apply, status.")
+
+Regions = Annotated[list[str] | None, typer.Option("--region", help="Run in this region; repeat for more.")]
+PlacementId = Annotated[str | None, typer.Option("--placement", help="Run where this placement says.")]
+Name = Annotated[str | None, typer.Option(help="Name of the deployment; none: the model's.")]
+Reference = Annotated[str, typer.Argument(help="NAME/VERSION, or NAME@ENVIRONMENT to follow it.", metavar="REFERENCE")]
+
+
+@command(app, "place")
+def place(request: Annotated[Path, typer.Argument(help="YAML or JSON placement request (- for stdin).")]) -> None:
+    """Ask where to run: regions, cost, latency and carbon, and why the runner-up lost."""
+    with connected() as (client, output):
+        output.record(client.place(read_document(request)), human=describe_placement)
+
+
+@command(app, "bundle")
+def bundle(
+    reference: Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")],
+    *,
+    wait: Annotated[bool, typer.Option(help="Wait until it is built, stored and read back.")] = True,
+) -> None:
+    """Build the BentoML bundle of a version; the same version gives the same digest."""
+    with connected() as (client, output):
+        output.record(client.bundles.build(reference, wait=wait))
+
+
+@command(deploy_app, "plan")
+def plan(reference: Reference, *, placement: PlacementId = None, region: Regions = None, name: Name = None) -> None:
+    """Show what applying would start, replace and stop, and what it costs."""
+    with connected() as (client, output):
+        output.record(client.deploy(reference, placement=placement, regions=region, name=name, dry_run=True))
+
+
+@command(deploy_app, "apply")
+def apply(
+    reference: Reference,
+    *,
+    placement: PlacementId = None,
+    region: Regions = None,
+    name: Name = None,
+    wait: Annotated[bool, typer.Option(help="Wait until every region answers.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+) -> None:
+    """Run a version in the regions of a placement, or the named ones."""
+    with connected() as (client, output):
+        deployment = client.deploy(reference, placement=placement, regions=region, name=name, dry_run=dry_run)
+        if wait and not dry_run:
+            deployment = client.deployments.wait_ready(deployment.name)
+        output.record(deployment)
+
+
+@command(deploy_app, "status")
+def status(name: Annotated[str | None, typer.Argument(help="Deployment; none: all.")] = None) -> None:
+    """Show what runs where."""
+    with connected() as (client, output):
+        if name is None:
+            columns = ["name", "model", "environment", "desired_version", "state", "endpoint"]
+            output.table(client.deployments.list(), columns)
+            return
+        deployment = client.deployments.get(name)
+        if output.form != "human":
+            output.record(deployment)
+            return
+        output.message(f"{deployment.name}: {deployment.state}, {deployment.endpoint or 'no endpoint yet'}")
+        output.table(
+            deployment.regions, ["region", "state", "version", "bundle_digest", "health", "endpoint_url", "error"]
+        )
+
+
+@command(deploy_app, "destroy")
+def destroy(name: Annotated[str, typer.Argument(help="Deployment.")]) -> None:
+    """Stop a deployment everywhere."""
+    with connected() as (client, output):
+        client.deployments.delete(name)
+        output.message(f"{name} is being stopped everywhere.")
+
+
+@command(app, "predict")
+def predict(
+    name: Annotated[str, typer.Argument(help="Deployment.")],
+    *,
+    entity: Annotated[list[str] | None, typer.Option(help="KEY=VALUE[,VALUE...]; repeat for more keys.")] = None,
+    rows: Annotated[Path | None, typer.Option(help='JSON or YAML file {"rows": [{feature: value}]}.')] = None,
+) -> None:
+    """Ask a deployment, by entity keys or by ready rows of features."""
+    if (entity is None) == (rows is None):
+        raise typer.BadParameter("Give either --entity or --rows.")
+    with connected() as (client, output):
+        if entity is not None:
+            keys = {
+                key: [parse_value(item) for item in values.split(",")] for key, values in parse_pairs(entity).items()
+            }
+            answer: Any = client.deployments.predict(name, entities=keys)
+        else:
+            answer = client.deployments.predict(name, rows=read_document(rows or Path("-")).get("rows") or [])
+        output.record(answer)

@@ -1,0 +1,94 @@
+"""`fairlead features`: apply definitions, snapshot, materialize, read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairlead.cli.context import command, connected, group
+from fairlead.cli.parsing import parse_pairs
+from fairlead.core.clock import parse_time
+
+app = group("Features: apply definitions, take snapshots, materialize, read.")
+
+Service = Annotated[str, typer.Argument(help="Name of the feature service.", metavar="SERVICE")]
+
+
+@command(app, "apply")
+def apply(
+    path: Annotated[Path, typer.Argument(help="Feast repository: a folder of Python definitions.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+) -> None:
+    """Apply a Feast repository's definitions, each versioned by its content."""
+    with connected() as (client, output):
+        plan = client.features.apply(path, dry_run=dry_run)
+        if output.form != "human":
+            output.record(plan)
+            return
+        rows: Any = plan.get("changes", [])
+        output.table(rows, ["kind", "name", "change", "digest"])
+
+
+@command(app, "list")
+def list_() -> None:
+    """List feature services."""
+    with connected() as (client, output):
+        output.table(client.features.services(), ["name", "digest", "views"])
+
+
+@command(app, "snapshot")
+def snapshot(
+    service: Service,
+    *,
+    as_of: Annotated[str | None, typer.Option(help="Time, such as 2026-03-01T00:00:00Z; none: now.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until it is stored and read back.")] = True,
+) -> None:
+    """Pin a feature service's data as it was known at a time."""
+    with connected() as (client, output):
+        moment = None if as_of is None else parse_time(as_of)
+        output.record(client.features.snapshot(service, as_of=moment, wait=wait))
+
+
+@command(app, "materialize")
+def materialize(
+    service: Service,
+    *,
+    snapshot: Annotated[str | None, typer.Option(help="Snapshot digest; none: the newest.")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Only this region; repeat for more.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until every region serves it.")] = True,
+) -> None:
+    """Load a snapshot into each region's online store, from that region's own replica."""
+    with connected() as (client, output):
+        states = client.features.materialize(service, snapshot=snapshot, regions=region, wait=wait)
+        output.table(states, ["region", "state", "snapshot", "rows", "materialized_at"])
+
+
+@command(app, "read")
+def read(
+    service: Service,
+    *,
+    entity: Annotated[list[str], typer.Option(help="KEY=VALUE[,VALUE...]; repeat for more keys.")],
+    region: Annotated[str | None, typer.Option(help="Region to read in; none: the nearest that serves.")] = None,
+) -> None:
+    """Read the latest feature values of entities online."""
+    entities = {key: [parse_value(item) for item in values.split(",")] for key, values in parse_pairs(entity).items()}
+    with connected() as (client, output):
+        answer: Any = client.features.online(service, entities, region=region)
+        if output.form == "human":
+            output.message(f"{answer['region']}, snapshot {answer['snapshot']}")
+            output.table(answer["rows"], list(answer["rows"][0]) if answer["rows"] else ["-"])
+        else:
+            output.record(answer)
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401  (a JSON scalar, or the text itself)
+    """An entity key as the store has it: a whole number where it reads as one, text otherwise."""
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int) and not isinstance(value, bool) else text

@@ -1,0 +1,230 @@
+"""`fairlead model`: register, find, promote, roll back, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairlead.cli.context import command, connected, group
+from fairlead.cli.output import Output, render_value
+from fairlead.cli.parsing import parse_numbers, parse_pairs
+from fairlead.cli.plans import describe_plan
+from fairlead.core.errors import PartialFailure
+from fairlead.core.ids import parse_model_reference
+from fairlead.sdk.features import PinnedData
+from fairlead.sdk.records import Promotion
+
+app = group("Models: register, find, promote, roll back.")
+
+Reference = Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
+
+
+@command(app, "register")
+def register(  # noqa: PLR0913  (a command's options)
+    name: Annotated[str, typer.Argument(help="Name of the registered model.")],
+    path: Annotated[
+        Path, typer.Argument(help="File or folder of the model (an MLflow model folder keeps its signature).")
+    ],
+    *,
+    metric: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER; repeat for more.")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeat for more.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=VALUE; repeat for more.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="owner=, team=, cost_centre=: needed with a new name.")
+    ] = None,
+    residency: Annotated[str | None, typer.Option(help="Residency class of a new name, such as eu.")] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Digest of the feature snapshot it was trained on.")] = None,
+    description: Annotated[str, typer.Option(help="What this version is.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until every byte was read back.")] = True,
+) -> None:
+    """Register a version; only blocks that the location does not hold are sent."""
+    with connected() as (client, output):
+        trained_on = None
+        if snapshot is not None:
+            pinned = client.features.get_snapshot(snapshot)
+            trained_on = PinnedData.of(pinned)
+        with output.progress(f"register {name}") as progress:
+            version = client.models.register(
+                name,
+                path,
+                trained_on=trained_on,
+                metrics=parse_numbers(metric),
+                params=dict(parse_pairs(param)),
+                tags=parse_pairs(tag),
+                labels=parse_pairs(label),
+                residency=residency,
+                description=description,
+                wait=wait,
+                progress=progress,
+            )
+        output.record(version)
+
+
+@command(app, "list")
+def list_(
+    name_prefix: Annotated[str | None, typer.Option("--prefix", help="Only names that begin so.")] = None,
+) -> None:
+    """List registered models."""
+    with connected() as (client, output):
+        columns = ["name", "last_version", "residency", "labels.owner", "labels.team", "created_at"]
+        output.table(client.models.list(name_prefix=name_prefix), columns)
+
+
+@command(app, "show")
+def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NAME@ALIAS.")]) -> None:
+    """Show a model with its versions, or one version."""
+    with connected() as (client, output):
+        if "@" in reference or "/" in reference:
+            output.record(client.models.resolve(reference))
+            return
+        registered = client.models.get(reference)
+        if output.form != "human":
+            versions = [version.to_json() for version in client.models.versions(reference)]
+            output.record(registered.to_json() | {"versions": versions})
+            return
+        output.record(registered)
+        columns = ["reference", "state", "aliases", "metrics", "artifact_digest", "created_by", "created_at"]
+        output.table(client.models.versions(reference), columns, title="versions")
+
+
+@command(app, "promote")
+def promote(
+    reference: Reference,
+    *,
+    to: Annotated[str, typer.Option(help="Environment: dev, staging, production.", metavar="ENVIRONMENT")],
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "",
+    revision: Annotated[
+        int | None, typer.Option(help="Refuse unless the environment still has this revision.", min=0)
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Promote a version through an environment's gates."""
+    with connected() as (client, output):
+        promotion = client.models.promote(reference, to, reason=reason, revision=revision, dry_run=dry_run)
+        _show_promotion(output, promotion)
+
+
+@command(app, "approve")
+def approve(
+    promotion_id: Annotated[str, typer.Argument(help="Id of the promotion.", metavar="PROMOTION")],
+    *,
+    comment: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse it instead.")] = False,
+) -> None:
+    """Approve a promotion that somebody else asked for (or --reject it)."""
+    with connected() as (client, output):
+        decide = client.models.reject if reject else client.models.approve
+        _show_promotion(output, decide(promotion_id, comment=comment))
+
+
+@command(app, "promotions")
+def promotions(
+    *,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as AWAITING_APPROVAL.")] = None,
+) -> None:
+    """List promotions, newest first."""
+    with connected() as (client, output):
+        columns = ["id", "reference", "environment", "state", "requested_by", "requested_at"]
+        output.table(client.models.promotions(model=model, state=state), columns)
+
+
+@command(app, "rollback")
+def rollback(
+    reference: Annotated[str, typer.Argument(help="NAME@ENVIRONMENT, such as churn@production.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")],
+    to: Annotated[
+        int | None, typer.Option(help="A version that held it recently; none: the one before.", min=1)
+    ] = None,
+) -> None:
+    """Move an environment back to its previous holder, at once."""
+    parsed = parse_model_reference(reference)
+    if parsed.alias is None:
+        raise typer.BadParameter("Write NAME@ENVIRONMENT.", param_hint="REFERENCE")
+    with connected() as (client, output):
+        output.record(client.models.rollback(parsed.name, parsed.alias, reason=reason, to_version=to))
+
+
+@command(app, "alias")
+def alias(
+    reference: Annotated[str, typer.Argument(help="NAME@ALIAS to set.")],
+    version: Annotated[int, typer.Argument(help="Version it is to point at.", min=1)],
+    *,
+    revision: Annotated[int | None, typer.Option(help="Refuse unless it still has this revision.", min=0)] = None,
+) -> None:
+    """Point an alias at a version (environments move by promotion only)."""
+    parsed = parse_model_reference(reference)
+    if parsed.alias is None:
+        raise typer.BadParameter("Write NAME@ALIAS.", param_hint="REFERENCE")
+    with connected() as (client, output):
+        output.record(client.models.set_alias(parsed.name, parsed.alias, version, revision=revision))
+
+
+@command(app, "where")
+def where(
+    reference: Reference,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is everywhere it should be.")] = False,
+) -> None:
+    """Show where a version's bytes are, in what state."""
+    with connected() as (client, output):
+        replicas = client.models.wait_replicated(reference) if wait else client.models.where(reference)
+        columns = [
+            "region",
+            "location",
+            "state",
+            "stored_bytes",
+            "moved_bytes",
+            "source_region",
+            "verified_at",
+            "error",
+        ]
+        output.table(replicas, columns)
+
+
+@command(app, "history")
+def history(reference: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME@ENVIRONMENT.")]) -> None:
+    """Show every move of an alias or environment, newest first."""
+    with connected() as (client, output):
+        columns = ["revision", "kind", "from_version", "to_version", "moved_by", "moved_at", "reason"]
+        output.table(client.models.history(reference), columns)
+
+
+@command(app, "download")
+def download(
+    reference: Reference,
+    destination: Annotated[Path | None, typer.Argument(help="Folder to make; none: the cache.")] = None,
+) -> None:
+    """Bring a version's files here, each byte verified."""
+    with connected() as (client, output):
+        with output.progress(f"download {reference}") as progress:
+            path = client.models.download(reference, destination, progress=progress)
+        output.record({"path": str(path)}, human=lambda row: str(row["path"]))
+
+
+@command(app, "verify")
+def verify(reference: Reference) -> None:
+    """Read every byte of every replica; corrupt ones are reported and mended."""
+    with connected() as (client, output):
+        rows = client.models.verify(reference)
+        output.table(rows, ["region", "location", "verdict"])
+        bad = [str(row["region"]) for row in rows if row["verdict"] != "verified"]
+        if bad:
+            raise PartialFailure(
+                f"{reference} is not verified in {', '.join(bad)}.",
+                hint=f"Corrupt replicas are being mended. See: fairlead model where {reference}",
+            )
+
+
+def _show_promotion(output: Output, promotion: Promotion) -> None:
+    def describe(row: dict[str, Any]) -> str:
+        title = f"{row['reference']} -> {row['environment']}: {row['state']}"
+        if row["state"] == "AWAITING_APPROVAL":
+            title += f"\nAsk somebody else to run: fairlead model approve {row['id']}"
+        return f"{title}\n{describe_plan(row['plan'])}revision {render_value(row['revision'])}"
+
+    output.record(promotion, human=describe)

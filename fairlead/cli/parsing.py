@@ -1,0 +1,62 @@
+"""Options that hold `NAME=VALUE`, regions and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from fairlead.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parse_pairs(options: Sequence[str] | None) -> dict[str, str]:
+    """Read `NAME=VALUE` options.
+
+    Raises:
+        InvalidInput: naming the one that has no `=`, or a name given twice.
+    """
+    pairs: dict[str, str] = {}
+    for option in options or ():
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"{option!r} is not NAME=VALUE.")
+        if name in pairs:
+            raise InvalidInput(f"{name!r} is given twice.")
+        pairs[name] = value
+    return pairs
+
+
+def parse_numbers(options: Sequence[str] | None) -> dict[str, float]:
+    """Read `NAME=NUMBER` options."""
+    numbers: dict[str, float] = {}
+    for name, value in parse_pairs(options).items():
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise InvalidInput(f"{name}={value!r}: {value!r} is not a number.") from None
+    return numbers
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file that holds one object (`-` for standard input).
+
+    Raises:
+        InvalidInput: if it is missing, malformed or no object.
+    """
+    import sys  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        document: object = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path} is not valid: {str(error).splitlines()[0]}.") from None
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{path} holds no object.")
+    return cast("dict[str, Any]", document)

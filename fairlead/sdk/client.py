@@ -1,0 +1,99 @@
+"""The client: one object, grouped by noun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from fairlead.sdk.artifacts import Artifacts
+from fairlead.sdk.embedded import Home, find_or_start
+from fairlead.sdk.features import Features
+from fairlead.sdk.models import Models
+from fairlead.sdk.operations import Audit, Environments, Ledger, Locations, Tokens
+from fairlead.sdk.serving import Bundles, Deployments, Placements
+from fairlead.sdk.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fairlead.sdk.records import Deployment, Placement
+    from fairlead.sdk.settings import ClientSettings
+    from fairlead.sdk.transport import JsonObject
+
+
+class Fairlead:
+    """A connection to one Fairlead server.
+
+    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `bundles`,
+    `deployments`, `placements`, `tokens`, `audit` and `ledger` group the calls by noun.
+    """
+
+    def __init__(self, transport: Transport, settings: ClientSettings) -> None:
+        self._transport = transport
+        self.settings = settings
+        self.artifacts = Artifacts(transport, cache=Home(path=settings.home).cache, region=settings.region)
+        self.models = Models(transport, self.artifacts)
+        self.features = Features(transport)
+        self.locations = Locations(transport)
+        self.environments = Environments(transport)
+        self.placements = Placements(transport)
+        self.bundles = Bundles(transport)
+        self.deployments = Deployments(transport)
+        self.tokens = Tokens(transport)
+        self.audit = Audit(transport)
+        self.ledger = Ledger(transport)
+
+    @classmethod
+    def connect(cls, settings: ClientSettings) -> Self:
+        """Connect to the server that the settings name, or to the embedded one."""
+        if settings.url is not None:
+            transport = Transport(settings.url, settings.token, timeout_seconds=settings.timeout_seconds)
+        else:
+            server = find_or_start(Home(path=settings.home))
+            transport = Transport(server.url, settings.token or server.token, timeout_seconds=settings.timeout_seconds)
+        return cls(transport, settings)
+
+    @property
+    def url(self) -> str:
+        """The server's address; its REST documentation is at `/docs`."""
+        return self._transport.url
+
+    def whoami(self) -> JsonObject:
+        """The workspace, principal and scopes of the caller's token."""
+        return self._transport.get("/api/v1/whoami")
+
+    def work(self) -> list[JsonObject]:
+        """What workers are doing and what waits for one, with bytes done and to do."""
+        return list(self._transport.items("/api/v1/work"))
+
+    def place(self, request: JsonObject) -> Placement:
+        """Ask the placement engine where to run; the answer is kept and can be deployed by its id.
+
+        Raises:
+            PlacementInfeasible: naming the constraints to relax.
+        """
+        return self.placements.create(request)
+
+    def deploy(
+        self,
+        reference: str,
+        *,
+        placement: str | None = None,
+        regions: Sequence[str] | None = None,
+        name: str | None = None,
+        dry_run: bool = False,
+    ) -> Deployment:
+        """Run a model version in the regions of a placement (or the named ones).
+
+        `churn@production` follows the environment: promotion and roll-back redeploy. `churn/3` stays at version 3.
+        """
+        return self.deployments.apply(reference, placement=placement, regions=regions, name=name, dry_run=dry_run)
+
+    def close(self) -> None:
+        """Close the connections; an embedded server goes on by itself."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

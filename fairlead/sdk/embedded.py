@@ -1,0 +1,150 @@
+"""Find the embedded server of a home folder, or start it.
+
+The server itself is `fairlead.app.embedded`; here is only what a client needs: where the files are that tell of it,
+whether it answers, and how to start the process. Whoever loses a race to start it uses the winner's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fairlead.core.errors import MissingExtra, PermissionDenied, ServerUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START_TIMEOUT_SECONDS = 60.0
+HEALTH_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """The folder that one embedded server owns, and the files in it."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the running server."""
+        return self.path / "server.lock"
+
+    @property
+    def address(self) -> Path:
+        """JSON `{url, pid, instance}`, written when the server answers, removed when it leaves."""
+        return self.path / "server.json"
+
+    @property
+    def token(self) -> Path:
+        """The owner's API token, readable by the owner alone."""
+        return self.path / "token"
+
+    @property
+    def log(self) -> Path:
+        """What the server printed."""
+        return self.path / "server.log"
+
+    @property
+    def cache(self) -> Path:
+        """Verified downloads, by digest."""
+        return self.path / "cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedServer:
+    """A running embedded server as a client sees it."""
+
+    url: str
+    token: str
+    pid: int
+
+
+def find_or_start(home: Home) -> EmbeddedServer:
+    """The address and token of the home's server, started if it is not running.
+
+    Raises:
+        ServerUnavailable: if it does not come up; the detail ends with the last line of its log.
+        PermissionDenied: if the home cannot be written.
+    """
+    server = find(home)
+    if server is not None:
+        return server
+    try:
+        home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        process = _start(home)
+    except PermissionError as error:
+        raise PermissionDenied(
+            f"The folder {home.path} cannot be written.", hint="Set FAIRLEAD_HOME to a folder of yours."
+        ) from error
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        if (server := find(home)) is not None:
+            return server
+        if process.poll() not in {None, 0} and not _is_owned(home):
+            break
+        time.sleep(0.05)
+    raise _start_failure(home)
+
+
+def find(home: Home) -> EmbeddedServer | None:
+    """The home's server, if one is running and answers."""
+    import httpx2  # noqa: PLC0415
+
+    try:
+        address = json.loads(home.address.read_text())
+        token = home.token.read_text().strip()
+        answer = httpx2.get(f"{address['url']}/healthz", timeout=HEALTH_TIMEOUT_SECONDS, trust_env=False)
+        # The port may have passed to another program, or to the server of another home.
+        if answer.json().get("instance") != address["instance"]:
+            return None
+        return EmbeddedServer(url=address["url"], token=token, pid=address["pid"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, httpx2.HTTPError):
+        return None
+
+
+def _start(home: Home) -> subprocess.Popen[bytes]:
+    with home.log.open("ab") as log:
+        home.log.chmod(0o600)
+        # A session of its own: it goes on replicating after the command that started it returned.
+        return subprocess.Popen(
+            [sys.executable, "-m", "fairlead.app.embedded", "--home", str(home.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+
+
+def _is_owned(home: Home) -> bool:
+    import fcntl  # noqa: PLC0415
+
+    try:
+        with home.lock.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _start_failure(home: Home) -> Exception:
+    try:
+        lines = [line for line in home.log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    last = lines[-1].strip() if lines else "it printed nothing"
+    if "ModuleNotFoundError" in last:
+        return MissingExtra(
+            f"The embedded server needs a package that is not installed ({last.rpartition(' ')[2]}).",
+            hint="Run: pip install 'fairlead[all]'. Or set FAIRLEAD_URL to use a server elsewhere.",
+        )
+    return ServerUnavailable(
+        f"The embedded server of {home.path} did not start: {last}", hint=f"Its log is {home.log}."
+    )

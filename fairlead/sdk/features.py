@@ -1,0 +1,187 @@
+"""Features: apply definitions, take snapshots, build training sets, read online."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
+
+from fairlead.core.clock import format_time
+from fairlead.core.errors import JsonValue, MissingExtra
+from fairlead.core.ids import parse_name
+from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
+from fairlead.sdk.records import OnlineState, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    import pandas as pd
+    import pyarrow as pa
+
+    from fairlead.sdk.transport import JsonObject, Transport
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedData:
+    """The feature service version and the snapshot that a model was trained on."""
+
+    service: str
+    service_digest: str
+    snapshot_digest: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> PinnedData:
+        """What a READY snapshot pins."""
+        return cls(
+            service=snapshot.service,
+            service_digest=snapshot.service_digest or "",
+            snapshot_digest=snapshot.digest or "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSet:
+    """Entity rows with the features as they were known at each row's time, and what they came from.
+
+    `frame` has one row for each entity row, in the same order: the entity row's columns, then the features.
+    """
+
+    frame: pd.DataFrame
+    pinned: PinnedData
+
+
+class Features:
+    """Feature views and services, defined with Feast's own objects."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def apply(self, definitions: Path | str | Sequence[object], *, dry_run: bool = False) -> JsonObject:
+        """Apply Feast objects, or the path of a Feast repository; answers what was added, changed or left.
+
+        Each view's version is the hash of what changes its values or schema. The definitions are read here, on the
+        client; the server executes none of it.
+
+        Raises:
+            FeatureDefinitionInvalid: naming the object and the field.
+        """
+        from fairlead.sdk.feast_objects import load_repository, to_wire  # noqa: PLC0415  (imports Feast)
+
+        objects = load_repository(Path(definitions)) if isinstance(definitions, str | Path) else list(definitions)
+        body: dict[str, JsonValue] = {"objects": cast("list[JsonValue]", to_wire(objects)), "dry_run": dry_run}
+        return self._transport.post("/api/v1/features/apply", body)
+
+    def services(self) -> list[JsonObject]:
+        """Feature services with their present versions."""
+        return list(self._transport.items("/api/v1/features/services"))
+
+    def views(self) -> list[JsonObject]:
+        """Feature views with their present versions."""
+        return list(self._transport.items("/api/v1/features/views"))
+
+    def snapshot(self, service: str, *, as_of: datetime | None = None, wait: bool = True) -> Snapshot:
+        """Pin the data of a feature service as it was known at a time (now, if none is given).
+
+        Raises:
+            FeatureServiceNotFound
+            FairleadError: what the worker met, such as a missing file or column.
+        """
+        body: dict[str, JsonValue] = {"as_of": None if as_of is None else format_time(as_of)}
+        snapshot = Snapshot.from_json(self._transport.post(f"{_service_path(service)}/snapshots", body))
+        return self.wait_snapshot(snapshot.id) if wait else snapshot
+
+    def get_snapshot(self, digest_or_id: str) -> Snapshot:
+        """One snapshot, by its digest or its id.
+
+        Raises:
+            SnapshotNotFound
+        """
+        return Snapshot.from_json(self._transport.get(f"/api/v1/features/snapshots/{quote(digest_or_id, safe=':')}"))
+
+    def wait_snapshot(self, digest_or_id: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> Snapshot:
+        """Wait until every artifact of a snapshot was stored and read back."""
+        seen: list[Snapshot] = []
+
+        def check() -> bool:
+            seen[:] = [self.get_snapshot(digest_or_id)]
+            if seen[0].state == "FAILED":
+                raise recorded_error(seen[0].error, "The snapshot failed.")
+            return seen[0].state == "READY"
+
+        wait_until(check, "the snapshot to be READY", timeout_seconds)
+        return seen[0]
+
+    def training_set(self, service: str, entity_rows: pd.DataFrame, *, snapshot: str | None = None) -> TrainingSet:
+        """Join features to entity rows as of each row's `event_timestamp`: never a value from its future.
+
+        `entity_rows` holds the join keys, `event_timestamp` (aware, UTC), and any columns to keep, such as labels.
+        Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used.
+
+        Raises:
+            FeatureServiceNotFound, SnapshotNotFound, ResidencyViolation, InvalidInput.
+        """
+        try:
+            import pyarrow as pa  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise MissingExtra("Training sets need Arrow.", hint="Run: pip install 'fairlead[features]'") from error
+        sink = pa.BufferOutputStream()
+        table: pa.Table = pa.Table.from_pandas(entity_rows, preserve_index=False)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        response = self._transport.send(
+            "POST",
+            "/api/v1/features/historical",
+            query={"service": parse_name(service, what="feature service"), "snapshot": snapshot},
+            content=sink.getvalue().to_pybytes(),
+            content_type=ARROW_STREAM,
+        )
+        joined = cast("pa.Table", pa.ipc.open_stream(response.content).read_all())
+        snapshot_record = self.get_snapshot(response.headers["x-fairlead-snapshot"])
+        return TrainingSet(frame=cast("pd.DataFrame", joined.to_pandas()), pinned=PinnedData.of(snapshot_record))
+
+    def materialize(
+        self, service: str, *, snapshot: str | None = None, regions: Sequence[str] | None = None, wait: bool = True
+    ) -> list[OnlineState]:
+        """Load a snapshot into each region's online store, from that region's own replica."""
+        body: dict[str, JsonValue] = {"snapshot": snapshot, "regions": None if regions is None else list(regions)}
+        self._transport.post(f"{_service_path(service)}/materialize", body)
+        if wait:
+            self.wait_materialized(service)
+        return self.online_states(service)
+
+    def wait_materialized(self, service: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> list[OnlineState]:
+        """Wait until every region serves the snapshot it should."""
+
+        def check() -> bool:
+            states = self.online_states(service)
+            for state in states:
+                if state.state == "FAILED":
+                    raise recorded_error(state.error, f"Materializing in {state.region} failed.")
+            return bool(states) and all(state.state == "READY" for state in states)
+
+        wait_until(check, f"{service} to be online in every region", timeout_seconds)
+        return self.online_states(service)
+
+    def online_states(self, service: str) -> list[OnlineState]:
+        """Which snapshot each region serves."""
+        return [OnlineState.from_json(state) for state in self._transport.items(f"{_service_path(service)}/online")]
+
+    def online(self, service: str, entities: Mapping[str, Sequence[Any]], *, region: str | None = None) -> JsonObject:
+        """Read the latest values from a region's online store: `{region, snapshot, rows: [{...}, ...]}`.
+
+        `entities` maps each join key to the values to look up; rows come back in the same order.
+        """
+        body: dict[str, JsonValue] = {
+            "service": parse_name(service, what="feature service"),
+            "region": region,
+            "entities": {key: list(values) for key, values in entities.items()},
+        }
+        return self._transport.post("/api/v1/features/online", body)
+
+
+def _service_path(service: str) -> str:
+    return f"/api/v1/features/services/{quote(parse_name(service, what='feature service'), safe='')}"

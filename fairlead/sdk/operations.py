@@ -1,0 +1,135 @@
+"""What platform engineers and auditors ask for: locations, environments, tokens, audit, ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from fairlead.core.ids import parse_name
+from fairlead.sdk.records import AuditEvent, Environment, LedgerEntry, Location, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from fairlead.core.errors import JsonValue
+    from fairlead.sdk.transport import JsonObject, Transport
+
+
+class Locations:
+    """Buckets and prefixes, each in a region."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def add(self, name: str, region: str, url: str, *, options: Mapping[str, JsonValue] | None = None) -> Location:
+        """Add a location; what residency and regions permit is replicated to it.
+
+        `url` is a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or `abfs://container/prefix`. `options` go to the
+        filesystem (such as `endpoint_url`) and hold no secret: credentials come from the environment of each process.
+
+        Raises:
+            UnknownRegion, AlreadyExists, LocationUnavailable, PermissionDenied.
+        """
+        body: dict[str, JsonValue] = {
+            "name": parse_name(name, what="location"),
+            "region": region,
+            "url": url,
+            "options": dict(options or {}),
+        }
+        return Location.from_json(self._transport.post("/api/v1/locations", body))
+
+    def list(self) -> Iterator[Location]:
+        """All locations by name."""
+        return map(Location.from_json, self._transport.items("/api/v1/locations"))
+
+
+class Environments:
+    """dev, staging, production: protected aliases with a policy."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Environment]:
+        """Environments in their order."""
+        found = [Environment.from_json(item) for item in self._transport.items("/api/v1/environments")]
+        return sorted(found, key=lambda environment: environment.rank)
+
+    def get(self, name: str) -> Environment:
+        """One environment, with the policy's revision."""
+        return Environment.from_json(self._transport.get(f"/api/v1/environments/{quote(name, safe='')}"))
+
+    def set_policy(self, name: str, policy: Mapping[str, JsonValue], *, revision: int | None = None) -> Environment:
+        """Replace an environment's policy: gates, required_regions, approvals, previous_environment.
+
+        Raises:
+            StaleRevision: if someone changed it first.
+        """
+        present = self.get(name)
+        body: JsonObject = {"rank": present.rank, "policy": dict(policy)}
+        answer = self._transport.request(
+            "PUT",
+            f"/api/v1/environments/{quote(name, safe='')}",
+            body=body,
+            if_match=present.revision if revision is None else revision,
+        )
+        return Environment.from_json(answer)
+
+
+class Tokens:
+    """API tokens."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self, name: str, *, principal: str, scopes: Sequence[str], expires_in_seconds: int | None = None
+    ) -> Token:
+        """Make a token for a principal; its `secret` is shown this once.
+
+        Scopes are read, write, promote, approve, deploy and admin (which implies all).
+        """
+        body: dict[str, JsonValue] = {
+            "name": name,
+            "principal": principal,
+            "scopes": list(scopes),
+            "expires_in_seconds": expires_in_seconds,
+        }
+        return Token.from_json(self._transport.post("/api/v1/tokens", body))
+
+    def list(self) -> Iterator[Token]:
+        """All tokens, without their secrets."""
+        return map(Token.from_json, self._transport.items("/api/v1/tokens"))
+
+    def revoke(self, token_id: str) -> None:
+        """End a token at once."""
+        self._transport.request("DELETE", f"/api/v1/tokens/{quote(token_id, safe='')}")
+
+
+class Audit:
+    """Who did what; sealed into a hash chain."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, subject: str | None = None, action: str | None = None) -> Iterator[AuditEvent]:
+        """Events in their order."""
+        return map(AuditEvent.from_json, self._transport.items("/api/v1/audit", subject=subject, action=action))
+
+    def verify(self) -> JsonObject:
+        """Recompute the chain; finds any edited, removed, inserted or reordered event."""
+        return self._transport.get("/api/v1/audit/verification")
+
+
+class Ledger:
+    """What every move and deployment cost."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, *, subject: str | None = None, kind: str | None = None) -> Iterator[LedgerEntry]:
+        """Entries, oldest first."""
+        return map(LedgerEntry.from_json, self._transport.items("/api/v1/ledger", subject=subject, kind=kind))
+
+    def summary(self, *, by: str = "kind") -> list[JsonObject]:
+        """Sums of bytes, dollars and grams by kind, region, or a label such as `team`."""
+        return list(self._transport.items("/api/v1/ledger/summary", by=by))

@@ -1,0 +1,283 @@
+"""What the API answers, as frozen records. Times are aware UTC, sizes are bytes, digests are `sha256:<hex>`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self, cast
+
+from fairlead.core.clock import format_time, parse_time
+from fairlead.core.errors import JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A record read from JSON; members that this client does not know yet are ignored."""
+
+    @classmethod
+    def from_json(cls, members: dict[str, JsonValue]) -> Self:
+        """Read the JSON object of an answer."""
+        hints = _hints(cls)
+        return cls(**{name: _read(hints[name], members[name]) for name in hints if name in members})
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The record as plain JSON, for `--output json`."""
+        return {f.name: _write(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+@functools.cache
+def _hints(cls: type[Record]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _read(kind: Any, value: Any) -> Any:  # noqa: ANN401  (types and JSON, both open)
+    if value is None:
+        return None
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in {typing.Union, types.UnionType}:
+        return _read(next(option for option in arguments if option is not types.NoneType), value)
+    if origin is tuple:
+        return tuple(_read(arguments[0], item) for item in value)
+    if kind is datetime:
+        return parse_time(value)
+    if isinstance(kind, type) and issubclass(kind, Record):
+        return kind.from_json(value)
+    return value
+
+
+def _write(value: object) -> JsonValue:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, tuple):
+        return [_write(item) for item in cast("tuple[object, ...]", value)]
+    return cast("JsonValue", value)
+
+
+JsonObject = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredModel(Record):
+    name: str
+    residency: str
+    last_version: int
+    regions: tuple[str, ...] | None = None
+    description: str = ""
+    labels: JsonObject = field(default_factory=dict)
+    tags: JsonObject = field(default_factory=dict)
+    aliases: JsonObject = field(default_factory=dict)
+    created_by: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion(Record):
+    """One version. `artifact_digest` names its bytes; `sent_bytes` is what registering it put on the wire."""
+
+    name: str
+    version: int
+    reference: str
+    state: str
+    residency: str
+    artifact_digest: str | None = None
+    description: str = ""
+    flavor: str | None = None
+    signature: JsonObject | None = None
+    metrics: JsonObject = field(default_factory=dict)
+    params: JsonObject = field(default_factory=dict)
+    tags: JsonObject = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    feature_service: str | None = None
+    feature_service_digest: str | None = None
+    snapshot_digest: str | None = None
+    parent_version: int | None = None
+    run_id: str | None = None
+    error: JsonObject | None = None
+    size_bytes: int | None = None
+    sent_bytes: int | None = None
+    created_by: str = ""
+    created_at: datetime | None = None
+    ready_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location(Record):
+    id: str
+    name: str
+    region: str
+    url: str
+    jurisdiction: str = ""
+    options: JsonObject = field(default_factory=dict)
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica(Record):
+    """An artifact at a location; only a VERIFIED one is ever read."""
+
+    location: str
+    region: str
+    url: str
+    state: str
+    domain: JsonObject
+    options: JsonObject = field(default_factory=dict)
+    layout_key: str | None = None
+    stored_bytes: int | None = None
+    moved_bytes: int | None = None
+    source_region: str | None = None
+    verified_at: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact(Record):
+    digest: str
+    kind: str
+    residency: str
+    size_bytes: int
+    file_count: int
+    replicas: tuple[Replica, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promotion(Record):
+    id: str | None = None
+    state: str
+    reference: str
+    environment: str
+    base_revision: int
+    revision: int | None = None
+    plan: JsonObject = field(default_factory=dict)
+    requested_by: str = ""
+    requested_at: datetime | None = None
+    approvals: tuple[JsonObject, ...] = ()
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasMove(Record):
+    name: str
+    revision: int
+    kind: str
+    from_version: int | None = None
+    to_version: int | None = None
+    promotion_id: str | None = None
+    reason: str = ""
+    moved_by: str = ""
+    moved_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment(Record):
+    name: str
+    rank: int
+    policy: JsonObject
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token(Record):
+    id: str
+    name: str
+    principal: str
+    scopes: tuple[str, ...]
+    secret: str | None = field(default=None, repr=False)
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent(Record):
+    id: str
+    actor: str
+    action: str
+    subject: str
+    happened_at: datetime
+    residency: str = ""
+    facts: JsonObject = field(default_factory=dict)
+    sequence: int | None = None
+    event_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry(Record):
+    """One move or deployment; dollars and grams are decimal text."""
+
+    kind: str
+    subject: str
+    region: str
+    planned_bytes: int
+    moved_bytes: int
+    planned_usd: str
+    actual_usd: str
+    gco2: str
+    source_region: str | None = None
+    gco2_method: str = ""
+    price_source: str = ""
+    labels: JsonObject = field(default_factory=dict)
+    recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot(Record):
+    """The data of a feature service as of a time; `digest` is set once it is READY."""
+
+    id: str
+    service: str
+    state: str
+    service_digest: str | None = None
+    as_of: datetime | None = None
+    digest: str | None = None
+    artifacts: tuple[JsonObject, ...] = ()
+    error: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineState(Record):
+    """What one region's online store serves."""
+
+    region: str
+    state: str
+    service: str = ""
+    wanted_snapshot: str | None = None
+    snapshot: str | None = None
+    rows: int | None = None
+    materialized_at: datetime | None = None
+    error: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle(Record):
+    id: str
+    reference: str
+    state: str
+    digest: str | None = None
+    error: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment(Record):
+    name: str
+    model: str
+    state: str = ""
+    environment: str | None = None
+    desired_version: int | None = None
+    bundle_digest: str | None = None
+    regions: tuple[JsonObject, ...] = ()
+    endpoint: str | None = None
+    plan: JsonObject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement(Record):
+    id: str
+    request: JsonObject
+    answer: JsonObject
