@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import struct
 import threading
+from typing import cast
 
-import isal.isal_zlib as isal_zlib
-import zlib_ng.zlib_ng as zlib_ng
 import zstandard
+from isal import isal_zlib
+from zlib_ng import zlib_ng
 
 from fairlead.core.errors import CorruptBlock
 from fairlead.core.ids import Digest, sha256_digest
@@ -50,9 +51,11 @@ _WORTHWHILE = 0.985
 _HUFFMAN_LOSS = 1.01
 
 _threads = threading.local()
+# The stub of isal declares an instance where the module holds the class.
+_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)
 
 
-class _Broken(Exception):  # noqa: N818  (never leaves this module)
+class _Broken(Exception):
     """The stored bytes are no block; the message says where."""
 
 
@@ -81,13 +84,13 @@ def decode_block(stored: bytes | memoryview, *, digest: Digest, plain_length: in
 
 
 def _encode_chunk(plain: memoryview, dtype: Dtype) -> list[bytes]:
-    from fairlead.sync.store import planes  # noqa: PLC0415  (NumPy takes 0.3 s to import; opening a store needs none)
+    from fairlead.sync.store import planes
 
     whole_method, whole_size = _choose(plain, has_huffman=dtype.width == 1)
     even = len(plain) - len(plain) % dtype.width
     if dtype.width == 1 or not even:
         return [bytes([_WHOLE]), *_encode_stream(plain, whole_method)]
-    split = [memoryview(plane) for plane in planes.split_planes(plain[:even], dtype)]
+    split = planes.split_planes(plain[:even], dtype)
     choices = [_choose(plane, has_huffman=True) for plane in split]
     if sum(size for _, size in choices) > whole_size * _WORTHWHILE:
         return [bytes([_WHOLE]), *_encode_stream(plain, whole_method)]
@@ -100,7 +103,7 @@ def _encode_chunk(plain: memoryview, dtype: Dtype) -> list[bytes]:
 
 def _choose(plain: memoryview, *, has_huffman: bool) -> tuple[int, float]:
     """The method that a sample of the stream favours, and the size in bytes it should come to."""
-    from fairlead.sync.store import planes  # noqa: PLC0415
+    from fairlead.sync.store import planes
 
     size = len(plain)
     if size <= _SAMPLE_BYTES:
@@ -156,7 +159,7 @@ def _decode_chunk(stored: memoryview, position: int, length: int, dtype: Dtype) 
         return _decode_stream(stored, position, length)
     if form != _PLANES or dtype.width == 1:
         raise _Broken("a chunk is of no known form")
-    from fairlead.sync.store import planes  # noqa: PLC0415
+    from fairlead.sync.store import planes
 
     count, rest = divmod(length, dtype.width)
     split: list[bytes] = []
@@ -204,7 +207,7 @@ def _read_deflate(body: memoryview, length: int) -> bytes:
     inflate = isal_zlib.decompressobj(-15)
     try:
         plain = inflate.decompress(body, length + 1)
-    except isal_zlib.error:
+    except _INFLATE_ERROR:
         raise _Broken("a DEFLATE stream does not decode") from None
     if not inflate.eof or inflate.unused_data:
         raise _Broken("a DEFLATE stream does not end where it should")

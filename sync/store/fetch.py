@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class BlockUse:
 
 def iter_blocks(
     store: ObjectStore, domain: DedupDomain, uses: Iterable[BlockUse], *, is_decoded: bool
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """The blocks' bytes in the order asked for: plain (`is_decoded`) or as stored, both verified by digest.
 
     Raises:

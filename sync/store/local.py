@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from fairlead.core.errors import (
@@ -170,7 +170,7 @@ class LocalStore:
         _sync_folder(folder.parent)
 
     @contextlib.contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def _translated(self, key: str) -> Generator[None]:
         try:
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:

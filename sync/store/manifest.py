@@ -125,7 +125,7 @@ class Manifest:
             manifest = Manifest(files=tuple(_parse_files(json.loads(data))))
         except (ValueError, KeyError, TypeError, RecursionError, InvalidDigest):
             raise InvalidManifest("The bytes are not a manifest of version 1.") from None
-        # Equality with the canonical form also refuses what JSON readers pass over: doubled keys, 1.0 for 1, white space.
+        # Equality with the canonical form also refuses what JSON readers pass over: doubled keys, white space.
         if manifest.to_bytes() != data:
             raise InvalidManifest("The bytes are not the canonical form of their manifest.")
         return manifest
@@ -225,6 +225,7 @@ def list_files(source: Source) -> dict[str, Path | bytes]:
         InvalidManifest: if a path breaks a rule, a link leads out of the folder, or something is no regular file.
         InvalidInput: if the source does not exist or cannot be listed.
     """
+    found: dict[str, Path | bytes]
     if isinstance(source, Mapping):
         found = {unicodedata.normalize("NFC", path): content for path, content in source.items()}
         if len(found) != len(source):
@@ -238,7 +239,7 @@ def list_files(source: Source) -> dict[str, Path | bytes]:
                 raise InvalidManifest(f"Two files have the name {path!r} in Unicode form NFC.", path=path)
             found[path] = file
     elif source.exists():
-        found = {unicodedata.normalize("NFC", source.name): source}
+        found = {unicodedata.normalize("NFC", source.absolute().name): source}
     else:
         raise InvalidInput(f"There is no file or folder {str(source)!r}.")
     check_paths(sorted(found))

@@ -255,14 +255,14 @@ class FsspecStore:
         return LocationUnavailable(f"{where} does not answer ({type(error).__name__}).", key=key)
 
 
-def _open_file_system(protocol: Protocol, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (fsspec is untyped)
+def _open_file_system(protocol: Protocol, options: Mapping[str, object]) -> Any:
     # With this probe on, gcsfs asks every bucket for its layout and waits a minute for servers that have no answer.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    import fsspec  # noqa: PLC0415  (costs 0.15 s; local stores do without)
+    import fsspec
 
     settings = {"asynchronous": False, "use_listings_cache": False, **options}
     try:
-        return fsspec.filesystem(protocol, **settings)  # pyright: ignore[reportUnknownMemberType]  (untyped library)
+        return fsspec.filesystem(protocol, **settings)
     except ImportError as error:
         extra = _EXTRAS[protocol]
         raise MissingExtra(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Self
 
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
@@ -32,7 +33,7 @@ class PackWriter:
         self._blocks: dict[Digest, StoredBlock] = {}
         self.sent_bytes = 0
 
-    def __enter__(self) -> PackWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -96,6 +97,10 @@ def find_known(
     packs = list({block.pack for block in claimed.values()})
     if not packs:
         return {}
+
+    def look(pack: Digest) -> int:
+        return store.size(domain.pack_key(pack)) or 0
+
     with ThreadPoolExecutor(max_workers=_LOOKS_AT_ONCE, thread_name_prefix="pack-look") as pool:
-        sizes = dict(zip(packs, pool.map(lambda pack: store.size(domain.pack_key(pack)) or 0, packs), strict=True))
+        sizes = dict(zip(packs, pool.map(look, packs), strict=True))
     return {digest: block for digest, block in claimed.items() if block.end < sizes[block.pack]}

@@ -7,27 +7,24 @@ are few and skewed. Plane 0 holds the lowest bytes. All arithmetic is on unsigne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from fairlead.sync.store.dtype import Dtype
 
-Bytes = npt.NDArray[np.uint8]
 _WORDS: dict[int, str] = {2: "<u2", 4: "<u4", 8: "<u8"}
 
 
-def split_planes(plain: memoryview, dtype: Dtype) -> list[Bytes]:
+def split_planes(plain: memoryview, dtype: Dtype) -> list[memoryview]:
     """Cut elements into `dtype.width` planes of (n_elements,) uint8, lowest first; the length is a whole number."""
     width = dtype.width
     if width == 1:
-        return [np.frombuffer(plain, dtype=np.uint8)]
+        return [plain]
     words = np.frombuffer(plain, dtype=_WORDS[width])
     if dtype.is_float:
         words = (words << 1) | (words >> (8 * width - 1))
     planes = words.view(np.uint8).reshape(-1, width)
-    return [np.ascontiguousarray(planes[:, index]) for index in range(width)]
+    return [planes[:, index].copy().data for index in range(width)]
 
 
 def join_planes(planes: Sequence[bytes | memoryview], dtype: Dtype) -> bytes:
@@ -41,7 +38,7 @@ def join_planes(planes: Sequence[bytes | memoryview], dtype: Dtype) -> bytes:
     words = joined.view(_WORDS[width])
     if dtype.is_float:
         words = (words >> 1) | (words << (8 * width - 1))
-    return cast("bytes", words.tobytes())
+    return words.tobytes()
 
 
 def order_zero_bytes(sample: bytes) -> float:

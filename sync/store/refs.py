@@ -1,10 +1,10 @@
-"""Signed refs: what names pointed at, as of a revision, readable at a location without the registry.
+r"""Signed refs: what names pointed at, as of a revision, readable at a location without the registry.
 
 A workspace's refs travel as one signed set under `{workspace}/refs/{revision}.json`. Revisions only grow: a reader
 that has seen one refuses an older one, so an old set put back in place of a new one does not turn time back.
 
     envelope  = canonical JSON of format, version, key_id, payload (base64), signature (base64)
-    signature = Ed25519 over "fairlead/refs\\0" + payload
+    signature = Ed25519 over "fairlead/refs\0" + payload
     payload   = canonical JSON of format, version, workspace, revision, issued_at, refs
 """
 
@@ -87,14 +87,14 @@ class RefSet:
 
 def generate_signing_key() -> bytes:
     """A new Ed25519 private key, as its 32 raw bytes. Keep it secret."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.generate().private_bytes_raw()
 
 
 def public_key_of(private_key: bytes) -> bytes:
     """The 32 raw bytes of the public key that verifies what this private key signs."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
 
@@ -110,7 +110,7 @@ def sign_refs(refs: RefSet, private_key: bytes) -> bytes:
     Raises:
         InvalidInput: if the revision is out of range, or a ref has no target.
     """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if not 0 < refs.revision <= REVISION_MAX or any(not ref.targets for ref in refs.refs):
         raise InvalidInput(f"Refs of revision {refs.revision} cannot be signed: a revision is 1 or more, with targets.")
@@ -127,14 +127,17 @@ def sign_refs(refs: RefSet, private_key: bytes) -> bytes:
     )
 
 
-def verify_refs(data: bytes, trusted_keys: Mapping[str, bytes], *, workspace: str) -> RefSet:
+def verify_refs(
+    data: bytes, trusted_keys: Mapping[str, bytes], *, workspace: str, revision: int | None = None
+) -> RefSet:
     """Read signed bytes; `trusted_keys` maps key ids to public keys, and no other key is believed.
 
     Raises:
-        BadSignature: if the signature is not one of a trusted key over these bytes, or the set is of another workspace.
+        BadSignature: if the signature is not one of a trusted key over these bytes, or the set is of
+            another workspace or revision.
     """
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
         envelope = cast("dict[str, object]", json.loads(data))
@@ -149,8 +152,10 @@ def verify_refs(data: bytes, trusted_keys: Mapping[str, bytes], *, workspace: st
         raise BadSignature(
             f"The signature of the refs of {workspace!r} does not verify.", workspace=workspace
         ) from None
-    if refs.workspace != workspace:
-        raise BadSignature(f"The refs of {workspace!r} were signed for another workspace.", workspace=workspace)
+    if refs.workspace != workspace or revision not in {None, refs.revision}:
+        raise BadSignature(
+            f"The refs of {workspace!r} were signed for another workspace or revision.", workspace=workspace
+        )
     return refs
 
 
@@ -187,9 +192,7 @@ def read_refs(
     for revision in _revisions(store, workspace):
         try:
             data = store.read(refs_key(workspace, revision), length=_SET_MAX_BYTES)
-            refs = verify_refs(data, trusted_keys, workspace=workspace)
-            if refs.revision != revision:
-                raise BadSignature(f"The refs of {workspace!r} at revision {revision} are of another revision.")
+            refs = verify_refs(data, trusted_keys, workspace=workspace, revision=revision)
         except BadSignature as error:
             failure = failure or error
             continue
@@ -197,7 +200,7 @@ def read_refs(
             continue
         if refs.revision < seen_revision:
             raise StaleRevision(
-                f"The location's refs of {workspace!r} are of revision {refs.revision}; {seen_revision} was seen before.",
+                f"The location's refs of {workspace!r} are of revision {refs.revision}; {seen_revision} was seen.",
                 hint="Read them at another location, or wait for this one to catch up.",
                 revision=refs.revision,
             )
