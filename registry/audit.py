@@ -92,6 +92,20 @@ def record(
     facts: Mapping[str, JsonValue] | None = None,
 ) -> None:
     """Add an event to the transaction that is open. Facts hold no secret; numbers with a fraction are kept as text."""
+    record_at(session, caller, clock.now(), action=action, subject=subject, residency=residency, facts=facts)
+
+
+def record_at(
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    *,
+    action: str,
+    subject: str,
+    residency: str = "unrestricted",
+    facts: Mapping[str, JsonValue] | None = None,
+) -> None:
+    """As `record`, where the transaction's time is known and its clock is not."""
     session.add(
         AuditEventRow(
             workspace_id=caller.workspace_id,
@@ -100,7 +114,7 @@ def record(
             action=action,
             subject=subject,
             facts={key: _exact(value) for key, value in (facts or {}).items()},
-            happened_at=clock.now(),
+            happened_at=now,
         )
     )
 
@@ -151,7 +165,9 @@ class Sealer:
         with self._database.write() as session:
             if not self._database.is_sqlite:
                 # Held until the commit, so the next sealer sees this one's head. It locks no row that writers need.
-                key = int.from_bytes(hashlib.sha256(f"fairlead-seal:{workspace_id}".encode()).digest()[:8], signed=True)
+                key = int.from_bytes(
+                    hashlib.sha256(f"fairlead-seal:{workspace_id}".encode()).digest()[:8], "big", signed=True
+                )
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
             head = session.execute(
                 select(AuditEventRow.sequence, AuditEventRow.event_hash)

@@ -1,0 +1,481 @@
+"""Model versions: numbered, immutable in their bytes, and READY only once every byte was read back.
+
+A version is registered on an upload. PENDING turns into READY or FAILED in the transaction in which the upload does;
+a version that is registered on a verified upload is READY at once. Numbers are never reused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import (
+    AliasNotFound,
+    Conflict,
+    InvalidInput,
+    JsonValue,
+    ModelVersionNotFound,
+    ResidencyViolation,
+    UploadNotFound,
+)
+from fairlead.core.ids import VERSION_MAX, Digest, parse_digest, parse_model_reference, parse_name
+from fairlead.core.ports import Clock
+from fairlead.registry import audit
+from fairlead.registry.idempotency import IdempotencyKey, run_once
+from fairlead.registry.identity import Caller, system_caller
+from fairlead.registry.limits import parse_json, parse_metrics, parse_row_id, parse_tags, parse_text
+from fairlead.registry.models import find_model, merge_tags
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import (
+    AliasRow,
+    ArtifactRow,
+    ModelVersionRow,
+    RegisteredModelRow,
+    UploadRow,
+    VersionTagRow,
+)
+
+PENDING, READY, FAILED = "PENDING", "READY", "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionError:
+    """Why a version FAILED."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """One version of a model.
+
+    `sent_bytes` is what the client sent for it, `size_bytes` what its files hold; None while they are not known.
+    """
+
+    name: str
+    version: int
+    reference: str
+    state: str
+    residency: str
+    artifact_digest: str | None
+    description: str
+    flavor: str | None
+    signature: Mapping[str, Any] | None
+    metrics: Mapping[str, float]
+    params: Mapping[str, Any]
+    feature_service: str | None
+    feature_service_digest: str | None
+    snapshot_digest: str | None
+    parent_version: int | None
+    run_id: str | None
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+    upload_id: str | None
+    error: VersionError | None
+    created_by: str
+    created_at: datetime
+    ready_at: datetime | None
+    sent_bytes: int | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionDraft:
+    """What a caller says of a version that is to be registered."""
+
+    upload_id: str
+    flavor: str | None = None
+    signature: Mapping[str, object] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
+    feature_service: str | None = None
+    feature_service_digest: str | None = None
+    snapshot_digest: str | None = None
+    parent_version: int | None = None
+    run_id: str | None = None
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedVersion:
+    """The version that a reference names; `revision` is the alias's, None where the reference names a number."""
+
+    version: ModelVersion
+    revision: int | None
+
+
+class Versions:
+    """Registers versions, shows them, and resolves references to them."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def register(
+        self, caller: Caller, model: str, draft: VersionDraft, *, key: IdempotencyKey | None = None
+    ) -> ModelVersion:
+        """Register the next version of a model on an upload.
+
+        Raises:
+            ModelNotFound, UploadNotFound, ModelVersionNotFound: if the model, the upload or the parent does not exist.
+            Conflict: if the upload failed or expired.
+            ResidencyViolation: if the upload's residency class is not the model's.
+            InvalidInput: if the draft is not valid.
+        """
+        row = _to_row(caller, draft, self._clock.now())
+        tags = parse_tags(draft.tags)
+        with self._database.write() as session:
+            return run_once(
+                session,
+                caller,
+                self._clock,
+                key,
+                result_type=ModelVersion,
+                action=lambda: self._register(session, caller, model, row, tags),
+            )
+
+    def get(self, caller: Caller, model: str, version: int) -> ModelVersion:
+        """One version.
+
+        Raises:
+            ModelNotFound, ModelVersionNotFound: if there is no such thing.
+        """
+        with self._database.read() as session:
+            model_row = find_model(session, caller.workspace_id, model)
+            return _render(session, model_row, [find_version(session, model_row, version)])[0]
+
+    def list(self, caller: Caller, model: str, page: PageRequest) -> Page[ModelVersion]:
+        """A model's versions, newest first.
+
+        Raises:
+            ModelNotFound: if there is no such model.
+        """
+        with self._database.read() as session:
+            row = find_model(session, caller.workspace_id, model)
+            query = select(ModelVersionRow).where(
+                ModelVersionRow.workspace_id == row.workspace_id, ModelVersionRow.model_id == row.id
+            )
+            listing = ("versions", row.workspace_id, row.id)
+            rows = page.fetch(session, query, [ModelVersionRow.version], listing=listing, descending=True)
+            return Page(items=tuple(_render(session, row, rows.items)), next_page_token=rows.next_page_token)
+
+    def update(
+        self,
+        caller: Caller,
+        model: str,
+        version: int,
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str | None] | None = None,
+    ) -> ModelVersion:
+        """Change a version's description or tags; nothing else of it changes. A tag whose value is None is removed.
+
+        Raises:
+            ModelNotFound, ModelVersionNotFound: if there is no such thing.
+            InvalidInput: if what it should become is not valid.
+        """
+        with self._database.write() as session:
+            model_row = find_model(session, caller.workspace_id, model, lock=True)
+            row = find_version(session, model_row, version)
+            if description is not None:
+                row.description = parse_text(description, what="description")
+            before = _tags_of(session, model_row, [row.version]).get(row.version, {})
+            _replace_tags(session, row, merge_tags(before, tags or {}))
+            session.flush()
+            facts: dict[str, JsonValue] = {"tags": dict(tags or {}), "description": description}
+            _record(session, caller, self._clock.now(), action="version.update", of=(model_row, row), facts=facts)
+            return _render(session, model_row, [row])[0]
+
+    def resolve(self, caller: Caller, reference: str) -> ResolvedVersion:
+        """The version that `churn/3` or `churn@production` names now.
+
+        Raises:
+            InvalidReference: if the text is neither form.
+            ModelNotFound, ModelVersionNotFound, AliasNotFound: if there is no such thing.
+        """
+        wanted = parse_model_reference(reference)
+        with self._database.read() as session:
+            model = find_model(session, caller.workspace_id, wanted.name)
+            number, revision = wanted.version, None
+            if wanted.alias is not None:
+                alias = session.get(AliasRow, (model.workspace_id, model.id, wanted.alias))
+                if alias is None or alias.version is None:
+                    raise AliasNotFound(
+                        f"{model.name!r} has no alias {wanted.alias!r}.",
+                        hint=f"See its aliases with: fairlead model show {model.name}",
+                        model=model.name,
+                        alias=wanted.alias,
+                    )
+                number, revision = alias.version, alias.revision
+            row = find_version(session, model, number or 0)
+            return ResolvedVersion(version=_render(session, model, [row])[0], revision=revision)
+
+    def _register(
+        self, session: Session, caller: Caller, model: str, row: ModelVersionRow, tags: dict[str, str]
+    ) -> ModelVersion:
+        model_row = find_model(session, caller.workspace_id, model, lock=True)
+        upload = _find_upload(session, model_row, row.upload_id or "")
+        if row.parent_version is not None:
+            find_version(session, model_row, row.parent_version)
+        if model_row.last_version >= VERSION_MAX:
+            raise Conflict(f"{model_row.name!r} has used every version number.", hint="Register another model.")
+        model_row.last_version += 1
+        row.model_id, row.version, row.residency = model_row.id, model_row.last_version, model_row.residency
+        if upload.state == READY:
+            row.state, row.artifact_digest, row.ready_at = READY, upload.artifact_digest, row.created_at
+        session.add(row)
+        session.flush()
+        _replace_tags(session, row, tags)
+        session.flush()
+        facts: dict[str, JsonValue] = {
+            "upload": row.upload_id,
+            "state": row.state,
+            "digest": row.artifact_digest,
+            "snapshot": row.snapshot_digest,
+            "feature_service_digest": row.feature_service_digest,
+        }
+        _record(session, caller, row.created_at, action="version.register", of=(model_row, row), facts=facts)
+        return _render(session, model_row, [row])[0]
+
+
+def mark_ready(session: Session, workspace_id: str, upload_id: str, digest: Digest, now: datetime) -> int:
+    """Make the versions of an upload READY, in the transaction that records that its bytes were verified.
+
+    The upload's row is locked first, so a version that is being registered on it either waits and finds it verified,
+    or was there before. May be repeated. Returns how many versions became READY.
+    """
+    versions = _pending_versions(session, workspace_id, upload_id)
+    for model, row in versions:
+        row.state, row.artifact_digest, row.ready_at = READY, digest, now
+        worker = system_caller(workspace_id, "worker")
+        _record(session, worker, now, action="version.ready", of=(model, row), facts={"digest": digest})
+    return len(versions)
+
+
+def mark_failed(session: Session, workspace_id: str, upload_id: str, *, code: str, detail: str, now: datetime) -> int:
+    """Make the PENDING versions of an upload FAILED, in the transaction that records that it failed or expired.
+
+    Returns how many versions became FAILED. May be repeated.
+    """
+    versions = _pending_versions(session, workspace_id, upload_id)
+    for model, row in versions:
+        row.state, row.error_code, row.error_detail = FAILED, code, detail
+        worker = system_caller(workspace_id, "worker")
+        _record(session, worker, now, action="version.fail", of=(model, row), facts={"code": code})
+    return len(versions)
+
+
+def find_version(session: Session, model: RegisteredModelRow, version: int) -> ModelVersionRow:
+    """The row of a version.
+
+    Raises:
+        ModelVersionNotFound: if the model has no such version.
+    """
+    row = None
+    if 0 < version <= VERSION_MAX:
+        row = session.get(ModelVersionRow, (model.workspace_id, model.id, version))
+    if row is None:
+        raise ModelVersionNotFound(
+            f"{model.name!r} has no version {version}.",
+            hint=f"See its versions with: fairlead model show {model.name}",
+            model=model.name,
+        )
+    return row
+
+
+def _to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRow:
+    def digest(text: str | None) -> str | None:
+        return None if text is None else parse_digest(text)
+
+    def name(text: str | None, what: str) -> str | None:
+        return None if text is None else parse_name(text, what=what)
+
+    if draft.flavor is not None and len(draft.flavor) > 63:
+        raise InvalidInput("The flavor is longer than 63 characters.", hint="Use a name such as sklearn or onnx.")
+    run_id = None if draft.run_id is None else parse_text(draft.run_id, what="run id", max_length=255)
+    return ModelVersionRow(
+        workspace_id=caller.workspace_id,
+        state=PENDING,
+        upload_id=parse_row_id(draft.upload_id, UploadNotFound, what="upload"),
+        description=parse_text(draft.description, what="description"),
+        flavor=name(draft.flavor, "flavor"),
+        signature=None if draft.signature is None else parse_json(draft.signature, what="signature"),
+        metrics=parse_metrics(draft.metrics),
+        params=parse_json(draft.params, what="parameters"),
+        feature_service=name(draft.feature_service, "feature service"),
+        feature_service_digest=digest(draft.feature_service_digest),
+        snapshot_digest=digest(draft.snapshot_digest),
+        parent_version=draft.parent_version,
+        run_id=run_id,
+        created_by=caller.principal,
+        created_at=now,
+    )
+
+
+def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) -> UploadRow:
+    upload = session.get(UploadRow, (model.workspace_id, upload_id), with_for_update={"key_share": True})
+    if upload is None:
+        raise UploadNotFound(f"There is no upload {upload_id!r}.", hint="Begin one, or run fairlead model register.")
+    if upload.kind != "model":
+        raise InvalidInput(f"The upload {upload_id!r} holds a {upload.kind}, not a model.", hint="Upload the model.")
+    if upload.residency != model.residency:
+        raise ResidencyViolation(
+            f"{model.name!r} is of residency class {model.residency!r}, the upload of {upload.residency!r}.",
+            hint="Upload the files again under the model's residency class.",
+            residency=model.residency,
+        )
+    if upload.state in {FAILED, "EXPIRED"}:
+        raise Conflict(
+            f"The upload {upload_id!r} is {upload.state}: {upload.error_detail or 'its lease ran out'}.",
+            hint="Run the same fairlead model register again; what arrived is not sent twice.",
+            upload_state=upload.state,
+        )
+    return upload
+
+
+def _pending_versions(
+    session: Session, workspace_id: str, upload_id: str
+) -> Sequence[tuple[RegisteredModelRow, ModelVersionRow]]:
+    session.get(UploadRow, (workspace_id, upload_id), with_for_update={"key_share": True})
+    query = (
+        select(RegisteredModelRow, ModelVersionRow)
+        .where(
+            RegisteredModelRow.workspace_id == ModelVersionRow.workspace_id,
+            RegisteredModelRow.id == ModelVersionRow.model_id,
+            ModelVersionRow.workspace_id == workspace_id,
+            ModelVersionRow.upload_id == upload_id,
+            ModelVersionRow.state == PENDING,
+        )
+        .order_by(RegisteredModelRow.name, ModelVersionRow.version)
+    )
+    return [(model, version) for model, version in session.execute(query)]
+
+
+def _record(
+    session: Session,
+    caller: Caller,
+    now: datetime,
+    *,
+    action: str,
+    of: tuple[RegisteredModelRow, ModelVersionRow],
+    facts: Mapping[str, JsonValue],
+) -> None:
+    model, row = of
+    subject = f"{model.name}/{row.version}"
+    audit.record_at(session, caller, now, action=action, subject=subject, residency=row.residency, facts=facts)
+
+
+def _tags_of(session: Session, model: RegisteredModelRow, versions: Sequence[int]) -> dict[int, dict[str, str]]:
+    found: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    query = (
+        select(VersionTagRow)
+        .where(
+            VersionTagRow.workspace_id == model.workspace_id,
+            VersionTagRow.model_id == model.id,
+            VersionTagRow.version.in_(versions),
+        )
+        .order_by(VersionTagRow.key)
+    )
+    for tag in session.scalars(query):
+        found[tag.version][tag.key] = tag.value
+    return found
+
+
+def _replace_tags(session: Session, row: ModelVersionRow, tags: Mapping[str, str]) -> None:
+    query = select(VersionTagRow).where(
+        VersionTagRow.workspace_id == row.workspace_id,
+        VersionTagRow.model_id == row.model_id,
+        VersionTagRow.version == row.version,
+    )
+    existing = {tag.key: tag for tag in session.scalars(query)}
+    for key, value in tags.items():
+        if key in existing:
+            existing[key].value = value
+        else:
+            session.add(
+                VersionTagRow(
+                    workspace_id=row.workspace_id, model_id=row.model_id, version=row.version, key=key, value=value
+                )
+            )
+    for key in existing.keys() - tags.keys():
+        session.delete(existing[key])
+
+
+def _render(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVersionRow]) -> list[ModelVersion]:
+    if not rows:
+        return []
+    numbers = [row.version for row in rows]
+    tags = _tags_of(session, model, numbers)
+    aliases: defaultdict[int | None, list[str]] = defaultdict(list)
+    of_model = (AliasRow.workspace_id == model.workspace_id, AliasRow.model_id == model.id)
+    for alias in session.scalars(select(AliasRow).where(*of_model, AliasRow.version.in_(numbers))):
+        aliases[alias.version].append(alias.name)
+    uploads = select(UploadRow.id, UploadRow.sent_bytes).where(
+        UploadRow.workspace_id == model.workspace_id, UploadRow.id.in_({row.upload_id for row in rows})
+    )
+    sent = dict(session.execute(uploads).tuples().all())
+    artifacts = select(ArtifactRow.digest, ArtifactRow.size_bytes).where(
+        ArtifactRow.workspace_id == model.workspace_id,
+        ArtifactRow.residency == model.residency,
+        ArtifactRow.digest.in_({row.artifact_digest for row in rows}),
+    )
+    sizes = dict(session.execute(artifacts).tuples().all())
+    return [
+        _to_version(
+            model,
+            row,
+            tags=tags.get(row.version, {}),
+            aliases=tuple(sorted(aliases[row.version])),
+            sent_bytes=sent.get(row.upload_id or ""),
+            size_bytes=sizes.get(row.artifact_digest or ""),
+        )
+        for row in rows
+    ]
+
+
+def _to_version(
+    model: RegisteredModelRow,
+    row: ModelVersionRow,
+    *,
+    tags: Mapping[str, str],
+    aliases: tuple[str, ...],
+    sent_bytes: int | None,
+    size_bytes: int | None,
+) -> ModelVersion:
+    error = None if row.error_code is None else VersionError(code=row.error_code, detail=row.error_detail or "")
+    return ModelVersion(
+        name=model.name,
+        version=row.version,
+        reference=f"{model.name}/{row.version}",
+        state=row.state,
+        residency=row.residency,
+        artifact_digest=row.artifact_digest,
+        description=row.description,
+        flavor=row.flavor,
+        signature=row.signature,
+        metrics=row.metrics,
+        params=row.params,
+        feature_service=row.feature_service,
+        feature_service_digest=row.feature_service_digest,
+        snapshot_digest=row.snapshot_digest,
+        parent_version=row.parent_version,
+        run_id=row.run_id,
+        tags=dict(tags),
+        aliases=aliases,
+        upload_id=row.upload_id,
+        error=error,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        ready_at=row.ready_at,
+        sent_bytes=sent_bytes,
+        size_bytes=size_bytes,
+    )
