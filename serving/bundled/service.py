@@ -1,0 +1,134 @@
+"""The BentoML service of every bundle: features by entity key from the region's own online store, then the model.
+
+This file is copied into bundles as it is, beside `model_runner` and `online_reader`. What differs between bundles is
+in `bundle.json`; what differs between regions comes from the environment at launch, so that a bundle is identical
+everywhere. Importing it loads no model: the build imports it, and no code of an artifact may run there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bentoml
+
+if TYPE_CHECKING:
+    from fairlead.featurestore.online_reader import OnlineReader
+    from fairlead.serving.bundled.model_runner import InvalidRows, load_model
+else:
+    from fairlead_bundle.model_runner import InvalidRows, load_model
+    from fairlead_bundle.online_reader import OnlineReader
+
+_HERE = Path(__file__).resolve().parent
+_BUNDLE: dict[str, Any] = json.loads((_HERE / "bundle.json").read_text(encoding="utf-8"))
+_PROBLEM = "application/problem+json"
+_REPORTED_LIBRARIES = ("feast", "mlflow", "sklearn", "torch")
+
+
+@bentoml.service(name=_BUNDLE["service_name"], workers=1, traffic={"timeout": 30})
+class Prediction:
+    """Answers predictions of one model version."""
+
+    def __init__(self) -> None:
+        started = time.monotonic()
+        self._model = load_model(_HERE.parent / "model")
+        # The first request should not pay for it.
+        importlib.import_module("pandas")
+        self._load_seconds = time.monotonic() - started
+        self._store = os.environ.get("FAIRLEAD_ONLINE_STORE", "")
+        # A reader holds one SQLite connection, which belongs to the thread that opened it.
+        self._readers = threading.local()
+
+    @bentoml.api(route="/predict")
+    def predict(self, entities: dict[str, list[Any]], ctx: bentoml.Context) -> dict[str, Any]:
+        """Predict for entities, such as {"sample_id": ["a", "b"]}, from the features of this region's online store."""
+        if not self._store:
+            return _problem(
+                ctx,
+                409,
+                "not-ready",
+                "This endpoint has no online store, so it cannot look features up.",
+                hint="Materialize the model's feature service in this region, or send features to /predict_rows.",
+            )
+        lengths = {len(values) for values in entities.values()}
+        if len(lengths) != 1 or 0 in lengths:
+            return _problem(
+                ctx, 400, "invalid-input", "Every entity key needs the same number of values, at least one."
+            )
+        try:
+            snapshot, rows = self._reader().read(entities)
+        except (KeyError, ValueError) as error:
+            return _problem(ctx, 400, "invalid-input", str(error.args[0] if error.args else error))
+        except OSError as error:
+            return _problem(ctx, 503, "unavailable", f"The online store cannot be read: {error.strerror or error}.")
+        missing = [number for number, row in enumerate(rows) if row is None]
+        if missing:
+            keys = json.dumps({name: values[missing[0]] for name, values in entities.items()}, default=str)
+            return _problem(
+                ctx,
+                404,
+                "entity-not-found",
+                f"The online store knows no entity {keys} ({len(missing)} of {len(rows)} missing).",
+                hint="Check the keys, or take and materialize a newer feature snapshot.",
+                missing=missing,
+            )
+        return self._answer(ctx, [self._features(row) for row in rows if row is not None], snapshot)
+
+    @bentoml.api(route="/predict_rows")
+    def predict_rows(self, rows: list[dict[str, Any]], ctx: bentoml.Context) -> dict[str, Any]:
+        """Predict for rows that hold the columns of the model's signature; no feature is looked up."""
+        if not rows:
+            return _problem(ctx, 400, "invalid-input", "There are no rows to predict for.")
+        return self._answer(ctx, rows, None)
+
+    @bentoml.api(route="/info")
+    def info(self) -> dict[str, Any]:
+        """What runs here: the model, its digests, its inputs and the libraries that are loaded."""
+        columns = self._model.columns
+        return {
+            **_identity(),
+            "feature_service": _BUNDLE["feature_service"],
+            "inputs": None if columns is None else [{"name": each.name, "type": each.type} for each in columns],
+            "loaded_with": self._model.loaded_with,
+            "load_seconds": round(self._load_seconds, 3),
+            "loaded_libraries": [name for name in _REPORTED_LIBRARIES if name in sys.modules],
+        }
+
+    def _answer(self, ctx: bentoml.Context, rows: list[dict[str, Any]], snapshot: str | None) -> dict[str, Any]:
+        try:
+            predictions = self._model.predict(rows)
+        except InvalidRows as error:
+            return _problem(ctx, 400, "invalid-input", str(error))
+        return {"predictions": predictions, **_identity(), "snapshot": snapshot}
+
+    def _features(self, row: dict[str, Any]) -> dict[str, Any]:
+        # An online row also holds its keys and may hold more features than this model reads.
+        columns = self._model.columns
+        return row if columns is None else {column.name: row[column.name] for column in columns if column.name in row}
+
+    def _reader(self) -> OnlineReader:
+        reader: OnlineReader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            reader = self._readers.reader = OnlineReader(self._store)
+        return reader
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "model": _BUNDLE["reference"],
+        "artifact_digest": _BUNDLE["artifact_digest"],
+        "bundle_digest": os.environ.get("FAIRLEAD_BUNDLE_DIGEST"),
+        "region": os.environ.get("FAIRLEAD_REGION"),
+    }
+
+
+def _problem(ctx: bentoml.Context, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
+    ctx.response.status_code = status
+    ctx.response.headers["content-type"] = _PROBLEM
+    return {"type": f"urn:fairlead:error:{code}", "status": status, "detail": detail, **members}

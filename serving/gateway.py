@@ -1,0 +1,296 @@
+"""The gateway: one address for all deployments, which sends each request to the best healthy endpoint.
+
+It runs as a process of its own, knows only the routing table, and runs no code of an artifact:
+
+    python -m fairlead.serving.gateway --state routes.json --port 8770
+
+    POST /{deployment}/predict        also predict_rows and info; the body goes on as it is
+    GET  /{deployment}                the endpoints and how they are
+    GET  /healthz
+
+A request is repeated at the next endpoint when a connection fails, an endpoint does not answer in time or answers
+500, 502, 503 or 504: predictions change nothing, so a repeat does no harm. `x-fairlead-prefer: REGION` and
+`x-fairlead-area: AREA` say what to try first. Answers carry `x-fairlead-region`, `x-fairlead-bundle` and
+`x-fairlead-attempts`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
+
+from fairlead.core.errors import (
+    DeploymentNotFound,
+    EndpointUnavailable,
+    FairleadError,
+    InvalidInput,
+    JsonValue,
+    PermissionDenied,
+)
+from fairlead.core.problems import MEDIA_TYPE, to_problem
+from fairlead.serving.routing import Endpoint, Route, read_table
+
+PROBE_SECONDS = 0.5
+BODY_MAX_BYTES = 32 * 2**20
+_ATTEMPT_SECONDS = 10.0
+_CONNECT_SECONDS = 1.0
+_PROBE_TIMEOUT_SECONDS = 1.0
+_METHODS = frozenset({"predict", "predict_rows", "info"})
+_REPEATED = frozenset({500, 502, 503, 504})
+_UNHEALTHY = frozenset({502, 503, 504})
+_SENT_HEADERS = ("content-type", "accept", "traceparent", "tracestate")
+_RETURNED_HEADERS = ("content-type", "x-bentoml-request-id")
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+@dataclass(slots=True, kw_only=True)
+class _Health:
+    """What is known of one endpoint. New ones count as healthy: the deploy side checked them before it listed them."""
+
+    is_healthy: bool = True
+    failures: int = 0
+    error: str | None = None
+
+    def succeed(self) -> None:
+        self.is_healthy, self.failures, self.error = True, 0, None
+
+    def fail(self, error: str, *, is_certain: bool) -> None:
+        self.failures += 1
+        self.error = error
+        # One slow probe is no proof; a refused connection is.
+        if is_certain or self.failures > 1:
+            self.is_healthy = False
+
+
+class Gateway:
+    """Routes requests by a table in a file. Use `app`, and `run` for the health checks."""
+
+    def __init__(self, state: Path, client: httpx2.AsyncClient) -> None:
+        self._state = state
+        self._client = client
+        self._stamp: tuple[int, int, int] | None = None
+        self._table: dict[str, Route] = {}
+        self._health: dict[str, _Health] = {}
+        self._refresh()
+
+    async def run(self) -> None:
+        """Check every endpoint twice a second, for ever."""
+        while True:
+            self._refresh()
+            urls = {endpoint.url for route in self._table.values() for endpoint in route.endpoints}
+            self._health = {url: self._health.get(url) or _Health() for url in urls}
+            await asyncio.gather(asyncio.sleep(PROBE_SECONDS), *(self._probe(url) for url in urls))
+
+    async def predict(self, request: Request) -> Response:
+        """Answer one request from the first endpoint that can."""
+        name, method = request.path_params["deployment"], request.path_params["method"]
+        if method not in _METHODS:
+            raise InvalidInput(
+                f"A deployment has no method {method[:40]!r}.", hint="Use predict, predict_rows or info."
+            )
+        route = self._route(name)
+        prefer, area = request.headers.get("x-fairlead-prefer"), request.headers.get("x-fairlead-area")
+        body = await _read_body(request)
+        headers = {key: value for key in _SENT_HEADERS if (value := request.headers.get(key)) is not None}
+        last: Response | None = None
+        attempts = 0
+        for endpoint in self._candidates(route, prefer=prefer, area=area):
+            attempts += 1
+            answer = await self._ask(endpoint, method, body, headers)
+            if answer is None:
+                continue
+            last = _render(answer, endpoint, attempts)
+            if answer.status_code not in _REPEATED:
+                return last
+        if last is not None:
+            return last
+        regions: list[JsonValue] = [str(endpoint.region) for endpoint in route.endpoints]
+        raise EndpointUnavailable(
+            f"No endpoint of {name!r} answers; asked {attempts} in {', '.join(map(str, regions)) or 'no region'}.",
+            hint=f"See what runs where: fairlead deploy status {name}",
+            attempts=attempts,
+            regions=regions,
+            residency=route.residency,
+        )
+
+    async def describe(self, request: Request) -> Response:
+        """The endpoints of one deployment, in order, with their health as the gateway sees it."""
+        name = request.path_params["deployment"]
+        route = self._route(name)
+        endpoints: list[JsonValue] = []
+        for endpoint in route.in_order():
+            health = self._health.get(endpoint.url) or _Health()
+            endpoints.append(
+                {
+                    "region": endpoint.region,
+                    "bundle_digest": endpoint.bundle_digest,
+                    "is_healthy": health.is_healthy,
+                    "error": health.error,
+                }
+            )
+        return JSONResponse({"deployment": name, "residency": route.residency, "endpoints": endpoints})
+
+    def _route(self, name: str) -> Route:
+        self._refresh()
+        route = self._table.get(name)
+        if route is None:
+            raise DeploymentNotFound(
+                f"There is no deployment {name[:80]!r}.",
+                hint="List them with: fairlead deploy status",
+                deployment=name[:80],
+            )
+        return route
+
+    def _refresh(self) -> None:
+        # One `stat` a request, so that a move is followed at once; an unreadable table leaves the last one in force.
+        try:
+            found = self._state.stat()
+        except OSError:
+            return
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if stamp == self._stamp:
+            return
+        table = read_table(self._state)
+        if table is not None:
+            self._table, self._stamp = table, stamp
+
+    def _candidates(self, route: Route, *, prefer: str | None, area: str | None) -> list[Endpoint]:
+        ordered = route.in_order(prefer=prefer, area=area)
+        healthy = [endpoint for endpoint in ordered if self._health.setdefault(endpoint.url, _Health()).is_healthy]
+        # With nothing healthy left, what is known may be old: asking costs little.
+        return healthy or ordered
+
+    async def _ask(
+        self, endpoint: Endpoint, method: str, body: bytes, headers: dict[str, str]
+    ) -> httpx2.Response | None:
+        health = self._health.setdefault(endpoint.url, _Health())
+        try:
+            answer = await self._client.post(f"{endpoint.url}/{method}", content=body, headers=headers)
+        except httpx2.TimeoutException as error:
+            health.fail(type(error).__name__, is_certain=True)
+            return None
+        except httpx2.TransportError as error:
+            health.fail(type(error).__name__, is_certain=True)
+            return None
+        if answer.status_code in _UNHEALTHY:
+            health.fail(f"HTTP {answer.status_code}", is_certain=True)
+        return answer
+
+    async def _probe(self, url: str) -> None:
+        health = self._health.setdefault(url, _Health())
+        try:
+            answer = await self._client.get(f"{url}/readyz", timeout=_PROBE_TIMEOUT_SECONDS)
+        except httpx2.TransportError as error:
+            health.fail(type(error).__name__, is_certain=isinstance(error, httpx2.ConnectError))
+            return
+        if answer.status_code == 200:
+            health.succeed()
+        else:
+            health.fail(f"readyz {answer.status_code}", is_certain=False)
+
+
+def create_app(state: Path) -> Starlette:
+    """The gateway as an ASGI application; health checks run while it does."""
+    timeout = httpx2.Timeout(_ATTEMPT_SECONDS, connect=_CONNECT_SECONDS)
+    limits = httpx2.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
+    client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+    gateway = Gateway(state, client)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        checks = asyncio.create_task(gateway.run())
+        yield
+        checks.cancel()
+        await client.aclose()
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def guarded_predict(request: Request) -> Response:
+        _refuse_foreign(request)
+        return await gateway.predict(request)
+
+    async def guarded_describe(request: Request) -> Response:
+        _refuse_foreign(request)
+        return await gateway.describe(request)
+
+    return Starlette(
+        routes=[
+            HttpRoute("/healthz", healthz),
+            HttpRoute("/{deployment}/{method}", guarded_predict, methods=["POST"]),
+            HttpRoute("/{deployment}", guarded_describe),
+        ],
+        exception_handlers={FairleadError: _problem},
+        lifespan=lifespan,
+    )
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, FairleadError)  # noqa: S101  (what the handler is registered for)
+    return JSONResponse(to_problem(error), status_code=error.status, media_type=MEDIA_TYPE)
+
+
+def _refuse_foreign(request: Request) -> None:
+    # A page in somebody's browser must not speak to loopback, neither by another origin nor by a name that lies.
+    host = request.headers.get("host", "")
+    name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+    origin = request.headers.get("origin")
+    if name not in _LOOPBACK_NAMES or (origin is not None and origin != f"{request.url.scheme}://{host}"):
+        raise PermissionDenied("The gateway answers only to its own address.", hint="Call it at http://127.0.0.1:PORT.")
+
+
+async def _read_body(request: Request) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in request.stream():
+            size += len(piece)
+            if size > BODY_MAX_BYTES:
+                raise InvalidInput(
+                    f"The request is larger than {BODY_MAX_BYTES} bytes.", hint="Send fewer rows at once."
+                )
+            pieces.append(piece)
+    except ClientDisconnect:
+        raise InvalidInput("The client went away before its request was whole.") from None
+    return b"".join(pieces)
+
+
+def _render(answer: httpx2.Response, endpoint: Endpoint, attempts: int) -> Response:
+    headers = {key: value for key in _RETURNED_HEADERS if (value := answer.headers.get(key)) is not None}
+    headers |= {
+        "x-fairlead-region": endpoint.region,
+        "x-fairlead-bundle": endpoint.bundle_digest,
+        "x-fairlead-attempts": str(attempts),
+    }
+    return Response(answer.content, status_code=answer.status_code, headers=headers)
+
+
+def main() -> None:
+    """Run the gateway until it is told to stop."""
+    parser = argparse.ArgumentParser(description="One address for all deployments.")
+    parser.add_argument("--state", type=Path, required=True, help="the routing table, a JSON file")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    # asyncio sets TCP_NODELAY only where the protocol of a socket is given.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((arguments.host, arguments.port))
+    config = uvicorn.Config(create_app(arguments.state), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from fairlead.core.ids import RegionId
+from fairlead.serving.routing import Endpoint, Route, read_table, write_table
+from tests.servers.process import running_server
+from tests.serving.endpoints import FakeEndpoint, endpoints
+
+US, EU_WEST, EU_AZURE = "aws:us-east-1", "gcp:europe-west4", "azure:westeurope"
+BODY = {"entities": {"sample_id": ["a"]}}
+
+
+def route(*running: FakeEndpoint, residency: str = "unrestricted") -> Route:
+    return Route(
+        residency=residency,
+        endpoints=tuple(
+            Endpoint(region=RegionId(each.region), url=each.url, bundle_digest="sha256:b", order=number)
+            for number, each in enumerate(running)
+        ),
+    )
+
+
+@contextmanager
+def gateway(state: Path) -> Generator[httpx2.Client]:
+    def command(port: int) -> list[str]:
+        return [sys.executable, "-m", "fairlead.serving.gateway", "--state", str(state), "--port", str(port)]
+
+    with (
+        running_server("gateway", command, state.with_suffix(".log")) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Path, httpx2.Client]]:
+    """One gateway for the tests of this file; each writes the table it needs."""
+    state = tmp_path_factory.mktemp("gateway") / "routes.json"
+    write_table(state, {})
+    with gateway(state) as client:
+        yield state, client
+
+
+@pytest.fixture
+def routes(shared: tuple[Path, httpx2.Client]) -> Callable[[dict[str, Route]], httpx2.Client]:
+    def install(table: dict[str, Route]) -> httpx2.Client:
+        write_table(shared[0], table)
+        return shared[1]
+
+    return install
+
+
+Install = Callable[[dict[str, Route]], httpx2.Client]
+
+
+def predict(client: httpx2.Client, name: str = "churn", **headers: str) -> httpx2.Response:
+    return client.post(f"/{name}/predict", json=BODY, headers={key.replace("_", "-"): headers[key] for key in headers})
+
+
+def test_a_request_goes_to_the_first_endpoint_and_says_where_it_was_answered(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        answer = predict(routes({"churn": route(us, eu)}))
+    assert answer.status_code == 200
+    assert answer.json()["region"] == US
+    assert answer.headers["x-fairlead-region"] == US
+    assert answer.headers["x-fairlead-bundle"] == "sha256:b"
+    assert answer.headers["x-fairlead-attempts"] == "1"
+    assert us.requests[0][:2] == ("/predict", BODY)
+
+
+def test_a_request_is_answered_from_the_next_region_when_an_endpoint_is_gone(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        client = routes({"churn": route(us, eu)})
+        us.stop()
+        answers = [predict(client) for _ in range(5)]
+    assert [answer.json()["region"] for answer in answers] == [EU_WEST] * 5
+    # The first one met the failure, the gateway remembered it.
+    assert answers[0].headers["x-fairlead-attempts"] in {"1", "2"}
+    assert answers[-1].headers["x-fairlead-attempts"] == "1"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_error_is_tried_again_elsewhere(routes: Install, status: int) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.status = status
+        answer = predict(routes({"churn": route(us, eu)}))
+        assert answer.status_code == 200
+        assert answer.json()["region"] == EU_WEST
+
+
+def test_a_mistake_of_the_caller_is_answered_once_and_not_repeated(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.status = 404
+        answer = predict(routes({"churn": route(us, eu)}))
+        assert answer.status_code == 404
+        assert not eu.requests
+
+
+def test_an_endpoint_is_used_again_once_it_is_back(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        client = routes({"churn": route(us, eu)})
+        us.stop()
+        assert predict(client).json()["region"] == EU_WEST
+        back = FakeEndpoint(US, us.port)
+        try:
+            assert until(lambda: predict(client).json()["region"] == US)
+        finally:
+            back.stop()
+
+
+def test_the_health_checks_find_a_dead_endpoint_before_a_request_does(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        client = routes({"churn": route(us, eu)})
+        us.stop()
+        assert until(lambda: not client.get("/churn").json()["endpoints"][0]["is_healthy"])
+        assert predict(client).headers["x-fairlead-attempts"] == "1"
+
+
+def test_an_eu_only_deployment_is_never_answered_from_outside_the_eu(routes: Install) -> None:
+    with endpoints(US, EU_WEST, EU_AZURE) as (us, west, azure):
+        client = routes({"eu-model": route(us, west, azure, residency="eu")})
+        assert predict(client, "eu-model").json()["region"] == EU_WEST
+        west.stop()
+        assert predict(client, "eu-model", x_fairlead_prefer=US).json()["region"] == EU_AZURE
+        azure.stop()
+        answer = predict(client, "eu-model")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == "urn:fairlead:error:endpoint-unavailable"
+        assert US not in answer.json()["regions"]
+        assert not us.requests
+
+
+def test_the_caller_may_name_a_region_or_the_area_it_is_in(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        client = routes({"churn": route(us, eu)})
+        assert predict(client, x_fairlead_prefer=EU_WEST).json()["region"] == EU_WEST
+        assert predict(client, x_fairlead_area="new-york").json()["region"] == US
+        assert predict(client, x_fairlead_area="paris").json()["region"] == EU_WEST
+        assert predict(client, x_fairlead_area="atlantis").json()["type"] == "urn:fairlead:error:unknown-area"
+
+
+def test_a_changed_table_is_followed_by_the_next_request_and_a_damaged_one_is_not(
+    routes: Install, shared: tuple[Path, httpx2.Client]
+) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        assert predict(routes({"churn": route(us)})).json()["region"] == US
+        client = routes({"churn": route(eu)})
+        assert predict(client).json()["region"] == EU_WEST
+        shared[0].write_text("{ not json")
+        assert predict(client).json()["region"] == EU_WEST
+        shared[0].unlink()
+        assert predict(client).json()["region"] == EU_WEST
+
+
+def test_what_does_not_exist_is_named(routes: Install) -> None:
+    client = routes({})
+    assert predict(client, "nothing").json()["type"] == "urn:fairlead:error:deployment-not-found"
+    assert client.post("/churn/metrics", json={}).json()["type"] == "urn:fairlead:error:invalid-input"
+
+
+def test_a_page_of_another_origin_is_refused(routes: Install) -> None:
+    with endpoints(US) as (us,):
+        client = routes({"churn": route(us)})
+        for headers in (
+            {"origin": "https://evil.example"},
+            {"host": "evil.example"},
+            {"host": "localhost.evil.example"},
+        ):
+            assert client.post("/churn/predict", json=BODY, headers=headers).status_code == 403
+        assert not us.requests
+
+
+def test_the_caller_s_credentials_do_not_reach_the_endpoint(routes: Install) -> None:
+    with endpoints(US) as (us,):
+        predict(routes({"churn": route(us)}), authorization="Bearer fl_secret", cookie="a=b")
+        sent = {key.lower() for key in us.requests[0][2]}
+    assert not sent & {"authorization", "cookie"}
+
+
+def test_a_table_read_back_is_the_table_that_was_written_less_what_residency_forbids(tmp_path: Path) -> None:
+    def endpoint(region: str) -> Endpoint:
+        return Endpoint(region=RegionId(region), url="http://127.0.0.1:1", bundle_digest="sha256:b")
+
+    path = tmp_path / "routes.json"
+    everywhere = Route(residency="unrestricted", endpoints=(endpoint(US), endpoint(EU_WEST)))
+    write_table(path, {"a": everywhere, "b": Route(residency="eu", endpoints=everywhere.endpoints)})
+    assert read_table(path) == {"a": everywhere, "b": Route(residency="eu", endpoints=(endpoint(EU_WEST),))}
+    raw: dict[str, Any] = json.loads(path.read_text())
+    raw["deployments"]["b"]["residency"] = "atlantis"
+    path.write_text(json.dumps(raw))
+    assert read_table(path) is None
+
+
+def until(is_true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if is_true():
+            return True
+        time.sleep(0.05)
+    return False
