@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 from fairlead.catalog import power, reading
 from fairlead.catalog.figures import BYTES_PER_GB, Figure
@@ -27,6 +28,7 @@ class Catalog:
 
     regions_by_id: Mapping[RegionId, Region]
     areas_by_id: Mapping[str, Area]
+    nearest_regions: Mapping[str, Region]
     prices_by_region: Mapping[RegionId, tuple[Price, ...]]
     egress_tariffs: EgressTariffs
     round_trips: RoundTrips
@@ -73,6 +75,11 @@ class Catalog:
         offers = self.prices_by_region.get(self.region(region).id, ())
         return tuple(offer for offer in offers if sku is None or offer.sku == sku)
 
+    def accelerators(self) -> tuple[str, ...]:
+        """The accelerator boards that some priced instance has, by name."""
+        offers = (offer for each in self.prices_by_region.values() for offer in each)
+        return tuple(sorted({offer.accelerator for offer in offers if offer.accelerator is not None}))
+
     def egress(self, source: str, destination: str) -> Figure:
         """The tariff for a byte that goes from one region to another, in USD/GB, at the first (dearest) tier.
 
@@ -106,11 +113,8 @@ class Catalog:
         Raises:
             UnknownArea, UnknownRegion: with the nearest spellings.
         """
-        here, there = self.area(area), self.region(region)
-        nearest = min(
-            self.regions(), key=lambda each: (distance_km(here.place, each.place), each.id != region, each.id)
-        )
-        return self.round_trips.from_area(here, there, nearest)
+        here = self.area(area)
+        return self.round_trips.from_area(here, self.region(region), self.nearest_regions[here.id])
 
     def carbon(self, region: str) -> Figure:
         """The grid's yearly mean in gCO2e/kWh.
@@ -172,14 +176,20 @@ class Catalog:
 @cache
 def load_catalog() -> Catalog:
     """The catalog that this package ships, read once for the process (some 30 ms)."""
+    regions, areas = reading.read_regions(), reading.read_areas()
     return Catalog(
-        regions_by_id=reading.read_regions(),
-        areas_by_id=reading.read_areas(),
+        regions_by_id=regions,
+        areas_by_id=areas,
+        nearest_regions=MappingProxyType({area.id: _nearest(area, regions.values()) for area in areas.values()}),
         prices_by_region=reading.read_prices(),
         egress_tariffs=reading.read_egress(),
         round_trips=reading.read_round_trips(),
         throughput_gbit_per_second=reading.read_throughput(),
     )
+
+
+def _nearest(area: Area, regions: Iterable[Region]) -> Region:
+    return min(regions, key=lambda region: (distance_km(area.place, region.place), region.id))
 
 
 def _nearest_spellings(text: str, known: Iterable[str], otherwise: str) -> str:

@@ -12,12 +12,13 @@ from fairlead.core.ids import RegionId
 class Price:
     """An instance type in a region, in US dollars an hour; `spot` is None where no source gives a figure.
 
-    `accelerator` is a model such as `T4` or `A100-80` (the number is its GB of memory), `accelerator_count` how many
-    of them one instance has; None and 0 for an instance without.
+    `architecture` is `x86_64` or `arm64`. `accelerator` is a model such as `T4` or `A100-80` (the number is its GB of
+    memory), `accelerator_count` how many of them one instance has; None and 0 for an instance without.
     """
 
     region: RegionId
     sku: str
+    architecture: str
     vcpus: int
     memory_gib: float
     accelerator: str | None

@@ -69,7 +69,7 @@ def read_regions() -> Mapping[RegionId, Region]:
             value=float(row["pue"]),
             unit="ratio",
             source=row["pue_source"],
-            is_estimate="fleet average" in row["pue_source"],
+            is_estimate=row["pue_basis"] != "region",
         )
         found[region] = Region(
             id=region,
@@ -99,6 +99,7 @@ def read_prices() -> Mapping[RegionId, tuple[Price, ...]]:
         price = Price(
             region=region,
             sku=row["sku"],
+            architecture=row["architecture"],
             vcpus=int(row["vcpus"]),
             memory_gib=float(row["memory_gib"]),
             accelerator=row["accelerator"] or None,
@@ -120,7 +121,12 @@ def read_egress() -> EgressTariffs:
     other_continent: dict[RegionId, Figure] = {}
     for row in _rows("egress_regions"):
         region = RegionId(row["region"])
-        internet[region] = Figure(value=float(row["internet_usd_per_gb"]), unit=_TARIFF, source=row["internet_source"])
+        internet[region] = Figure(
+            value=float(row["internet_usd_per_gb"]),
+            unit=_TARIFF,
+            source=row["internet_source"],
+            is_estimate=row["internet_basis"] != "internet",
+        )
         for column, medians in (
             ("same_continent_median_usd_per_gb", same_continent),
             ("other_continent_median_usd_per_gb", other_continent),
