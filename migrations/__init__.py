@@ -1,0 +1,1 @@
+"""Alembic revisions of the metadata database, for SQLite and PostgreSQL alike."""

@@ -1,0 +1,1 @@
+"""`make demo`: the whole job on one machine, told step by step."""

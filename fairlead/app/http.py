@@ -1,0 +1,99 @@
+"""The HTTP application: every package's routes behind one front door, and the process that serves it."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from fairlead import __version__
+from fairlead.app.guard import ActivityMiddleware, HostGuard
+from fairlead.app.problem_handlers import install_problem_handlers
+from fairlead.registry.access import install_access, undeclared_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairlead.app.service import Service
+
+API_PREFIX = "/api/v1"
+
+
+class Health(BaseModel):
+    """Whether the server lives, and which one it is."""
+
+    status: Annotated[str, Field(description="`ok`, or `degraded` where the database does not answer.")]
+    instance: Annotated[str, Field(description="Which start of which server this is.")]
+    version: str
+
+
+def create_app(service: Service, *, instance: str) -> FastAPI:
+    """The application, with every route's permission declared; refuses to be made with one that has none."""
+    app = FastAPI(
+        title="Fairlead",
+        version=__version__,
+        description="Models and features, versioned once and true in every cloud they may go to.",
+    )
+    install_access(app, service.tokens.authenticate)
+    install_problem_handlers(app, max_body_bytes=service.settings.max_body_bytes)
+    for router in service.routers():
+        app.include_router(router, prefix=API_PREFIX)
+
+    @app.get("/healthz", tags=["health"])
+    def health() -> Health:
+        """Whether the server and its database answer."""
+        return Health(status="ok" if service.is_healthy() else "degraded", instance=instance, version=__version__)
+
+    undeclared = undeclared_routes(app)
+    if undeclared:
+        msg = f"routes without a permission: {', '.join(undeclared)}"
+        raise RuntimeError(msg)
+    app.add_middleware(ActivityMiddleware, activity=service.activity)
+    app.add_middleware(HostGuard, trusted_hosts=service.settings.trusted_hosts)
+    return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one.
+
+    Raises:
+        OSError: if the address is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, because asyncio sets TCP_NODELAY only on sockets that say they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.listen(2048)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn, telling when it answers; SIGTERM and SIGINT end it after running requests."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=10,
+            )
+        )
+        self._on_ready: Callable[[], None] = lambda: None
+
+    def run_on(self, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+        """Serve until told to stop; `on_ready` is called once requests are answered."""
+        self._on_ready = on_ready
+        self.run(sockets=[listener])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()

@@ -1,0 +1,86 @@
+"""The database's schema revision: bring it up, and refuse to run on another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import fairlead.migrations
+from fairlead.core.db import Base, Database
+from fairlead.core.errors import DatabaseRevisionMismatch
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+
+def metadata() -> MetaData:
+    """All tables of all packages."""
+    import fairlead.featurestore.tables  # noqa: PLC0415  (imported for their tables)
+    import fairlead.registry.tables  # noqa: PLC0415
+    import fairlead.serving.tables  # noqa: F401, PLC0415
+
+    return Base.metadata
+
+
+def upgrade(database: Database) -> str:
+    """Bring a database to the newest revision, in one transaction; answers that revision."""
+    config = _config()
+    with database.engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return newest_revision()
+
+
+def check_revision(database: Database) -> None:
+    """Refuse a database at another revision than this code's.
+
+    Raises:
+        DatabaseRevisionMismatch: with the command that mends it.
+    """
+    with database.engine.connect() as connection:
+        present = MigrationContext.configure(connection).get_current_revision()
+    newest = newest_revision()
+    if present == newest:
+        return
+    known = {revision.revision for revision in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if present is None or present in known:
+        raise DatabaseRevisionMismatch(
+            f"The database is at revision {present or 'none'}, this version needs {newest}.",
+            hint="Run: fairlead db upgrade",
+        )
+    raise DatabaseRevisionMismatch(
+        f"The database is at revision {present}, which this version does not know.",
+        hint="A newer Fairlead has upgraded it: install that version.",
+    )
+
+
+def newest_revision() -> str:
+    """The revision that this code needs."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def upgrade_configured() -> None:
+    """`fairlead db upgrade`: upgrade the database that the settings name."""
+    import sys  # noqa: PLC0415
+
+    from fairlead.app.settings import ServerSettings  # noqa: PLC0415
+
+    database = Database(ServerSettings().database_url.get_secret_value())
+    try:
+        sys.stderr.write(f"The database is at revision {upgrade(database)}.\n")
+    finally:
+        database.close()
+
+
+def _config() -> Config:
+    config = Config()
+    # A percent sign in a path would be read as an interpolation.
+    folder = str(Path(fairlead.migrations.__file__).resolve().parent)
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,47 @@
+"""`fairlead server`: the registry's REST API, with or without a worker inside."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from fairlead.app.http import Server, create_app, listen
+from fairlead.app.service import Service
+from fairlead.app.settings import ServerSettings
+from fairlead.core.clock import SystemClock
+from fairlead.core.errors import Conflict
+from fairlead.core.ids import new_row_id
+
+
+def serve(*, host: str, port: int, has_worker: bool) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        Conflict: if the port is taken.
+        DatabaseRevisionMismatch: if the database wants `fairlead db upgrade`.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    settings = ServerSettings()
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise Conflict(
+            f"Nothing can listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port."
+        ) from error
+    service = Service.build(settings, SystemClock(), is_embedded=False)
+    try:
+        secret = service.issue_first_token()
+        if secret is not None:
+            sys.stdout.write(f"The owner's token, shown this once: {secret}\n")
+        app = create_app(service, instance=new_row_id())
+        service.start(has_worker=has_worker)
+        address, bound_port = listener.getsockname()[:2]
+        url = f"http://{f'[{address}]' if ':' in address else address}:{bound_port}"
+
+        def tell() -> None:
+            sys.stdout.write(f"Fairlead answers at {url}; its documentation is at {url}/docs\n")
+            sys.stdout.flush()
+
+        Server(app).run_on(listener, on_ready=tell)
+    finally:
+        service.close()

@@ -1,0 +1,39 @@
+"""`fairlead worker`: does the work of some regions, beside any number of others."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from fairlead.app.service import Service
+from fairlead.app.settings import ServerSettings
+from fairlead.catalog.catalog import load_catalog
+from fairlead.core.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def run_worker(*, regions: Sequence[str]) -> None:
+    """Work until SIGTERM or SIGINT; what runs then is finished first.
+
+    Raises:
+        UnknownRegion: naming the nearest spellings.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for region in regions:
+        load_catalog().region(region)
+    service = Service.build(ServerSettings(), SystemClock(), is_embedded=False)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        service.start(regions=regions)
+        sys.stdout.write(f"Working for {', '.join(regions)}\n")
+        sys.stdout.flush()
+        stop.wait()
+    finally:
+        service.close()
