@@ -55,7 +55,9 @@ def _owned(home: Home) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise HomeInUse(f"Another server owns {home.path}.", hint="Use that one, or another FAIRLEAD_HOME.") from None
+            raise HomeInUse(
+                f"Another server owns {home.path}.", hint="Use that one, or another FAIRLEAD_HOME."
+            ) from None
         try:
             yield
         finally:
@@ -63,9 +65,9 @@ def _owned(home: Home) -> Iterator[None]:
 
 
 def _serve(home: Home) -> None:
-    from fairlead.app.http import Server, create_app, listen  # noqa: PLC0415  (after the lock: importing takes a second)
-    from fairlead.app.service import Service  # noqa: PLC0415
-    from fairlead.app.settings import ServerSettings  # noqa: PLC0415
+    from fairlead.app.http import Server, create_app, listen
+    from fairlead.app.service import Service
+    from fairlead.app.settings import ServerSettings
 
     settings = ServerSettings(home=home.path)
     service = Service.build(settings, SystemClock(), is_embedded=True)

@@ -32,7 +32,9 @@ class HostGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
         if scope["type"] == "http":
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in {b"host", b"origin"}}
+            headers = {
+                name: value.decode("latin-1") for name, value in scope["headers"] if name in {b"host", b"origin"}
+            }
             origin = headers.get(b"origin")
             if not self._is_ours("//" + headers.get(b"host", "")) or (origin is not None and not self._is_ours(origin)):
                 await _refuse(send)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def metadata() -> MetaData:
     """All tables of all packages."""
-    import fairlead.featurestore.tables  # noqa: PLC0415  (imported for their tables)
-    import fairlead.registry.tables  # noqa: PLC0415
-    import fairlead.serving.tables  # noqa: F401, PLC0415
+    import fairlead.featurestore.tables
+    import fairlead.registry.tables
+    import fairlead.serving.tables  # noqa: F401
 
     return Base.metadata
 
@@ -66,9 +66,9 @@ def newest_revision() -> str:
 
 def upgrade_configured() -> None:
     """`fairlead db upgrade`: upgrade the database that the settings name."""
-    import sys  # noqa: PLC0415
+    import sys
 
-    from fairlead.app.settings import ServerSettings  # noqa: PLC0415
+    from fairlead.app.settings import ServerSettings
 
     database = Database(ServerSettings().database_url.get_secret_value())
     try:

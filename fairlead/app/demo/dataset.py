@@ -79,8 +79,8 @@ def write_sources(measurements: Measurements, folder: Path) -> tuple[Path, Path]
 
 def feast_definitions(measurements: Measurements, folder: Path) -> list[object]:
     """One entity, two feature views and a feature service, as Feast objects."""
-    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType  # noqa: PLC0415
-    from feast.types import Float64  # noqa: PLC0415
+    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+    from feast.types import Float64
 
     means_path, extremes_path = write_sources(measurements, folder)
     sample = Entity(name="sample", join_keys=["sample_id"], value_type=ValueType.INT64)

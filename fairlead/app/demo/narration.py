@@ -60,4 +60,4 @@ def megabytes(size_bytes: int | None) -> str:
     """A size as a person reads it, in decimal megabytes (or bytes below ten thousand)."""
     if size_bytes is None:
         return "-"
-    return f"{size_bytes / _MEGA:.2f} MB" if size_bytes >= 10_000 else f"{size_bytes} bytes"  # noqa: PLR2004
+    return f"{size_bytes / _MEGA:.2f} MB" if size_bytes >= 10_000 else f"{size_bytes} bytes"

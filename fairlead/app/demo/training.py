@@ -43,11 +43,13 @@ def split(frame: pd.DataFrame, features: list[str]) -> Split:
 
 def fit_extractor(data: Split, *, width: int = WIDTH, epochs: int = 3) -> Extractor:
     """Fit the perceptron and keep its hidden layers and the scaling of its inputs."""
-    from sklearn.neural_network import MLPClassifier  # noqa: PLC0415
+    from sklearn.neural_network import MLPClassifier
 
     inputs = data.fit[data.features].to_numpy(np.float32)
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    perceptron = MLPClassifier((width, width), max_iter=epochs, batch_size=64, learning_rate_init=3e-4, random_state=SEED)
+    perceptron = MLPClassifier(
+        (width, width), max_iter=epochs, batch_size=64, learning_rate_init=3e-4, random_state=SEED
+    )
     with warnings.catch_warnings():
         # A few epochs are enough for a demo, and it says so itself.
         warnings.simplefilter("ignore")
@@ -71,10 +73,12 @@ def extract(extractor: Extractor, inputs: NDArray[np.float32]) -> NDArray[np.flo
     return hidden
 
 
-def fit_head(extractor: Extractor, data: Split, *, penalty: float, rows: int | None = None) -> tuple[Any, dict[str, float]]:
+def fit_head(
+    extractor: Extractor, data: Split, *, penalty: float, rows: int | None = None
+) -> tuple[Any, dict[str, float]]:
     """Fit the head on (the first `rows` of) the fit rows; answers it with its metrics on the held-out rows."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.metrics import accuracy_score, roc_auc_score  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, roc_auc_score
 
     fit = data.fit if rows is None else data.fit.head(rows)
     head: Any = LogisticRegression(C=penalty, max_iter=2000)
@@ -83,17 +87,17 @@ def fit_head(extractor: Extractor, data: Split, *, penalty: float, rows: int | N
     truth = data.held_out["is_benign"]
     metrics = {
         "roc_auc": float(roc_auc_score(truth, probabilities)),
-        "accuracy": float(accuracy_score(truth, probabilities > 0.5)),  # noqa: PLR2004
+        "accuracy": float(accuracy_score(truth, probabilities > 0.5)),
     }
     return head, metrics
 
 
 def save_model(extractor: Extractor, head: object, data: Split, folder: Path) -> Path:
     """Save extractor and head as an MLflow model with a signature; nothing in it is a pickle."""
-    import skops.io  # noqa: PLC0415
-    from mlflow import pyfunc  # noqa: PLC0415
-    from mlflow.models import infer_signature  # noqa: PLC0415
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    import skops.io
+    from mlflow import pyfunc
+    from mlflow.models import infer_signature
+    from safetensors.numpy import save_file
 
     weights = folder / "weights"
     shutil.rmtree(folder, ignore_errors=True)
