@@ -356,7 +356,7 @@ def _read_key(view: str, entity: EntityDefinition, declared: Mapping[str, str]) 
     if kind is None or kind not in KEY_TYPES or (entity.type is not None and kind != entity.type):
         raise FeatureDefinitionInvalid(
             f"View {view!r} does not say of one type that keys may have what {entity.join_key!r} is.",
-            hint=f"Add Field(name={entity.join_key!r}, dtype=...) to its schema: Int64, Int32 or String, as in the entity.",
+            hint=f"Add Field(name={entity.join_key!r}, dtype=...) to its schema: Int64, Int32 or String.",
             view=view,
         )
     return Column(name=entity.join_key, type=kind)

@@ -1,0 +1,174 @@
+"""The point-in-time join: for each entity row, the values that were known of that entity at that row's time.
+
+Of each view, an entity row gets the last row in canonical order (see `fairlead.featurestore.rows`) whose event
+timestamp is not after the entity row's; if that one is older than the view's TTL, it gets nothing, however many older
+ones there are. Every entity row is kept, in its place, duplicates included, and a row without a time gets no values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.definitions import Column, Projection, ServiceDefinition, ViewDefinition
+from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, open_duckdb, quote_name, quote_text
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+EVENT_TIMESTAMP = "event_timestamp"
+"""The column of the entity rows that says as of when."""
+
+_ROW, _TIME = "__row", "__time"
+# Rounded to the microsecond in the same way as the times of the features.
+_ENTITIES = f"(SELECT * REPLACE (CAST({_TIME} AS TIMESTAMPTZ) AS {_TIME}) FROM __entities)"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRows:
+    """A view and the Parquet file that holds its rows in canonical order."""
+
+    view: ViewDefinition
+    path: Path
+
+
+def output_names(service: ServiceDefinition) -> list[tuple[Projection, str, str]]:
+    """The columns a service gives, in order: projection, feature, and the name of the column.
+
+    That is the feature's name, or `view__feature` where two views of the service have a feature of that name.
+    """
+    named = [(projection, feature) for projection in service.projections for feature in projection.features]
+    names = [feature for _, feature in named]
+    return [
+        (projection, feature, feature if names.count(feature) == 1 else f"{projection.alias}__{feature}")
+        for projection, feature in named
+    ]
+
+
+def ttl_microseconds(view: ViewDefinition) -> int | None:
+    """How long a value of the view is given out, or None for ever."""
+    return None if view.ttl_seconds is None else int(Decimal(view.ttl_seconds) * 1_000_000)
+
+
+def join_point_in_time(
+    entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, ViewRows], *, scratch: Path
+) -> ArrowTable:
+    """The entity rows with the service's features as further columns.
+
+    Args:
+        entity_rows: an Arrow table with the join keys, `event_timestamp` (without a zone: UTC), and any other columns.
+        service: which features, in which order.
+        views: the rows of every view that the service takes, by the view's name.
+        scratch: a folder for what does not fit into memory.
+
+    Raises:
+        InvalidInput: if a key or the time is missing or of the wrong type, or a column has a feature's name.
+    """
+    arrow = load_arrow()
+    outputs = output_names(service)
+    _check_columns(entity_rows, service, [name for _, _, name in outputs])
+    keys = _key_columns(entity_rows, service, views)
+    numbers = arrow.array(range(entity_rows.num_rows), arrow.int64())
+    prepared = arrow.table({_ROW: numbers, _TIME: _time_column(entity_rows)} | keys)
+    result = entity_rows
+    with open_duckdb(scratch) as connection:
+        connection.register("__entities", prepared)
+        for projection in service.projections:
+            features = [(feature, name) for owner, feature, name in outputs if owner is projection]
+            joined = _join_view(connection, projection, views[projection.view], features)
+            for _, name in features:
+                result = result.append_column(name, joined.column(name))
+    return result
+
+
+def _join_view(
+    connection: DuckDBPyConnection, projection: Projection, rows: ViewRows, features: Sequence[tuple[str, str]]
+) -> ArrowTable:
+    view, event = rows.view, quote_name(rows.view.source.timestamp_field)
+    keys = ", ".join(quote_name(key.name) for key in view.keys)
+    wanted = ", ".join(quote_name(feature) for feature, _ in features)
+    # Of rows with equal key and time, only the last counts; ASOF alone would take any of them.
+    history = (
+        f"SELECT {keys}, {event}, {wanted} "  # noqa: S608  (every name and text is quoted)
+        f"FROM read_parquet({quote_text(str(rows.path))}, file_row_number = true) "
+        f"QUALIFY lead({event}) OVER (PARTITION BY {keys} ORDER BY file_row_number) IS DISTINCT FROM {event}"
+    )
+    matches = " AND ".join(
+        f"e.{quote_name(_key_alias(projection, key))} = h.{quote_name(key.name)}" for key in view.keys
+    )
+    ttl = ttl_microseconds(view)
+    fresh = "TRUE" if ttl is None else f"epoch_us(e.{_TIME}) - epoch_us(h.{event}) <= {ttl}"
+    values = ", ".join(
+        f"CASE WHEN {fresh} THEN h.{quote_name(feature)} END AS {quote_name(name)}" for feature, name in features
+    )
+    return fetch_arrow(
+        connection,
+        f"SELECT {values} FROM {_ENTITIES} e ASOF LEFT JOIN ({history}) h "  # noqa: S608
+        f"ON {matches} AND e.{_TIME} >= h.{event} ORDER BY e.{_ROW}",
+    )
+
+
+def _check_columns(entity_rows: ArrowTable, service: ServiceDefinition, outputs: Sequence[str]) -> None:
+    columns: list[str] = list(entity_rows.column_names)
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InvalidInput(f"The entity rows have two columns {repeated[0]!r}.", hint="Give each its own name.")
+    if EVENT_TIMESTAMP not in columns:
+        raise InvalidInput(
+            f"The entity rows have no column {EVENT_TIMESTAMP!r}, which says as of when each row is meant.",
+            hint=f"They have: {', '.join(columns)[:400]}.",
+        )
+    if taken := sorted(set(columns) & set(outputs)):
+        raise InvalidInput(
+            f"The entity rows already have a column {taken[0]!r}, which is a feature of {service.name!r}.",
+            hint="Leave it out or rename it.",
+        )
+
+
+def _key_columns(entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, ViewRows]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for projection in service.projections:
+        for key in views[projection.view].view.keys:
+            name = projection.join_key_map.get(key.name, key.name)
+            if name not in entity_rows.column_names:
+                raise InvalidInput(
+                    f"The entity rows have no column {name!r}, the join key of view {projection.view!r}.",
+                    hint=f"They have: {', '.join(entity_rows.column_names)[:400]}.",
+                )
+            found[_key_alias(projection, key)] = _cast_key(entity_rows.column(name), name, key)
+    return found
+
+
+def _key_alias(projection: Projection, key: Column) -> str:
+    # One caller's column may be a number to one view and text to another.
+    return f"{key.type}:{projection.join_key_map.get(key.name, key.name)}"
+
+
+def _cast_key(column: Any, name: str, key: Column) -> Any:
+    arrow = load_arrow()
+    compute = arrow.compute
+    targets = {"INT32": arrow.int32(), "INT64": arrow.int64(), "STRING": arrow.string()}
+    try:
+        if arrow.types.is_floating(column.type):
+            # pandas turns whole numbers with a gap into floats, the gap into "not a number".
+            column = compute.if_else(compute.is_nan(column), None, column)
+        return column.cast(targets[key.type])
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
+        raise InvalidInput(
+            f"The column {name!r} of the entity rows is {column.type} and holds what is no {key.type} key.",
+            hint="Give the keys as the entity defines them.",
+        ) from None
+
+
+def _time_column(entity_rows: ArrowTable) -> Any:
+    arrow = load_arrow()
+    column = entity_rows.column(EVENT_TIMESTAMP)
+    if not (arrow.types.is_timestamp(column.type) or arrow.types.is_date(column.type)):
+        raise InvalidInput(
+            f"The column {EVENT_TIMESTAMP!r} of the entity rows is {column.type}, not a time.",
+            hint="Give timestamps, such as pandas.to_datetime(..., utc=True).",
+        )
+    return column
