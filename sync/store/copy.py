@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fairlead.core.errors import IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
-from fairlead.sync.store.blocks import KnownBlocks, Progress, StoredBlock
+from fairlead.sync.store.blocks import KnownBlocks, Progress
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.fetch import BlockUse, decode_use, group_uses, iter_blocks, read_range
+from fairlead.sync.store.fetch import BlockUse, find_damaged, iter_blocks
 from fairlead.sync.store.layout import Layout, blocks_of_newest_layout, write_layout
 from fairlead.sync.store.manifest import write_manifest
-from fairlead.sync.store.pack import read_pack_index
+from fairlead.sync.store.pack import PACK_TARGET_BYTES
 from fairlead.sync.store.packing import PackWriter, find_known
 from fairlead.sync.store.reader import ArtifactReader
 
@@ -41,12 +39,14 @@ def copy_artifact(
     known_blocks: KnownBlocks | None = None,
     progress: Progress | None = None,
     repair: bool = False,
+    pack_bytes: int = PACK_TARGET_BYTES,
 ) -> CopyReport:
     """Bring an artifact to another location, in the same dedup domain.
 
     Stored bytes are checked on their way and never decoded. Interrupted anywhere, it can be run again by anyone.
     `known_blocks` says what the destination holds; without it, its newest layout of the same artifact does. With
-    `repair`, those are read back first and the bad ones sent again, into packs that a newer layout names.
+    `repair`, those are read back first and the bad ones sent again, into packs that a newer layout names. A pack is closed when it
+    has `pack_bytes`.
 
     Raises:
         ObjectNotFound, CorruptManifest, CorruptLayout, CorruptPack, CorruptBlock: about the source.
@@ -65,7 +65,7 @@ def copy_artifact(
         (block for block in blocks.values() if block.digest not in known), key=lambda block: (block.pack, block.offset)
     )
     done, total = sum(block.plain_length for block in known.values()), sum(wanted.values())
-    with PackWriter(destination, domain) as packs:
+    with PackWriter(destination, domain, target_bytes=pack_bytes) as packs:
         stream = iter_blocks(source, domain, (BlockUse(block) for block in missing), is_decoded=False)
         with contextlib.closing(stream):
             for block, stored in zip(missing, stream, strict=True):
@@ -88,38 +88,3 @@ def copy_artifact(
         layout_key=written.key,
         plain_bytes=reader.manifest.plain_bytes,
     )
-
-
-def find_damaged(store: ObjectStore, domain: DedupDomain, known: Mapping[Digest, StoredBlock]) -> set[Digest]:
-    """Read blocks back and name those that are missing or damaged, or whose pack's frame or index is.
-
-    Raises:
-        LocationUnavailable, PermissionDenied: from the store; that says nothing about the blocks.
-    """
-    damaged: set[Digest] = set()
-    by_pack: dict[Digest, list[StoredBlock]] = {}
-    for block in sorted(known.values(), key=lambda block: (block.pack, block.offset)):
-        by_pack.setdefault(block.pack, []).append(block)
-    for pack, blocks in by_pack.items():
-        try:
-            listed = set(read_pack_index(store, domain, pack))
-        except (IntegrityError, ObjectNotFound):
-            listed: set[StoredBlock] = set()
-        damaged.update(block.digest for block in blocks if block not in listed)
-        for group in group_uses(BlockUse(block) for block in blocks if block in listed):
-            damaged.update(_damaged_of_group(store, domain, group))
-    return damaged
-
-
-def _damaged_of_group(store: ObjectStore, domain: DedupDomain, group: list[BlockUse]) -> set[Digest]:
-    damaged: set[Digest] = set()
-    try:
-        pieces = read_range(store, domain, group)
-    except (IntegrityError, ObjectNotFound):
-        return {use.block.digest for use in group}
-    for use, stored in zip(group, pieces, strict=True):
-        try:
-            decode_use(use, stored)
-        except IntegrityError:
-            damaged.add(use.block.digest)
-    return damaged

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from fairlead.core.errors import CorruptBlock, CorruptPack, ObjectNotFound
-from fairlead.core.ids import sha256_digest
+from fairlead.core.errors import CorruptBlock, CorruptPack, IntegrityError, ObjectNotFound
+from fairlead.core.ids import Digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.codec import decode_block
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.pack import read_pack_index
 
 _GAP_BYTES = 64 * 2**10
 _RANGE_BYTES = 8 * 2**20
@@ -119,6 +120,27 @@ def decode_use(use: BlockUse, stored: memoryview) -> bytes:
         raise _corrupt(use, error.detail) from error
 
 
+def find_damaged(store: ObjectStore, domain: DedupDomain, known: Mapping[Digest, StoredBlock]) -> set[Digest]:
+    """Read blocks back and name those that are missing or damaged, or whose pack's frame or index is.
+
+    Raises:
+        LocationUnavailable, PermissionDenied: from the store; that says nothing about the blocks.
+    """
+    damaged: set[Digest] = set()
+    by_pack: dict[Digest, list[StoredBlock]] = {}
+    for block in sorted(known.values(), key=lambda block: (block.pack, block.offset)):
+        by_pack.setdefault(block.pack, []).append(block)
+    for pack, blocks in by_pack.items():
+        try:
+            listed = set(read_pack_index(store, domain, pack))
+        except (IntegrityError, ObjectNotFound):
+            listed: set[StoredBlock] = set()
+        damaged.update(block.digest for block in blocks if block not in listed)
+        for group in group_uses(BlockUse(block) for block in blocks if block in listed):
+            damaged.update(_damaged_of_group(store, domain, group))
+    return damaged
+
+
 def _read_group(store: ObjectStore, domain: DedupDomain, group: list[BlockUse], is_decoded: bool) -> list[bytes]:  # noqa: FBT001 (passed on)
     pieces = read_range(store, domain, group)
     if is_decoded:
@@ -137,3 +159,17 @@ def _corrupt(use: BlockUse, reason: str) -> CorruptBlock:
         pack=block.pack,
         file=use.path,
     )
+
+
+def _damaged_of_group(store: ObjectStore, domain: DedupDomain, group: list[BlockUse]) -> set[Digest]:
+    damaged: set[Digest] = set()
+    try:
+        pieces = read_range(store, domain, group)
+    except (IntegrityError, ObjectNotFound):
+        return {use.block.digest for use in group}
+    for use, stored in zip(group, pieces, strict=True):
+        try:
+            decode_use(use, stored)
+        except IntegrityError:
+            damaged.add(use.block.digest)
+    return damaged

@@ -76,8 +76,13 @@ class LocalStore:
         """
         path = self._path(key)
         self._check_root()
+        if path.is_dir():
+            raise _overlap(key)
         with self._translated(key):
-            self._make_folder(path.parent)
+            try:
+                self._make_folder(path.parent)
+            except (FileExistsError, NotADirectoryError) as error:
+                raise _overlap(key) from error
             temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
             try:
                 with temporary.open("xb") as file:
@@ -173,12 +178,15 @@ class LocalStore:
     def _translated(self, key: str) -> Generator[None]:
         try:
             yield
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            if isinstance(error, FileExistsError | NotADirectoryError) and self._root.is_dir():
-                raise InvalidInput(f"{key!r} lies below, or above, another object of the location.") from error
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             self._missing(key)
         except OSError as error:
             raise translate_os_error(error, repr(key)) from error
+
+
+def _overlap(key: str) -> InvalidInput:
+    # A file system cannot hold `a` and `a/b`; no two keys of a dedup domain are like that.
+    return InvalidInput(f"{key!r} lies below, or above, another object of the location.")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -140,7 +140,7 @@ def _parse_files(value: object) -> Iterator[FileEntry]:
         )
     for item in cast("list[dict[str, object]]", record["files"]):
         path, size, digest = item["path"], item["size"], item["digest"]
-        if not isinstance(path, str) or not isinstance(size, int) or not isinstance(digest, str):
+        if not isinstance(path, str) or type(size) is not int or not isinstance(digest, str):
             raise TypeError
         yield FileEntry(path=path, size=size, digest=parse_digest(digest))
 

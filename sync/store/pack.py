@@ -22,7 +22,7 @@ from fairlead.sync.store.codec import BLOCK_MAX_BYTES, CODEC, STORED_MAX_BYTES
 from fairlead.sync.store.domain import DedupDomain
 
 PACK_TARGET_BYTES = 32 * 2**20
-PACK_MAX_BYTES = PACK_TARGET_BYTES + STORED_MAX_BYTES + 16 * 2**20
+PACK_MAX_BYTES = PACK_TARGET_BYTES + STORED_MAX_BYTES + 2**20
 HEADER = b"\x89FLPACK\x01"
 TRAILER_MAGIC = b"\x01FLPEND\x89"
 _ENTRY = struct.Struct("<32s32sQIIB")
@@ -42,9 +42,9 @@ class PackBuilder:
         return not self._entries
 
     @property
-    def is_full(self) -> bool:
-        """Whether the pack has reached its target size."""
-        return len(self._body) >= PACK_TARGET_BYTES
+    def size(self) -> int:
+        """The bytes of the pack if it were finished now."""
+        return len(self._body) + len(self._entries) * _ENTRY.size + _TRAILER.size
 
     def add(self, stored: bytes | memoryview, *, digest: Digest, plain_length: int, codec: int = CODEC) -> None:
         """Append a stored block."""

@@ -12,7 +12,7 @@ from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import KnownBlocks, StoredBlock
 from fairlead.sync.store.codec import CODEC
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.pack import HEADER, PackBuilder
+from fairlead.sync.store.pack import HEADER, PACK_TARGET_BYTES, PackBuilder
 
 _ASK_AT_ONCE = 1000
 _LOOKS_AT_ONCE = 4
@@ -24,9 +24,10 @@ class PackWriter:
     Packs are named by their content and always written: one that a killed run left damaged is mended by the next.
     """
 
-    def __init__(self, store: ObjectStore, domain: DedupDomain) -> None:
+    def __init__(self, store: ObjectStore, domain: DedupDomain, *, target_bytes: int = PACK_TARGET_BYTES) -> None:
         self._store = store
         self._domain = domain
+        self._target_bytes = min(target_bytes, PACK_TARGET_BYTES)
         self._builder = PackBuilder()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pack-upload")
         self._upload: Future[int] | None = None
@@ -48,7 +49,7 @@ class PackWriter:
             LocationUnavailable, StorageFull, PermissionDenied: from the upload of an earlier pack.
         """
         self._builder.add(stored, digest=digest, plain_length=plain_length)
-        if self._builder.is_full:
+        if self._builder.size >= self._target_bytes:
             self._flush()
 
     def finish(self) -> Mapping[Digest, StoredBlock]:

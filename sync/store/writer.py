@@ -20,8 +20,10 @@ from fairlead.sync.store.blocks import KnownBlocks, Progress, StoredBlock
 from fairlead.sync.store.codec import encode_block
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.dtype import Dtype
+from fairlead.sync.store.fetch import find_damaged
 from fairlead.sync.store.layout import Layout, blocks_of_newest_layout, write_layout
 from fairlead.sync.store.manifest import FileEntry, Manifest, Source, list_files, open_content, write_manifest
+from fairlead.sync.store.pack import PACK_TARGET_BYTES
 from fairlead.sync.store.packing import PackWriter, find_known
 from fairlead.sync.store.split import Span, iter_spans
 
@@ -65,11 +67,13 @@ def write_artifact(
     *,
     known_blocks: KnownBlocks | None = None,
     progress: Progress | None = None,
+    repair: bool = False,
+    pack_bytes: int = PACK_TARGET_BYTES,
 ) -> WrittenArtifact:
     """Store a file, a folder, or a mapping from path to file or bytes, as an artifact.
 
     `known_blocks` says which blocks the location holds in this domain; without it, the newest layout that the location
-    has of the same artifact does. Running it again, also after it was killed, is safe, and sends nothing where nothing
+    has of the same artifact does. With `repair`, those are read back first and the bad ones stored again. Running it again, also after it was killed, is safe, and sends nothing where nothing
     changed. Memory is bounded by blocks and packs in flight, not by file size.
 
     Raises:
@@ -81,7 +85,10 @@ def write_artifact(
     manifest = Manifest(files=tuple(file.entry for file in scanned))
     wanted = {digest: span.length for file in scanned for span, digest in file.blocks}
     known = find_known(store, domain, wanted, known_blocks or blocks_of_newest_layout(store, domain, manifest))
-    with PackWriter(store, domain) as packs:
+    if repair:
+        for damaged in find_damaged(store, domain, known):
+            del known[damaged]
+    with PackWriter(store, domain, target_bytes=pack_bytes) as packs:
         _send_missing(scanned, known, packs, manifest.plain_bytes, progress)
         new = packs.finish()
     files = {file.entry.path: tuple(known.get(digest) or new[digest] for _, digest in file.blocks) for file in scanned}
