@@ -26,6 +26,7 @@ from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ports import Clock
+from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import AuditEventRow
 
@@ -126,17 +127,24 @@ class AuditLog:
         self._database = database
 
     def list(
-        self, caller: Caller, page: PageRequest, *, subject: str | None = None, action: str | None = None
+        self,
+        caller: Caller,
+        page: PageRequest,
+        *,
+        subject: str | None = None,
+        action: str | None = None,
+        newest_first: bool = False,
     ) -> Page[AuditEvent]:
-        """Events, newest first; events not yet sealed are among them. `subject` and `action` match exactly."""
+        """Events, oldest first, those not yet sealed among them. `subject` and `action` match exactly."""
         query = select(AuditEventRow).where(AuditEventRow.workspace_id == caller.workspace_id)
         if subject is not None:
-            query = query.where(AuditEventRow.subject == subject)
+            query = query.where(AuditEventRow.subject == parse_text(subject, what="subject", max_length=512))
         if action is not None:
-            query = query.where(AuditEventRow.action == action)
-        listing = ("audit", caller.workspace_id, subject, action)
+            query = query.where(AuditEventRow.action == parse_text(action, what="action", max_length=63))
+        listing = ("audit", caller.workspace_id, subject, action, newest_first)
         with self._database.read() as session:
-            return page.fetch(session, query, [AuditEventRow.id], listing=listing, descending=True).map(_to_event)
+            rows = page.fetch(session, query, [AuditEventRow.id], listing=listing, descending=newest_first)
+        return rows.map(_to_event)
 
     def verify(self, caller: Caller, *, anchor: Anchor | None = None) -> Verification:
         """Read the caller's whole chain and say whether it is intact, and whether it still holds the anchor."""

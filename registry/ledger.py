@@ -22,11 +22,11 @@ from fairlead.catalog.figures import BYTES_PER_GB
 from fairlead.core.db import Database
 from fairlead.core.ids import new_row_id
 from fairlead.registry.identity import Caller
+from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import LedgerRow
 
 LedgerKind = Literal["upload", "replicate", "repair", "snapshot", "deploy"]
-SummaryBy = Literal["label", "region", "kind"]
 
 _EXPONENT = Decimal("1e-12")
 _DIGITS = 60
@@ -160,25 +160,32 @@ class Ledger:
         self._database = database
 
     def list(
-        self, caller: Caller, page: PageRequest, *, subject: str | None = None, kind: str | None = None
+        self,
+        caller: Caller,
+        page: PageRequest,
+        *,
+        subject: str | None = None,
+        kind: str | None = None,
+        newest_first: bool = False,
     ) -> Page[LedgerEntry]:
-        """Rows, newest first. `subject` and `kind` match exactly."""
+        """Rows, oldest first. `subject` and `kind` match exactly."""
         query = select(LedgerRow).where(LedgerRow.workspace_id == caller.workspace_id)
         if subject is not None:
-            query = query.where(LedgerRow.subject == subject)
+            query = query.where(LedgerRow.subject == parse_text(subject, what="subject", max_length=512))
         if kind is not None:
-            query = query.where(LedgerRow.kind == kind)
-        listing = ("ledger", caller.workspace_id, subject, kind)
+            query = query.where(LedgerRow.kind == parse_text(kind, what="kind", max_length=32))
+        listing = ("ledger", caller.workspace_id, subject, kind, newest_first)
         with self._database.read() as session:
-            return page.fetch(session, query, [LedgerRow.id], listing=listing, descending=True).map(_to_entry)
+            rows = page.fetch(session, query, [LedgerRow.id], listing=listing, descending=newest_first)
+        return rows.map(_to_entry)
 
-    def summarize(self, caller: Caller, *, by: SummaryBy, label: str = "cost_centre") -> list[LedgerSum]:
-        """Exact sums by region, by kind, or by the value of one label, in order of that key."""
+    def summarize(self, caller: Caller, *, by: str) -> list[LedgerSum]:
+        """Exact sums by `region`, by `kind`, or by the value of any label such as `team`, in order of that key."""
         sums: dict[str, LedgerSum] = {}
         query = select(LedgerRow).where(LedgerRow.workspace_id == caller.workspace_id)
         with self._database.read() as session, localcontext(prec=_DIGITS):
             for row in session.scalars(query.execution_options(yield_per=1000)):
-                key = str(row.labels.get(label, "")) if by == "label" else row.region if by == "region" else row.kind
+                key = row.region if by == "region" else row.kind if by == "kind" else str(row.labels.get(by, ""))
                 sums[key] = _add(sums.get(key), key, row)
         return [sums[key] for key in sorted(sums)]
 

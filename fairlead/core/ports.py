@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,4 +61,12 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; one that does not exist is no error."""
+        ...
+
+
+class DeploymentIndex(Protocol):
+    """Which deployments run what. Asked inside a transaction of the record, so it answers fast and waits for nobody."""
+
+    def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
+        """The names of the deployments that follow an environment's pointer, in order."""
         ...
