@@ -12,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from fairlead.testing.clock import ManualClock
 from tests.servers import object_stores, postgres
 from tests.servers.object_stores import ObjectStoreServer
 from tests.servers.postgres import PostgresServer
@@ -76,6 +77,12 @@ def _is_local(host: Any) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    """Time that moves only when the test says so."""
+    return ManualClock()
 
 
 @pytest.fixture(scope="session")
