@@ -82,9 +82,10 @@ class Environments:
         for region in wanted.required_regions:
             load_catalog().region(region)
         with self._database.write() as session:
-            # Aliases move under the same lock, so none takes the name while it becomes an environment.
-            session.get(WorkspaceRow, caller.workspace_id, with_for_update={"key_share": True})
+            # In the order in which a promotion takes them.
             row = session.get(EnvironmentRow, (caller.workspace_id, alias), with_for_update=True)
+            # Aliases move under this lock, so none takes the name while it becomes an environment's.
+            session.get(WorkspaceRow, caller.workspace_id, with_for_update={"key_share": True})
             actual = 0 if row is None else row.revision
             if actual != expected_revision:
                 raise StaleRevision(
