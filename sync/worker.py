@@ -37,7 +37,38 @@ Deriver = Callable[["Session", datetime], None]
 LEASE_TTL = timedelta(seconds=30)
 _DERIVE_SECONDS = 1.0
 _POLL_SECONDS = 0.5
+_PROGRESS_SECONDS = 0.5
 _log = logging.getLogger(__name__)
+
+
+def progress_reporter(database: Database, leased: LeasedWork) -> Callable[[int, int], None]:
+    """What a handler calls with (bytes done, bytes in all) as often as it likes; told to the record twice a second.
+
+    The call raises `LeaseLost` once another worker has taken over, which ends the handler early.
+    """
+    due = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal due
+        now = time.monotonic()
+        if now >= due:
+            due = now + _PROGRESS_SECONDS
+            work.report_progress(database, leased, done, total)
+
+    return report
+
+
+def throttled(deriver: Deriver, span: timedelta) -> Deriver:
+    """A deriver that runs at most once in a time span, for one that looks at much and finds little."""
+    due: datetime | None = None
+
+    def derive(session: Session, now: datetime) -> None:
+        nonlocal due
+        if due is None or now >= due:
+            deriver(session, now)
+            due = now + span
+
+    return derive
 
 
 class Worker:

@@ -1,0 +1,286 @@
+"""Locations: buckets and prefixes, each in a region of the catalog, and so under one jurisdiction.
+
+A location is tried out (an object written, read back and deleted) before it is kept, and it keeps no secret: whoever
+opens it brings credentials of their own from the environment. Its region never changes, because what was allowed to be
+copied there depends on it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote, unquote, urlsplit
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.catalog import Catalog, Residency, permits
+from fairlead.core.db import Database
+from fairlead.core.errors import AlreadyExists, InvalidInput, JsonValue, LocationNotFound, LocationUnavailable
+from fairlead.core.ids import parse_name
+from fairlead.core.ports import Clock, ObjectStore
+from fairlead.registry import audit
+from fairlead.registry.idempotency import IdempotencyKey, run_once
+from fairlead.registry.identity import Caller
+from fairlead.registry.limits import parse_json
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import LocationRow
+
+StoreOpener = Callable[[str, Mapping[str, object]], ObjectStore]
+"""Opens the object store at a URL with options; `fairlead.sync.store.objects.open_store` is the one of the product."""
+
+_SCHEMES = {
+    "file": "file",
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "abfs": "abfs",
+    "az": "abfs",
+    "abfss": "abfs",
+}
+_URL_MAX_LENGTH = 2000
+_SECRET_NAME = re.compile(
+    r"secret|passw|credential|connection_?string|sas|signature|account_?key|access_?key|private|token|^key$",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(
+    r"accountkey=|sharedaccesssignature|-----begin|://[^/@]*:[^/@]*@|[?&](sig|x-amz-)", re.IGNORECASE
+)
+# Words that tell gcsfs where to look for credentials, and hold none.
+_HARMLESS_TOKENS = frozenset({"anon", "google_default", "cloud", "browser"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A bucket and prefix in a region."""
+
+    id: str
+    name: str
+    region: str
+    jurisdiction: str
+    url: str
+    options: Mapping[str, JsonValue]
+    created_at: datetime
+
+    def permits(self, residency: str, regions: list[str] | None) -> bool:
+        """Whether data of a residency class, wanted in these regions (None: in all), may and should be here."""
+        return permits(Residency(residency), self.jurisdiction) and (regions is None or self.region in regions)
+
+
+class Locations:
+    """Adds and lists locations."""
+
+    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog, open_store: StoreOpener) -> None:
+        self._database = database
+        self._clock = clock
+        self._catalog = catalog
+        self._open_store = open_store
+
+    def add(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        region: str,
+        url: str,
+        options: Mapping[str, JsonValue] | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Location:
+        """Try a location out and keep it. Everything that may and should be there is copied to it from now on.
+
+        A folder that does not exist is made, this once: later its absence means that a disk is away.
+
+        Raises:
+            UnknownRegion: if the catalog has no such region.
+            InvalidInput: if the URL or options are not valid, hold a secret, or overlap another location's.
+            AlreadyExists: if the name is taken.
+            LocationUnavailable, PermissionDenied, StorageFull: if it cannot be written, read or deleted from.
+        """
+        found = self._catalog.region(region)
+        row = LocationRow(
+            workspace_id=caller.workspace_id,
+            name=parse_name(name, what="location"),
+            region=found.id,
+            jurisdiction=found.jurisdiction,
+            url=parse_url(url),
+            options=parse_options(options or {}),
+            created_at=self._clock.now(),
+        )
+        if key is None:
+            # Only to spare an impossible location the trial; a repeated call finds its first answer below.
+            with self._database.read() as session:
+                _check_is_new(session, row)
+        self._try_out(row.url, row.options)
+        with self._database.write() as session:
+            return run_once(
+                session,
+                caller,
+                self._clock,
+                key,
+                result_type=Location,
+                action=lambda: self._keep(session, caller, row),
+            )
+
+    def list(self, caller: Caller, page: PageRequest) -> Page[Location]:
+        """The workspace's locations, by name."""
+        query = select(LocationRow).where(LocationRow.workspace_id == caller.workspace_id)
+        listing = ("locations", caller.workspace_id)
+        with self._database.read() as session:
+            return page.fetch(session, query, [LocationRow.name], listing=listing).map(to_location)
+
+    def _keep(self, session: Session, caller: Caller, row: LocationRow) -> Location:
+        _check_is_new(session, row)
+        session.add(row)
+        session.flush()
+        facts: dict[str, JsonValue] = {
+            "id": row.id,
+            "region": row.region,
+            "jurisdiction": row.jurisdiction,
+            "url": row.url,
+        }
+        audit.record(session, caller, self._clock, action="location.add", subject=row.name, facts=facts)
+        return to_location(row)
+
+    def _try_out(self, url: str, options: Mapping[str, JsonValue]) -> None:
+        is_folder = url.startswith("file:")
+        store = self._open_store(url, {**options, "create": True} if is_folder else options)
+        key, data = f"probes/{secrets.token_hex(16)}", secrets.token_bytes(64)
+        store.write(key, data)
+        try:
+            if store.read(key) != data:
+                raise LocationUnavailable(
+                    f"{url} gave back other bytes than were written to it.", hint="Check what stands at this URL."
+                )
+        finally:
+            store.delete(key)
+
+
+def parse_url(url: str) -> str:
+    """Check a location's URL and bring it to one form: a known scheme, no credentials, no `/` at its end.
+
+    A plain path is taken as a folder of this machine.
+
+    Raises:
+        InvalidInput: saying what is wrong, without repeating what may be a secret.
+    """
+    if not url or len(url) > _URL_MAX_LENGTH or not url.isprintable():
+        raise InvalidInput("The location's URL is empty, too long, or holds a control character.")
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return Path(url).absolute().as_uri()
+    kind = _SCHEMES.get(scheme.lower())
+    if kind is None:
+        raise InvalidInput(
+            f"{scheme[:40]!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
+        )
+    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+        raise InvalidInput(
+            "The location's URL holds a user, a query or a fragment.",
+            hint="Write scheme://bucket/prefix; credentials come from the environment of each process.",
+        )
+    if kind == "file":
+        folder = Path(unquote(urlsplit(url).path))
+        if rest[:1] != "/" or folder == Path("/") or ".." in folder.parts:
+            raise InvalidInput("The location's URL names no folder.", hint="Write file:///absolute/folder.")
+        return "file://" + quote(folder.as_posix())
+    address = rest.strip("/")
+    if not address or any(part in {"", ".", ".."} for part in address.split("/")):
+        raise InvalidInput("The location's URL names no bucket and prefix.", hint=f"Write {kind}://bucket/prefix.")
+    return f"{kind}://{address}"
+
+
+def parse_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Check options for the file system: plain JSON that holds no secret.
+
+    Raises:
+        InvalidInput: naming the option that looks like one.
+    """
+    checked = parse_json(options, what="options of a location")
+    _refuse_secrets(checked, "")
+    return checked
+
+
+def _refuse_secrets(value: JsonValue, name: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_secrets(item, key)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_secrets(item, name)
+    elif isinstance(value, str):
+        is_harmless = name.lower() == "token" and value in _HARMLESS_TOKENS
+        if _SECRET_VALUE.search(value) or (_SECRET_NAME.search(name) and not is_harmless):
+            raise InvalidInput(
+                f"The option {name[:80]!r} looks like a secret, and a location keeps none.",
+                hint="Set it in the environment of the server and of the clients, such as AWS_SECRET_ACCESS_KEY.",
+                option=name[:80],
+            )
+
+
+def _check_is_new(session: Session, row: LocationRow) -> None:
+    others = session.scalars(select(LocationRow).where(LocationRow.workspace_id == row.workspace_id))
+    for other in others:
+        if other.name == row.name:
+            raise AlreadyExists(
+                f"There is a location {row.name!r} already, in {other.region}.",
+                hint="See: fairlead location list",
+                location=row.name,
+            )
+        # One folder in two regions would put data where its residency does not let it be.
+        is_same_service = row.url.startswith("file:") or other.options == row.options
+        if is_same_service and (f"{row.url}/".startswith(f"{other.url}/") or f"{other.url}/".startswith(f"{row.url}/")):
+            raise InvalidInput(
+                f"The URL overlaps that of the location {other.name!r}.",
+                hint="Give each location a bucket and prefix of its own.",
+                location=other.name,
+            )
+
+
+def find_location(session: Session, workspace_id: str, name: str) -> Location:
+    """A location by its name.
+
+    Raises:
+        LocationNotFound: if the workspace has none of this name.
+    """
+    query = select(LocationRow).where(LocationRow.workspace_id == workspace_id, LocationRow.name == name)
+    row = session.scalars(query).one_or_none()
+    if row is None:
+        raise LocationNotFound(f"There is no location {name[:80]!r}.", hint="See: fairlead location list")
+    return to_location(row)
+
+
+def get_location(session: Session, workspace_id: str, location_id: str) -> Location:
+    """A location by its row's id.
+
+    Raises:
+        LocationNotFound: if it is gone.
+    """
+    row = session.get(LocationRow, (workspace_id, location_id))
+    if row is None:
+        raise LocationNotFound(f"There is no location {location_id}.", hint="See: fairlead location list")
+    return to_location(row)
+
+
+def all_locations(session: Session, workspace_id: str) -> list[Location]:
+    """Every location of a workspace, by name."""
+    query = select(LocationRow).where(LocationRow.workspace_id == workspace_id).order_by(LocationRow.name)
+    return [to_location(row) for row in session.scalars(query)]
+
+
+def to_location(row: LocationRow) -> Location:
+    """The record of a row."""
+    return Location(
+        id=row.id,
+        name=row.name,
+        region=row.region,
+        jurisdiction=row.jurisdiction,
+        url=row.url,
+        options=cast("dict[str, JsonValue]", row.options),
+        created_at=row.created_at,
+    )

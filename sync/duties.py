@@ -1,0 +1,88 @@
+"""What a worker does for this package: its handlers by kind of work, and the derivers that require that work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replicas, derive_replications, derive_scrubs
+from fairlead.registry.tables import LocationRow
+from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
+from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
+from fairlead.sync.replication import Replication
+from fairlead.sync.verification import ReplicaVerification, UploadVerification
+from fairlead.sync.worker import Deriver, Handler, throttled
+
+if TYPE_CHECKING:
+    from fairlead.catalog import Catalog
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+    from fairlead.registry.locations import StoreOpener
+
+SCRUB_AFTER = timedelta(days=1)
+_SWEEP_EVERY = timedelta(seconds=15)
+_LOOK_FOR_OLD_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """Handlers and derivers, for `Worker`."""
+
+    handlers: Mapping[str, Handler]
+    derivers: Sequence[Deriver]
+
+
+def sync_duties(
+    database: Database,
+    clock: Clock,
+    *,
+    catalog: Catalog,
+    open_store: StoreOpener,
+    signing_key: bytes,
+    scrub_after: timedelta = SCRUB_AFTER,
+) -> Duties:
+    """The duties of this package.
+
+    `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. Every replica is read again, to the last
+    byte, `scrub_after` it was last read.
+    """
+
+    def derive_old(session: Session, now: datetime) -> None:
+        derive_scrubs(session, now, before=now - scrub_after)
+
+    return Duties(
+        handlers={
+            VERIFY_UPLOAD: UploadVerification(database, clock, catalog=catalog, open_store=open_store),
+            REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store),
+            VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
+            PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
+        },
+        derivers=[
+            derive_verifications,
+            ReplicaSweep(),
+            derive_replications,
+            throttled(derive_old, _LOOK_FOR_OLD_EVERY),
+            derive_publications,
+        ],
+    )
+
+
+class ReplicaSweep:
+    """The deriver of replica rows: at once where a location is new, and else now and then, for rows that were lost."""
+
+    def __init__(self, every: timedelta = _SWEEP_EVERY) -> None:
+        self._every = every
+        self._due: datetime | None = None
+        self._seen: frozenset[str] = frozenset()
+
+    def __call__(self, session: Session, now: datetime) -> None:
+        """Insert the replica rows that should exist and do not."""
+        locations = frozenset(session.scalars(select(LocationRow.id)))
+        if self._due is None or now >= self._due or not locations <= self._seen:
+            derive_replicas(session, now)
+            self._due, self._seen = now + self._every, locations

@@ -1,0 +1,398 @@
+"""Replication: every permitted replica VERIFIED, from the cheapest source, moving only what is missing.
+
+A copy is planned (source, bytes, dollars), checked against residency once more, made, read back at the destination, and
+only then recorded: the replica, the block index, the ledger row and the audit event in one transaction under the lease.
+Whoever crashes on the way leaves packs that harm nobody and a lease that expires.
+
+Mending a damaged replica is the same copy. First the replica is read once more, because the report may have been
+wrong; then the packs that are damaged leave the block index, and what they held is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.core.errors import (
+    CorruptPack,
+    FairleadError,
+    JsonValue,
+    LeaseLost,
+    LocationUnavailable,
+    PermissionDenied,
+    ReplicaUnavailable,
+    ResidencyViolation,
+)
+from fairlead.core.ids import Digest
+from fairlead.registry import audit, blocks, ledger, work
+from fairlead.registry.identity import system_caller
+from fairlead.registry.locations import Location, get_location
+from fairlead.registry.replicas import ReplicaKey, lock_replica, mark_corrupt, mark_verified
+from fairlead.registry.tables import ArtifactRow, ReplicaRow
+from fairlead.sync.shelves import by_digest, domain_of, open_for_writing, open_location, to_place
+from fairlead.sync.store.blocks import StoredBlock
+from fairlead.sync.store.copy import copy_artifact, find_damaged
+from fairlead.sync.store.layout import blocks_of_newest_layout
+from fairlead.sync.store.reader import ArtifactReader
+from fairlead.sync.verification import DAMAGE, find_damaged_packs, forget_packs, read_back, shelf_of_replica
+from fairlead.sync.worker import progress_reporter
+
+if TYPE_CHECKING:
+    from fairlead.catalog import Catalog
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock, ObjectStore
+    from fairlead.registry.blocks import BlockShelf
+    from fairlead.registry.locations import StoreOpener
+    from fairlead.registry.work import LeasedWork
+    from fairlead.sync.store.domain import DedupDomain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A VERIFIED replica to copy from."""
+
+    location: Location
+    layout_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """A replica that is not VERIFIED, and where it could come from, cheapest first."""
+
+    key: ReplicaKey
+    shelf: BlockShelf
+    destination: Location
+    layout_key: str | None
+    labels: Mapping[str, str]
+    sources: tuple[Source, ...]
+
+    @property
+    def is_repair(self) -> bool:
+        """Whether the replica was VERIFIED once: its layout is known, and something of it may still be there."""
+        return self.layout_key is not None
+
+    @property
+    def domain(self) -> DedupDomain:
+        return domain_of(self.shelf)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """A copy whose bytes were read back at the destination."""
+
+    source: Source
+    reader: ArtifactReader
+    planned_bytes: int
+    moved_bytes: int
+
+
+def rank_sources(
+    catalog: Catalog, candidates: Sequence[tuple[Location, str]], destination: Location
+) -> tuple[Source, ...]:
+    """Sources in order of what a byte from them costs: in dollars, then in grams, then by name."""
+
+    def cost(candidate: tuple[Location, str]) -> tuple[float, float, str]:
+        location, _ = candidate
+        tariff = catalog.egress(location.region, destination.region).value
+        grams = catalog.transfer_carbon(location.region, destination.region, 10**9).value
+        return tariff, grams, location.name
+
+    return tuple(Source(location=location, layout_key=key) for location, key in sorted(candidates, key=cost))
+
+
+class Replication:
+    """The handler of `replicate`."""
+
+    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog, open_store: StoreOpener) -> None:
+        self._database = database
+        self._clock = clock
+        self._catalog = catalog
+        self._open_store = open_store
+
+    def __call__(self, leased: LeasedWork) -> None:
+        """Make one replica VERIFIED.
+
+        Raises:
+            LeaseLost: if another worker took over.
+            ReplicaUnavailable: if there is no VERIFIED replica to copy from; the state stays, and it is tried again.
+            FairleadError: whatever kept the copy from being made; it is tried again.
+        """
+        task = self._load(leased)
+        if task is None:
+            with self._database.write() as session:
+                work.finish(session, leased)
+            return
+        try:
+            store = open_for_writing(self._open_store, task.destination, residency=task.key.residency)
+            if task.is_repair and self._is_whole_after_all(leased, task, store):
+                return
+            self._require_source(task)
+            self._set_copying(leased, task)
+            copy = self._copy(leased, task, store)
+        except LeaseLost:
+            raise
+        except ResidencyViolation as error:
+            self._record_refusal(leased, task, error)
+        except FairleadError as error:
+            self._record_failure(leased, task, error)
+            raise
+        else:
+            self._record(leased, task, copy)
+
+    def _load(self, leased: LeasedWork) -> _Task | None:
+        key = ReplicaKey.from_subject(leased.workspace_id, leased.subject)
+        of_artifact = (key.workspace_id, key.residency, key.artifact_digest)
+        with self._database.read() as session:
+            artifact = session.get(ArtifactRow, of_artifact)
+            replica = session.get(ReplicaRow, (*of_artifact, key.location_id))
+            if artifact is None or replica is None or replica.state == "VERIFIED":
+                return None
+            others = session.scalars(
+                select(ReplicaRow).where(
+                    ReplicaRow.workspace_id == key.workspace_id,
+                    ReplicaRow.residency == key.residency,
+                    ReplicaRow.artifact_digest == key.artifact_digest,
+                    ReplicaRow.location_id != key.location_id,
+                    ReplicaRow.state == "VERIFIED",
+                )
+            ).all()
+            destination = get_location(session, key.workspace_id, key.location_id)
+            candidates = [
+                (get_location(session, other.workspace_id, other.location_id), other.layout_key or "")
+                for other in others
+            ]
+        return _Task(
+            key=key,
+            shelf=shelf_of_replica(key),
+            destination=destination,
+            layout_key=replica.layout_key,
+            labels=artifact.labels,
+            sources=rank_sources(self._catalog, candidates, destination),
+        )
+
+    def _is_whole_after_all(self, leased: LeasedWork, task: _Task, store: ObjectStore) -> bool:
+        """Read the replica that should be mended; put it back into service if nothing is wrong with it."""
+        digest = task.key.artifact_digest
+        try:
+            reader = read_back(store, task.domain, digest, task.layout_key, progress_reporter(self._database, leased))
+        except DAMAGE:
+            with self._database.read() as session:
+                indexed = blocks.list_packs(session, task.shelf)
+            packs = find_damaged_packs(store, task.domain, digest, task.layout_key, indexed)
+            with self._database.write() as session:
+                work.check_lease(session, leased)
+                forget_packs(session, task.shelf, task.destination.region, packs, self._clock.now())
+            return False
+        with self._database.write() as session:
+            replica = lock_replica(session, task.key)
+            if replica is not None:
+                self._mark_verified(session, task, replica, reader, None)
+                self._audit(session, task, "replica.verify", {"moved_bytes": 0})
+            work.finish(session, leased)
+        return True
+
+    def _require_source(self, task: _Task) -> None:
+        if not task.sources:
+            raise ReplicaUnavailable(
+                f"No replica of {task.key.artifact_digest} is VERIFIED: there is nothing to copy from.",
+                hint="If the files still exist, register them again: that mends it.",
+                artifact=task.key.artifact_digest,
+            )
+
+    def _set_copying(self, leased: LeasedWork, task: _Task) -> None:
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            replica = lock_replica(session, task.key)
+            if replica is not None:
+                replica.state = "COPYING"
+                replica.updated_at = self._clock.now()
+
+    def _copy(self, leased: LeasedWork, task: _Task, destination: ObjectStore) -> _Copy:
+        """Copy from the first source that can be read, and read the result back at the destination."""
+        failure: FairleadError | None = None
+        for source in task.sources:
+            try:
+                copy = self._copy_from(leased, task, source, destination)
+            except DAMAGE as error:
+                # What arrives is checked against the source's own digests, so this is about the source.
+                self._report_source(leased, task, source, error)
+                failure = error
+            except (LocationUnavailable, PermissionDenied) as error:
+                failure = error
+            else:
+                return self._read_back(leased, task, copy, destination)
+        raise ReplicaUnavailable(
+            f"No source of {task.key.artifact_digest} could be copied to {task.destination.name!r}: {failure}",
+            hint="It is tried again by itself.",
+            artifact=task.key.artifact_digest,
+        ) from failure
+
+    def _copy_from(self, leased: LeasedWork, task: _Task, source: Source, destination: ObjectStore) -> _Copy:
+        origin = open_location(self._open_store, source.location)
+        digest = Digest(task.key.artifact_digest)
+        reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key)
+        known = self._known_blocks(task, reader, destination)
+        planned = sum(block.stored_length for block in reader.layout.blocks.values() if block.digest not in known)
+        self._check_residency_now(task)
+        report = copy_artifact(
+            origin,
+            destination,
+            task.domain,
+            digest,
+            source_layout_key=source.layout_key,
+            known_blocks=lambda digests: {each: known[each] for each in digests if each in known},
+            progress=progress_reporter(self._database, leased),
+        )
+        written = ArtifactReader(
+            destination, task.domain, manifest=reader.manifest, layout=report.layout, layout_key=report.layout_key
+        )
+        return _Copy(source=source, reader=written, planned_bytes=planned, moved_bytes=report.bytes_moved)
+
+    def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> dict[Digest, StoredBlock]:
+        """What the destination holds of the artifact; to mend it, only what was just read back."""
+        wanted = reader.layout.blocks
+        with self._database.read() as session:
+            known = dict(by_digest(blocks.find_blocks(session, task.shelf, list(wanted))))
+        if task.is_repair:
+            written = blocks_of_newest_layout(destination, task.domain, reader.manifest)(list(wanted))
+            known = {digest: block for digest, block in written.items() if digest in wanted} | known
+            for damaged in find_damaged(destination, task.domain, known):
+                del known[damaged]
+        return known
+
+    def _check_residency_now(self, task: _Task) -> None:
+        # The last look before the first write, at the record as it is and not as it was when the task was loaded.
+        with self._database.read() as session:
+            destination = get_location(session, task.key.workspace_id, task.key.location_id)
+        open_for_writing(self._open_store, destination, residency=task.key.residency)
+        if (destination.url, destination.region) != (task.destination.url, task.destination.region):
+            raise LocationUnavailable(f"The location {destination.name!r} has just changed.", hint="It is tried again.")
+
+    def _read_back(self, leased: LeasedWork, task: _Task, copy: _Copy, destination: ObjectStore) -> _Copy:
+        digest, layout_key = task.key.artifact_digest, copy.reader.layout_key
+        try:
+            read_back(destination, task.domain, digest, layout_key, progress_reporter(self._database, leased))
+        except DAMAGE as error:
+            with self._database.read() as session:
+                indexed = blocks.list_packs(session, task.shelf)
+            packs = find_damaged_packs(destination, task.domain, digest, layout_key, indexed)
+            with self._database.write() as session:
+                work.check_lease(session, leased)
+                forget_packs(session, task.shelf, task.destination.region, packs, self._clock.now())
+            raise CorruptPack(
+                f"What {task.destination.name!r} holds of {digest} is not what was written there: {error.detail}",
+                hint="It is sent again by itself.",
+                artifact=digest,
+            ) from error
+        return copy
+
+    def _report_source(self, leased: LeasedWork, task: _Task, source: Source, error: FairleadError) -> None:
+        now = self._clock.now()
+        key = ReplicaKey(
+            workspace_id=task.key.workspace_id,
+            residency=task.key.residency,
+            artifact_digest=task.key.artifact_digest,
+            location_id=source.location.id,
+        )
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            replica = lock_replica(session, key)
+            if replica is not None and replica.state == "VERIFIED" and replica.layout_key == source.layout_key:
+                mark_corrupt(session, replica, source.location.region, error.code, now)
+                facts: dict[str, JsonValue] = {"location": source.location.name, "code": error.code}
+                self._audit(session, task, "replica.corrupt", facts)
+
+    def _record(self, leased: LeasedWork, task: _Task, copy: _Copy) -> None:
+        with self._database.write() as session:
+            replica = lock_replica(session, task.key)
+            if replica is not None:
+                self._mark_verified(session, task, replica, copy.reader, copy)
+                self._account(session, leased, task, copy)
+            work.finish(session, leased)
+
+    def _mark_verified(
+        self, session: Session, task: _Task, replica: ReplicaRow, reader: ArtifactReader, copy: _Copy | None
+    ) -> None:
+        mark_verified(
+            session,
+            replica,
+            layout_key=reader.layout_key,
+            stored_bytes=reader.layout.stored_bytes,
+            moved_bytes=None if copy is None else copy.moved_bytes,
+            source_location_id=None if copy is None else copy.source.location.id,
+            now=self._clock.now(),
+        )
+        blocks.add_blocks(session, task.shelf, map(to_place, reader.layout.blocks.values()))
+
+    def _account(self, session: Session, leased: LeasedWork, task: _Task, copy: _Copy) -> None:
+        kind: Literal["repair", "replicate"] = "repair" if task.is_repair else "replicate"
+        source, region = copy.source.location.region, task.destination.region
+        planned, actual = (
+            ledger.transfer_cost(self._catalog, source_region=source, region=region, size_bytes=size)
+            for size in (copy.planned_bytes, copy.moved_bytes)
+        )
+        ledger.record(
+            session,
+            workspace_id=task.key.workspace_id,
+            residency=task.key.residency,
+            # A piece of work keeps its id over all its attempts, and ends with the one that is recorded.
+            cause=f"{kind}/{leased.id}",
+            kind=kind,
+            subject=task.key.artifact_digest,
+            source_region=source,
+            region=region,
+            planned_bytes=copy.planned_bytes,
+            moved_bytes=copy.moved_bytes,
+            planned=planned,
+            actual=actual,
+            labels=task.labels,
+            now=self._clock.now(),
+        )
+        facts: dict[str, JsonValue] = {
+            "location": task.destination.name,
+            "region": region,
+            "source_region": source,
+            "moved_bytes": copy.moved_bytes,
+            "usd": ledger.decimal_text(actual.usd),
+        }
+        self._audit(session, task, f"replica.{kind}", facts)
+
+    def _record_failure(self, leased: LeasedWork, task: _Task, error: FairleadError) -> None:
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            replica = lock_replica(session, task.key)
+            if replica is not None and replica.state != "VERIFIED":
+                # A damaged replica stays CORRUPT, with what was found, until it is mended: that is what it is.
+                if task.is_repair:
+                    replica.state = "CORRUPT"
+                else:
+                    replica.state = "PENDING" if not task.sources else "FAILED"
+                    replica.error_code = error.code
+                replica.updated_at = self._clock.now()
+
+    def _record_refusal(self, leased: LeasedWork, task: _Task, error: ResidencyViolation) -> None:
+        """End work that nothing can make lawful; it is not required again."""
+        with self._database.write() as session:
+            replica = lock_replica(session, task.key)
+            if replica is not None:
+                replica.state = "FAILED"
+                replica.error_code = error.code
+                replica.updated_at = self._clock.now()
+            facts: dict[str, JsonValue] = {"location": task.destination.name, **error.attributes}
+            self._audit(session, task, "replica.refuse", facts)
+            work.finish(session, leased)
+
+    def _audit(self, session: Session, task: _Task, action: str, facts: Mapping[str, JsonValue]) -> None:
+        audit.record(
+            session,
+            system_caller(task.key.workspace_id, "worker"),
+            self._clock,
+            action=action,
+            subject=task.key.artifact_digest,
+            residency=task.key.residency,
+            facts=facts,
+        )

@@ -1,0 +1,79 @@
+"""Between the record and the content store: which store and domain a location's rows mean, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from fairlead.catalog import Residency, check
+from fairlead.core.errors import ResidencyViolation
+from fairlead.core.ids import Digest, digest_hex
+from fairlead.registry.blocks import BlockPlace, BlockShelf
+from fairlead.sync.store.blocks import StoredBlock
+from fairlead.sync.store.domain import DedupDomain
+
+if TYPE_CHECKING:
+    from fairlead.core.ports import ObjectStore
+    from fairlead.registry.locations import Location, StoreOpener
+
+
+def domain_of(shelf: BlockShelf) -> DedupDomain:
+    """The dedup domain of a shelf."""
+    return DedupDomain(shelf.workspace_id, shelf.residency, shelf.key_id)
+
+
+def open_location(open_store: StoreOpener, location: Location) -> ObjectStore:
+    """The store of a location, to read from."""
+    return open_store(location.url, dict(location.options))
+
+
+def open_for_writing(open_store: StoreOpener, location: Location, *, residency: str) -> ObjectStore:
+    """The store of a location, to write data of a residency class to: refused before it is opened.
+
+    Both the catalog and what the location was added as must permit it.
+
+    Raises:
+        ResidencyViolation: if either does not.
+    """
+    check(Residency(residency), location.region)
+    if not location.permits(residency, None):
+        raise ResidencyViolation(
+            f"Data of residency class {residency!r} may not go to {location.name!r} in {location.jurisdiction}.",
+            hint="Choose a region inside, or register the data under another residency class.",
+            residency=residency,
+            region=location.region,
+        )
+    return open_location(open_store, location)
+
+
+def to_place(block: StoredBlock) -> BlockPlace:
+    """A stored block as the block index keeps it."""
+    return BlockPlace(
+        digest=block.digest,
+        pack=digest_hex(block.pack),
+        offset=block.offset,
+        stored_length=block.stored_length,
+        stored_sha256=digest_hex(block.stored_digest),
+        plain_length=block.plain_length,
+        codec=str(block.codec),
+        base=block.base,
+    )
+
+
+def to_block(place: BlockPlace) -> StoredBlock:
+    """A row of the block index as the content store knows it."""
+    return StoredBlock(
+        digest=Digest(place.digest),
+        pack=Digest(f"sha256:{place.pack}"),
+        offset=place.offset,
+        stored_length=place.stored_length,
+        stored_digest=Digest(f"sha256:{place.stored_sha256}"),
+        plain_length=place.plain_length,
+        codec=int(place.codec),
+        base=None if place.base is None else Digest(place.base),
+    )
+
+
+def by_digest(places: Iterable[BlockPlace]) -> Mapping[Digest, StoredBlock]:
+    """Rows of the block index by the block they are about."""
+    return {Digest(place.digest): to_block(place) for place in places}

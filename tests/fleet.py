@@ -1,0 +1,192 @@
+"""Three local folders as three regions, a record, and the worker that keeps them in step."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+from sqlalchemy import func, select
+
+from fairlead.catalog import load_catalog
+from fairlead.core.db import Database
+from fairlead.core.ids import Digest
+from fairlead.core.ports import ObjectStore
+from fairlead.registry import work
+from fairlead.registry.identity import Caller
+from fairlead.registry.locations import Location, Locations
+from fairlead.registry.replicas import Artifact, Artifacts, Replica
+from fairlead.registry.tables import AuditEventRow, LedgerRow, WorkRow
+from fairlead.registry.uploads import Upload, Uploads
+from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.shelves import by_digest
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.reader import ArtifactReader
+from fairlead.sync.store.refs import generate_signing_key
+from fairlead.sync.store.writer import WrittenArtifact, write_artifact
+from fairlead.sync.worker import Worker
+from fairlead.testing.clock import ManualClock
+from tests.records import WORKSPACE, open_record
+
+REGIONS = {"virginia": "aws:us-east-1", "eemshaven": "gcp:europe-west4", "amsterdam": "azure:westeurope"}
+LABELS = {"owner": "ana", "team": "risk", "cost_centre": "cc-7"}
+ADMIN = Caller(workspace_id=WORKSPACE, principal="ana", scopes=frozenset({"admin"}))
+BACK_OFF = work.LONGEST_RETRY + timedelta(seconds=1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Fleet:
+    """A running Fairlead without HTTP; `wrap` may put a failing store before that of a location."""
+
+    root: Path
+    database: Database
+    clock: ManualClock = field(default_factory=ManualClock)
+    signing_key: bytes = field(default_factory=generate_signing_key)
+    wrap: Callable[[str, ObjectStore], ObjectStore] = lambda _name, store: store
+
+    def open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
+        return self.wrap(url.rpartition("/")[2], open_store(url, options))
+
+    @property
+    def duties(self) -> Duties:
+        return sync_duties(
+            self.database,
+            self.clock,
+            catalog=load_catalog(),
+            open_store=self.open_store,
+            signing_key=self.signing_key,
+        )
+
+    @property
+    def artifacts(self) -> Artifacts:
+        return Artifacts(self.database, self.clock)
+
+    @property
+    def uploads(self) -> Uploads:
+        return Uploads(self.database, self.clock, catalog=load_catalog())
+
+    @property
+    def locations(self) -> Locations:
+        return Locations(self.database, self.clock, catalog=load_catalog(), open_store=self.open_store)
+
+    def worker(self) -> Worker:
+        duties = self.duties
+        return Worker(self.database, self.clock, regions=None, handlers=duties.handlers, derivers=duties.derivers)
+
+    def run(self) -> int:
+        """One worker, new each time (as after a crash), until nothing is due."""
+        return self.worker().run_until_idle()
+
+    def settle(self, rounds: int = 6) -> None:
+        """Let every back-off and lease pass until all is done."""
+        for _ in range(rounds):
+            self.run()
+            if not self.count(WorkRow):
+                return
+            self.clock.advance(BACK_OFF)
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def add(self, name: str) -> Location:
+        return self.locations.add(ADMIN, name=name, region=REGIONS[name], url=self.folder(name).as_uri())
+
+    def begin(self, *, residency: str = "unrestricted", regions: list[str] | None = None, near: str) -> Upload:
+        return self.uploads.begin(
+            ADMIN, kind="model", residency=residency, regions=regions, labels=LABELS, region=REGIONS[near]
+        )
+
+    def write(self, upload: Upload, files: Mapping[str, bytes]) -> WrittenArtifact:
+        """What a client does between `begin` and `complete`."""
+        return write_artifact(
+            open_store(upload.location.url, upload.location.options),
+            domain_of_upload(upload),
+            files,
+            known_blocks=lambda digests: by_digest(self.uploads.known_blocks(ADMIN, upload.id, digests)),
+        )
+
+    def complete(self, upload: Upload, written: WrittenArtifact) -> Upload:
+        return self.uploads.complete(
+            ADMIN,
+            upload.id,
+            artifact_digest=written.digest,
+            layout_key=written.layout_key,
+            sent_bytes=written.sent_bytes,
+        )
+
+    def register(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        residency: str = "unrestricted",
+        regions: list[str] | None = None,
+        near: str = "virginia",
+    ) -> tuple[str, WrittenArtifact]:
+        """Upload files and hand them over; the upload's id and what was written."""
+        upload = self.begin(residency=residency, regions=regions, near=near)
+        written = self.write(upload, files)
+        self.complete(upload, written)
+        return upload.id, written
+
+    def states(self, digest: str) -> dict[str, str]:
+        return {replica.location.name: replica.state for replica in self.artifact(digest).replicas}
+
+    def artifact(self, digest: str) -> Artifact:
+        return self.artifacts.get(ADMIN, digest)
+
+    def replica(self, digest: str, name: str) -> Replica:
+        (found,) = (each for each in self.artifact(digest).replicas if each.location.name == name)
+        return found
+
+    def read(self, digest: str, name: str) -> dict[str, bytes]:
+        """Every file as a reader gets it from one location."""
+        replica = self.replica(digest, name)
+        assert replica.state == "VERIFIED"
+        domain = DedupDomain(WORKSPACE, replica.residency)
+        store = open_store(replica.location.url)
+        reader = ArtifactReader.open(store, domain, Digest(digest), replica.layout_key)
+        return {file.path: reader.read_file(file.path) for file in reader.manifest.files}
+
+    def packs(self, name: str) -> list[Path]:
+        return sorted(self.folder(name).rglob("*.pack"))
+
+    def wipe(self, name: str) -> None:
+        shutil.rmtree(self.folder(name))
+        self.folder(name).mkdir()
+
+    def ledger(self, kind: str) -> list[LedgerRow]:
+        with self.database.read() as session:
+            return list(session.scalars(select(LedgerRow).where(LedgerRow.kind == kind)))
+
+    def actions(self) -> list[str]:
+        with self.database.read() as session:
+            return list(session.scalars(select(AuditEventRow.action).order_by(AuditEventRow.id)))
+
+    def count(self, table: type[WorkRow | LedgerRow]) -> int:
+        with self.database.read() as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+@contextlib.contextmanager
+def open_fleet(root: Path, url: str | None = None, *, names: tuple[str, ...] = tuple(REGIONS)) -> Generator[Fleet]:
+    """A fleet with locations of these names, on SQLite unless a database's URL is given."""
+    with open_record(url or f"sqlite:///{root / 'fairlead.db'}") as database:
+        fleet = Fleet(root=root, database=database)
+        for name in names:
+            fleet.add(name)
+        yield fleet
+
+
+def domain_of_upload(upload: Upload) -> DedupDomain:
+    return DedupDomain(WORKSPACE, cast("str", upload.residency))
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
