@@ -83,8 +83,8 @@ class Catalog:
     def egress(self, source: str, destination: str) -> Figure:
         """The tariff for a byte that goes from one region to another, in USD/GB, at the first (dearest) tier.
 
-        Where no source names the pair: within one cloud the median of that region's pairs on the same continent (or to
-        other continents), else the region's internet tariff, flagged as estimates.
+        Where no source names the pair: the median of the sending region's known pairs of the same kind (same cloud and
+        continent, same cloud and another continent, another cloud), else its internet tariff; flagged as estimates.
 
         Raises:
             UnknownRegion: with the nearest spellings.

@@ -29,6 +29,7 @@ class EgressTariffs:
     internet: Mapping[RegionId, Figure]
     same_continent: Mapping[RegionId, Figure]
     other_continent: Mapping[RegionId, Figure]
+    other_cloud: Mapping[RegionId, Figure]
 
     def between(self, source: Region, destination: Region) -> Figure:
         """The tariff of a pair, or the documented stand-in, flagged as an estimate."""
@@ -39,11 +40,9 @@ class EgressTariffs:
         named = self.pairs.get((source.id, destination.id))
         if named is not None:
             return named
-        if source.cloud == destination.cloud:
-            is_near = source.place.continent == destination.place.continent
-            median = (self.same_continent if is_near else self.other_continent).get(source.id)
-            if median is not None:
-                return median
+        median = self._medians(source, destination).get(source.id)
+        if median is not None:
+            return median
         internet = self.internet[source.id]
         return Figure(
             value=internet.value,
@@ -51,6 +50,12 @@ class EgressTariffs:
             source=f"internet tariff in place of an unknown pair; {internet.source}",
             is_estimate=True,
         )
+
+    def _medians(self, source: Region, destination: Region) -> Mapping[RegionId, Figure]:
+        if source.cloud != destination.cloud:
+            return self.other_cloud
+        is_near = source.place.continent == destination.place.continent
+        return self.same_continent if is_near else self.other_continent
 
 
 def read_regions() -> Mapping[RegionId, Region]:
@@ -119,6 +124,7 @@ def read_egress() -> EgressTariffs:
     internet: dict[RegionId, Figure] = {}
     same_continent: dict[RegionId, Figure] = {}
     other_continent: dict[RegionId, Figure] = {}
+    other_cloud: dict[RegionId, Figure] = {}
     for row in _rows("egress_regions"):
         region = RegionId(row["region"])
         internet[region] = Figure(
@@ -130,15 +136,17 @@ def read_egress() -> EgressTariffs:
         for column, medians in (
             ("same_continent_median_usd_per_gb", same_continent),
             ("other_continent_median_usd_per_gb", other_continent),
+            ("other_cloud_median_usd_per_gb", other_cloud),
         ):
             if row[column]:
-                source = "median of the region's known pairs, " + column.split("_")[0] + " continent"
+                source = f"median of the region's known pairs, {' '.join(column.split('_')[:2])}"
                 medians[region] = Figure(value=float(row[column]), unit=_TARIFF, source=source, is_estimate=True)
     return EgressTariffs(
         pairs=MappingProxyType(pairs),
         internet=MappingProxyType(internet),
         same_continent=MappingProxyType(same_continent),
         other_continent=MappingProxyType(other_continent),
+        other_cloud=MappingProxyType(other_cloud),
     )
 
 
