@@ -114,9 +114,8 @@ class FaultyStore:
     def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Read from the store behind, unless this call is to be broken."""
         action = self._next("read")
-        data = _damaged(self._store.read(key, start=start, length=length), action)
         self._reply(action)
-        return data
+        return _damaged(self._store.read(key, start=start, length=length), action)
 
     def write(self, key: str, data: bytes | bytearray | memoryview, *, create_only: bool = False) -> bool:
         """Write to the store behind, unless this call is to be broken."""

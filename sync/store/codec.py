@@ -112,10 +112,10 @@ def _choose(plain: memoryview, *, has_huffman: bool) -> tuple[int, float]:
         piece, step = _SAMPLE_BYTES // _SAMPLE_PIECES, (size - _SAMPLE_BYTES // _SAMPLE_PIECES) // (_SAMPLE_PIECES - 1)
         sample = b"".join(plain[index * step : index * step + piece] for index in range(_SAMPLE_PIECES))
     zstd_size: float = len(_compressor().compress(sample))
-    # No symbol of a Huffman code takes less than a bit, however often it comes.
-    huffman_size = (
-        max(len(sample) / 8, planes.order_zero_bytes(sample) * _HUFFMAN_LOSS) if has_huffman else float("inf")
-    )
+    huffman_size = float("inf")
+    if has_huffman:
+        # No symbol of a Huffman code takes less than a bit, however often it comes.
+        huffman_size = max(len(sample) / 8, planes.order_zero_bytes(sample) * _HUFFMAN_LOSS)
     method, best = min(((_ZSTD, zstd_size), (_HUFFMAN, huffman_size)), key=lambda choice: choice[1])
     if best > len(sample) * _WORTHWHILE:
         method, best = _RAW, float(len(sample))

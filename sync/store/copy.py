@@ -45,8 +45,8 @@ def copy_artifact(
 
     Stored bytes are checked on their way and never decoded. Interrupted anywhere, it can be run again by anyone.
     `known_blocks` says what the destination holds; without it, its newest layout of the same artifact does. With
-    `repair`, those are read back first and the bad ones sent again, into packs that a newer layout names. A pack is closed when it
-    has `pack_bytes`.
+    `repair`, those are read back first and the bad ones sent again, into packs that a newer layout names. A
+    pack is closed when it has `pack_bytes`.
 
     Raises:
         ObjectNotFound, CorruptManifest, CorruptLayout, CorruptPack, CorruptBlock: about the source.

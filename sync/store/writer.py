@@ -73,8 +73,11 @@ def write_artifact(
     """Store a file, a folder, or a mapping from path to file or bytes, as an artifact.
 
     `known_blocks` says which blocks the location holds in this domain; without it, the newest layout that the location
-    has of the same artifact does. With `repair`, those are read back first and the bad ones stored again. Running it again, also after it was killed, is safe, and sends nothing where nothing
-    changed. Memory is bounded by blocks and packs in flight, not by file size.
+    has of the same artifact does. With `repair`, those are read back first and the bad ones stored again. A pack is
+    closed when it has `pack_bytes`.
+
+    Running it again, also after it was killed, is safe, and sends nothing where nothing changed. Memory is bounded by
+    blocks and packs in flight, not by file size.
 
     Raises:
         InvalidManifest: if a path cannot stand in an artifact.

@@ -64,7 +64,9 @@ def test_every_kind_of_bit_pattern_survives_also_nan_payloads(dtype: Dtype, word
     _round_trip(patterns.astype(word).tobytes(), dtype)
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(Dtype.F32, 0.84), (Dtype.BF16, 0.68), (Dtype.F16, 0.88), (Dtype.F64, 0.96)])
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(Dtype.F32, 0.84), (Dtype.BF16, 0.68), (Dtype.F16, 0.88), (Dtype.F64, 0.96)]
+)
 def test_random_weights_take_close_to_the_bytes_that_their_entropy_allows(dtype: Dtype, limit: float) -> None:
     plain = _weights(2 * _MIB // dtype.width, dtype)
     assert len(_round_trip(plain, dtype)) < limit * len(plain)
@@ -86,7 +88,10 @@ def test_arbitrary_bytes_are_refused_or_are_the_block(noise: bytes, plain_length
 
 
 @given(
-    dtype=st.sampled_from(Dtype), position=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255), seed=st.integers(0, 9)
+    dtype=st.sampled_from(Dtype),
+    position=st.floats(0, 1, exclude_max=True),
+    change=st.integers(1, 255),
+    seed=st.integers(0, 9),
 )
 def test_a_changed_byte_is_refused_or_changes_nothing(dtype: Dtype, position: float, change: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -108,9 +113,7 @@ def test_a_well_formed_frame_around_arbitrary_bytes_is_refused(body: bytes, meth
 
 
 def _frame(method: int, body: bytes, plain_length: int) -> bytes:
-    return (
-        struct.pack("<3sBBI", b"FLB", 1, 0, plain_length) + bytes([0]) + struct.pack("<BI", method, len(body)) + body
-    )
+    return struct.pack("<3sBBI", b"FLB", 1, 0, plain_length) + bytes([0]) + struct.pack("<BI", method, len(body)) + body
 
 
 def test_a_stream_that_would_inflate_beyond_its_declared_length_is_refused() -> None:
@@ -139,7 +142,10 @@ def test_bytes_that_follow_a_stream_are_refused(method: int, junk: bytes) -> Non
     bodies = {0: plain, 1: zstandard.ZstdCompressor().compress(plain), 2: deflate.compress(plain) + deflate.flush()}
     digest = sha256_digest(plain)
     assert decode_block(_frame(method, bodies[method], len(plain)), digest=digest, plain_length=len(plain)) == plain
-    for stored in (_frame(method, bodies[method] + junk, len(plain)), _frame(method, bodies[method], len(plain)) + junk):
+    for stored in (
+        _frame(method, bodies[method] + junk, len(plain)),
+        _frame(method, bodies[method], len(plain)) + junk,
+    ):
         with pytest.raises(CorruptBlock):
             decode_block(stored, digest=digest, plain_length=len(plain))
 

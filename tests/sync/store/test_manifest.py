@@ -58,7 +58,9 @@ def test_the_name_of_a_known_manifest_never_changes() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "", "/a", "a/", "a//b", ".", "..", "./a", "a/..", "../a", "a/./b", "a\\b", "a\0", "a\nb", "a\x7f", "C:", "c:/x", "x/d:y",
+        "",
+        "/a", "a/", "a//b", ".", "..", "./a", "a/..", "../a", "a/./b", "a\\b", "a\0", "a\nb", "a\x7f", "C:", "c:/x",
+        "x/d:y",
         "e\u0301", "\ud800", "a\u2028b", "x" * 256, "/".join(["x" * 200] * 6),
     ],
 )  # fmt: skip
@@ -83,7 +85,8 @@ def test_paths_that_share_a_beginning_are_fine() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b"1" * 5000, _raw() + b"\n", _raw(version=2), _raw(version=1.0),
+        b"", b"null", b"[]", b"{}", b"\xff", b"[" * 100_000, b"1" * 5000, _raw() + b"\n", _raw(version=2),
+        _raw(version=1.0),
         _raw(version=True), _raw(format="x"), _raw(files=[]), _raw(files=[7]), _raw(extra=1),
         _raw(files=[{"digest": sha256_digest(b""), "path": "a", "size": -1}]),
         _raw(files=[{"digest": sha256_digest(b""), "path": "a", "size": 2**60}]),

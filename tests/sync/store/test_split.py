@@ -105,7 +105,10 @@ def test_a_longer_header_changes_only_itself() -> None:
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]}},
         {"a": {"dtype": "F32", "shape": [2]}},
         {"a": 7},
-        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "b": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}},
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]},
+        },
     ],
 )
 def test_a_header_that_lies_makes_the_file_an_opaque_one(header: object) -> None:
@@ -115,5 +118,7 @@ def test_a_header_that_lies_makes_the_file_an_opaque_one(header: object) -> None
 
 
 def test_a_tensor_of_an_unknown_dtype_is_bytes() -> None:
-    spans = [s for s, _ in _split(_safetensors({"a": {"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}}, bytes(8)))]
+    spans = [
+        s for s, _ in _split(_safetensors({"a": {"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}}, bytes(8)))
+    ]
     assert spans[1].dtype is Dtype.BYTES
