@@ -28,10 +28,10 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="An API 
 
 
 class Requires:
-    """A dependency that yields the caller, if the caller holds the scope."""
+    """A dependency that yields the caller, if the caller holds the scope; None is held by whoever has a token."""
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope: Scope = scope
+    def __init__(self, scope: Scope | None) -> None:
+        self.scope: Scope | None = scope
 
     def __call__(
         self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
@@ -48,7 +48,7 @@ class Requires:
             )
         authenticate = cast("Authenticate", request.app.state.authenticate)
         caller = authenticate(credentials.credentials)
-        if not caller.may(self.scope):
+        if self.scope is not None and not caller.may(self.scope):
             raise PermissionDenied(
                 f"{caller.principal!r} may not do this: it needs the scope {self.scope!r}.",
                 hint=f"Ask an admin for a token: fairlead token create --scope {self.scope}",
@@ -57,11 +57,12 @@ class Requires:
         return caller
 
 
-def requires(scope: Scope) -> Requires:
-    """The permission a route needs, for `Depends`."""
+def requires(scope: Scope | None) -> Requires:
+    """The permission a route needs, for `Depends`; None where any valid token will do."""
     return Requires(scope)
 
 
+IsKnown = Annotated[Caller, Depends(requires(None))]
 MayRead = Annotated[Caller, Depends(requires("read"))]
 MayWrite = Annotated[Caller, Depends(requires("write"))]
 MayPromote = Annotated[Caller, Depends(requires("promote"))]

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from fastapi import Depends, Header, Request
 from pydantic import TypeAdapter
@@ -20,8 +20,10 @@ from sqlalchemy.orm import Session
 from fairlead.core.db import Database
 from fairlead.core.errors import IdempotencyKeyReused, InvalidInput
 from fairlead.core.ports import Clock
-from fairlead.registry.identity import Caller
 from fairlead.registry.tables import IdempotencyRow
+
+if TYPE_CHECKING:
+    from fairlead.registry.identity import Caller
 
 KEPT_FOR = timedelta(hours=24)
 """How long a repeated call is recognised."""

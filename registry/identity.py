@@ -21,10 +21,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
-from fairlead.core.errors import InvalidInput, InvalidName, JsonValue, TokenNotFound, Unauthenticated
+from fairlead.core.errors import Conflict, InvalidInput, InvalidName, JsonValue, TokenNotFound, Unauthenticated
 from fairlead.core.ids import NAME_MAX_LENGTH, parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
+from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import EnvironmentRow, TokenRow, WorkspaceRow
@@ -121,17 +122,40 @@ class Tokens:
         self._clock = clock
 
     def create(
-        self, caller: Caller, *, name: str, principal: str, scopes: Iterable[str], expires_in: timedelta | None = None
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        principal: str,
+        scopes: Iterable[str],
+        expires_in: timedelta | None = None,
+        key: IdempotencyKey | None = None,
     ) -> IssuedToken:
         """Issue a token. Its secret is in the answer and nowhere else.
 
         Raises:
             InvalidInput: if the name, principal, scopes or life time are not valid.
+            Conflict: if the call is a repetition; the secret cannot be shown again.
         """
-        with self._database.write() as session:
-            return issue(
-                session, caller, self._clock, name=name, principal=principal, scopes=scopes, expires_in=expires_in
+        issued: list[IssuedToken] = []
+
+        def create(session: Session) -> Token:
+            issued.append(
+                issue(
+                    session, caller, self._clock, name=name, principal=principal, scopes=scopes, expires_in=expires_in
+                )
             )
+            return issued[0].token
+
+        with self._database.write() as session:
+            token = run_once(session, caller, self._clock, key, result_type=Token, action=lambda: create(session))
+        if not issued:
+            raise Conflict(
+                f"This call issued the token {token.name!r} before; its secret was shown then.",
+                hint=f"If it was lost, run: fairlead token revoke {token.id}, and create another.",
+                token=token.id,
+            )
+        return issued[0]
 
     def list(self, caller: Caller, page: PageRequest) -> Page[Token]:
         """The workspace's tokens, oldest first, the revoked and expired ones too."""

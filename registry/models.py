@@ -23,7 +23,7 @@ from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_tags, parse_text
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import ModelTagRow, RegisteredModelRow
+from fairlead.registry.tables import AliasRow, ModelTagRow, RegisteredModelRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,10 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel:
-    """A registered model. `regions` of None means every region that its residency class permits."""
+    """A registered model, with the version that each alias and environment names.
+
+    `regions` of None means every region that its residency class permits.
+    """
 
     name: str
     residency: str
@@ -45,6 +48,7 @@ class RegisteredModel:
     description: str
     labels: Labels
     tags: Mapping[str, str]
+    aliases: Mapping[str, int]
     last_version: int
     created_by: str
     created_at: datetime
@@ -120,7 +124,7 @@ class Models:
         """
         with self._database.read() as session:
             row = find_model(session, caller.workspace_id, name)
-            return _to_model(row, _tags_of(session, [row]))
+            return _render(session, [row])[0]
 
     def list(self, caller: Caller, page: PageRequest, *, name_prefix: str = "") -> Page[RegisteredModel]:
         """Models in order of name; `name_prefix` is compared by code point."""
@@ -131,8 +135,7 @@ class Models:
         listing = ("models", caller.workspace_id, prefix)
         with self._database.read() as session:
             rows = page.fetch(session, query, [RegisteredModelRow.name], listing=listing)
-            tags = _tags_of(session, rows.items)
-        return rows.map(lambda row: _to_model(row, tags))
+            return Page(items=tuple(_render(session, rows.items)), next_page_token=rows.next_page_token)
 
     def update(self, caller: Caller, name: str, change: ModelChange) -> RegisteredModel:
         """Change a model's description, labels or tags.
@@ -165,7 +168,8 @@ class Models:
                 residency=row.residency,
                 facts=facts,
             )
-            return _to_model(row, {row.id: tags})
+            session.flush()
+            return _render(session, [row])[0]
 
     def _create(
         self, session: Session, caller: Caller, row: RegisteredModelRow, tags: dict[str, str]
@@ -182,6 +186,7 @@ class Models:
         session.add(row)
         session.flush()
         _replace_tags(session, row, tags)
+        session.flush()
         facts: dict[str, JsonValue] = {
             "owner": row.owner,
             "team": row.team,
@@ -191,7 +196,7 @@ class Models:
         audit.record(
             session, caller, self._clock, action="model.create", subject=row.name, residency=row.residency, facts=facts
         )
-        return _to_model(row, {row.id: tags})
+        return _render(session, [row])[0]
 
 
 def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
@@ -286,16 +291,31 @@ def _replace_tags(session: Session, row: RegisteredModelRow, tags: Mapping[str, 
         session.delete(existing[key])
 
 
-def _to_model(row: RegisteredModelRow, tags: Mapping[str, Mapping[str, str]]) -> RegisteredModel:
-    return RegisteredModel(
-        name=row.name,
-        residency=row.residency,
-        regions=None if row.regions is None else tuple(row.regions),
-        description=row.description,
-        labels=to_labels(row),
-        tags=dict(tags.get(row.id, {})),
-        last_version=row.last_version,
-        created_by=row.created_by,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+def _render(session: Session, rows: Sequence[RegisteredModelRow]) -> list[RegisteredModel]:
+    tags = _tags_of(session, rows)
+    aliases: dict[str, dict[str, int]] = {}
+    if rows:
+        query = (
+            select(AliasRow)
+            .where(AliasRow.workspace_id == rows[0].workspace_id, AliasRow.model_id.in_([row.id for row in rows]))
+            .order_by(AliasRow.name)
+        )
+        for alias in session.scalars(query):
+            if alias.version is not None:
+                aliases.setdefault(alias.model_id, {})[alias.name] = alias.version
+    return [
+        RegisteredModel(
+            name=row.name,
+            residency=row.residency,
+            regions=None if row.regions is None else tuple(row.regions),
+            description=row.description,
+            labels=to_labels(row),
+            tags=tags.get(row.id, {}),
+            aliases=aliases.get(row.id, {}),
+            last_version=row.last_version,
+            created_by=row.created_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    ]

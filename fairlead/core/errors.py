@@ -147,6 +147,18 @@ class FeatureSourceInvalid(InvalidInput):
     title = "The source of a feature view cannot be read"
 
 
+class MethodNotAllowed(InvalidInput):
+    code = "method-not-allowed"
+    title = "The path does not answer this method"
+    status = 405
+
+
+class BodyTooLarge(InvalidInput):
+    code = "body-too-large"
+    title = "The request's body is too large"
+    status = 413
+
+
 class IdempotencyKeyReused(InvalidInput):
     code = "idempotency-key-reused"
     title = "The idempotency key was used for another request"
