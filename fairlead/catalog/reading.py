@@ -17,6 +17,7 @@ from fairlead.core.ids import RegionId
 
 THROUGHPUT_SOURCE = "skyplane iperf3 profiles 2022-01 and 2022-11, 64 connections (Apache-2.0)"
 _TARIFF = "USD/GB"
+_CARBON_BASIS = {"region": "", "nearest": ", the nearest in the country", "country": ", mean of the country"}
 
 Pair = tuple[RegionId, RegionId]
 
@@ -67,7 +68,7 @@ def read_regions() -> Mapping[RegionId, Region]:
         carbon = Figure(
             value=float(row["carbon_g_per_kwh"]),
             unit="gCO2e/kWh",
-            source=row["carbon_source"],
+            source=row["carbon_source"] + _CARBON_BASIS[row["carbon_basis"]],
             is_estimate=row["carbon_basis"] != "region",
         )
         pue = Figure(
