@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -76,9 +77,10 @@ class Recipe:
         return digest_hex(self.artifact_digest)[:32]
 
 
-def bundled_sources() -> list[tuple[str, bytes]]:
+@cache
+def bundled_sources() -> tuple[tuple[str, bytes], ...]:
     """The modules that every bundle carries, as (file name, bytes)."""
-    return [(name, (resources.files(package) / name).read_bytes()) for package, name in _SOURCES]
+    return tuple((name, (resources.files(package) / name).read_bytes()) for package, name in _SOURCES)
 
 
 def build_bundle(recipe: Recipe, model: Path, destination: Path) -> None:

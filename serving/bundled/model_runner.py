@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,8 +188,10 @@ def _checked(column: Column, number: int, row: Row) -> Any:
         is_right = isinstance(value, int) and not isinstance(value, bool)
     elif column.type == "boolean":
         is_right = isinstance(value, bool)
-    elif column.type in {"string", "datetime"}:
+    elif column.type == "string":
         is_right = value is None or isinstance(value, str)
+    elif column.type == "datetime":
+        is_right = value is None or isinstance(value, str | datetime)
     else:
         is_right = True
     if not is_right:

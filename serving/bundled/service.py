@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 if TYPE_CHECKING:
-    from fairlead.featurestore.online_reader import OnlineReader
+    from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
     from fairlead.serving.bundled.model_runner import InvalidRows, load_model
 else:
     from fairlead_bundle.model_runner import InvalidRows, load_model
-    from fairlead_bundle.online_reader import OnlineReader
+    from fairlead_bundle.online_reader import STATUS, OnlineReader, OnlineStoreError
 
 _HERE = Path(__file__).resolve().parent
 _BUNDLE: dict[str, Any] = json.loads((_HERE / "bundle.json").read_text(encoding="utf-8"))
@@ -41,14 +40,13 @@ class Prediction:
         # The first request should not pay for it.
         importlib.import_module("pandas")
         self._load_seconds = time.monotonic() - started
-        self._store = os.environ.get("FAIRLEAD_ONLINE_STORE", "")
-        # A reader holds one SQLite connection, which belongs to the thread that opened it.
-        self._readers = threading.local()
+        store = os.environ.get("FAIRLEAD_ONLINE_STORE")
+        self._reader = OnlineReader(store) if store else None
 
     @bentoml.api(route="/predict")
     def predict(self, entities: dict[str, list[Any]], ctx: bentoml.Context) -> dict[str, Any]:
         """Predict for entities, such as {"sample_id": ["a", "b"]}, from the features of this region's online store."""
-        if not self._store:
+        if self._reader is None:
             return _problem(
                 ctx,
                 409,
@@ -62,23 +60,24 @@ class Prediction:
                 ctx, 400, "invalid-input", "Every entity key needs the same number of values, at least one."
             )
         try:
-            snapshot, rows = self._reader().read(entities)
-        except (KeyError, ValueError) as error:
-            return _problem(ctx, 400, "invalid-input", str(error.args[0] if error.args else error))
+            snapshot, rows = self._reader.read(entities)
+        except OnlineStoreError as error:
+            return _problem(ctx, 400, "invalid-input", str(error))
         except OSError as error:
             return _problem(ctx, 503, "unavailable", f"The online store cannot be read: {error.strerror or error}.")
-        missing = [number for number, row in enumerate(rows) if row is None]
+        missing = [number for number, row in enumerate(rows) if "present" not in row[STATUS].values()]
         if missing:
             keys = json.dumps({name: values[missing[0]] for name, values in entities.items()}, default=str)
             return _problem(
                 ctx,
                 404,
                 "entity-not-found",
-                f"The online store knows no entity {keys} ({len(missing)} of {len(rows)} missing).",
+                f"The online store has no features of {keys} ({len(missing)} of {len(rows)} entities missing).",
                 hint="Check the keys, or take and materialize a newer feature snapshot.",
+                views=rows[missing[0]][STATUS],
                 missing=missing,
             )
-        return self._answer(ctx, [self._features(row) for row in rows if row is not None], snapshot)
+        return self._answer(ctx, [self._features(row) for row in rows], snapshot)
 
     @bentoml.api(route="/predict_rows")
     def predict_rows(self, rows: list[dict[str, Any]], ctx: bentoml.Context) -> dict[str, Any]:
@@ -108,15 +107,11 @@ class Prediction:
         return {"predictions": predictions, **_identity(), "snapshot": snapshot}
 
     def _features(self, row: dict[str, Any]) -> dict[str, Any]:
-        # An online row also holds its keys and may hold more features than this model reads.
+        # An online row also holds its keys, and may hold more features than this model reads.
         columns = self._model.columns
-        return row if columns is None else {column.name: row[column.name] for column in columns if column.name in row}
-
-    def _reader(self) -> OnlineReader:
-        reader: OnlineReader | None = getattr(self._readers, "reader", None)
-        if reader is None:
-            reader = self._readers.reader = OnlineReader(self._store)
-        return reader
+        if columns is None:
+            return {name: value for name, value in row.items() if name != STATUS}
+        return {column.name: row[column.name] for column in columns if column.name in row}
 
 
 def _identity() -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""Artifacts in and out of a region's own locations, for the workers that build and run bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import IntegrityError, ObjectNotFound, ReplicaUnavailable
+from fairlead.core.ids import Digest
+from fairlead.core.ports import Clock
+from fairlead.registry.blocks import BlockPlace
+from fairlead.registry.identity import system_caller
+from fairlead.registry.locations import Location, StoreOpener, to_location
+from fairlead.registry.replicas import Artifacts
+from fairlead.registry.tables import LocationRow, ReplicaRow
+from fairlead.registry.uploads import DIGESTS_AT_ONCE, Uploads
+from fairlead.sync.store.blocks import StoredBlock
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.reader import ArtifactReader
+from fairlead.sync.store.writer import write_artifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedArtifact:
+    """What was handed over to be read back. `sent_bytes` went to the location; the rest of `size_bytes` was there."""
+
+    upload_id: str
+    digest: Digest
+    size_bytes: int
+    sent_bytes: int
+
+
+class RegionArtifacts:
+    """Downloads from, and publishes to, the locations of one region."""
+
+    def __init__(self, database: Database, clock: Clock, *, uploads: Uploads, open_store: StoreOpener) -> None:
+        self._database = database
+        self._uploads = uploads
+        self._open_store = open_store
+        self._artifacts = Artifacts(database, clock)
+
+    def download(self, workspace_id: str, residency: str, digest: Digest, region: str, destination: Path) -> None:
+        """Write an artifact's files below `destination` from a VERIFIED replica in `region`, every byte checked again.
+
+        A replica whose bytes turn out wrong is reported, so that it is mended from another region.
+
+        Raises:
+            ReplicaUnavailable: if the region has no VERIFIED replica.
+            IntegrityError, ObjectNotFound: if the replica is damaged.
+            LocationUnavailable, StorageFull, PermissionDenied: from the store or the local disk.
+        """
+        with self._database.read() as session:
+            found = verified_replicas(session, workspace_id, residency, digest, region=region)
+        if not found:
+            raise ReplicaUnavailable(
+                f"{region} has no VERIFIED replica of {digest}.",
+                hint="It is copied by itself; see what is waited for: fairlead work",
+                region=region,
+                digest=digest,
+            )
+        location, layout_key = found[0]
+        store = self._open_store(location.url, location.options)
+        try:
+            ArtifactReader.open(store, DedupDomain(workspace_id, residency), digest, layout_key).download(destination)
+        except (IntegrityError, ObjectNotFound) as error:
+            self._artifacts.report(
+                system_caller(workspace_id, "worker"), digest, location=location.name, code=error.code
+            )
+            raise
+
+    def publish_bundle(
+        self,
+        workspace_id: str,
+        folder: Path,
+        *,
+        residency: str,
+        regions: Sequence[str] | None,
+        labels: Mapping[str, str],
+        region: str,
+    ) -> PublishedArtifact:
+        """Store a folder as a bundle in (or near) `region` and hand it over; blocks that are there are not sent again.
+
+        Raises:
+            ResidencyViolation, LocationNotFound: if no location may take it.
+            LocationUnavailable, StorageFull, PermissionDenied: from the store.
+        """
+        caller = system_caller(workspace_id, "worker")
+        upload = self._uploads.begin(
+            caller, kind="bundle", residency=residency, regions=regions, labels=labels, region=region
+        )
+
+        def known_blocks(digests: Sequence[Digest]) -> dict[Digest, StoredBlock]:
+            places: list[BlockPlace] = []
+            for start in range(0, len(digests), DIGESTS_AT_ONCE):
+                places += self._uploads.known_blocks(caller, upload.id, digests[start : start + DIGESTS_AT_ONCE])
+            return {Digest(place.digest): _to_block(place) for place in places}
+
+        store = self._open_store(upload.location.url, upload.location.options)
+        written = write_artifact(store, DedupDomain(workspace_id, residency), folder, known_blocks=known_blocks)
+        self._uploads.complete(
+            caller,
+            upload.id,
+            artifact_digest=written.digest,
+            layout_key=written.layout_key,
+            sent_bytes=written.sent_bytes,
+        )
+        return PublishedArtifact(
+            upload_id=upload.id,
+            digest=written.digest,
+            size_bytes=written.plain_bytes,
+            sent_bytes=written.sent_bytes,
+        )
+
+
+def verified_replicas(
+    session: Session, workspace_id: str, residency: str, digest: str, *, region: str | None = None
+) -> list[tuple[Location, str | None]]:
+    """The locations (of one region, or of all) with a VERIFIED replica, and the layout it was read back through."""
+    query = (
+        select(ReplicaRow, LocationRow)
+        .join(
+            LocationRow,
+            and_(LocationRow.workspace_id == ReplicaRow.workspace_id, LocationRow.id == ReplicaRow.location_id),
+        )
+        .where(
+            ReplicaRow.workspace_id == workspace_id,
+            ReplicaRow.residency == residency,
+            ReplicaRow.artifact_digest == digest,
+            ReplicaRow.state == "VERIFIED",
+        )
+        .order_by(LocationRow.name)
+    )
+    if region is not None:
+        query = query.where(LocationRow.region == region)
+    return [(to_location(location), replica.layout_key) for replica, location in session.execute(query).all()]
+
+
+def _to_block(place: BlockPlace) -> StoredBlock:
+    return StoredBlock(
+        digest=Digest(place.digest),
+        pack=Digest(f"sha256:{place.pack}"),
+        offset=place.offset,
+        stored_length=place.stored_length,
+        stored_digest=Digest(f"sha256:{place.stored_sha256}"),
+        plain_length=place.plain_length,
+        codec=int(place.codec),
+        base=None if place.base is None else Digest(place.base),
+    )

@@ -1,0 +1,302 @@
+"""Bundles: a model version becomes a Bento once, and travels like every other artifact.
+
+A bundle is wanted by whoever asks for it and by every deployment whose version has none yet. A worker in a region with
+a VERIFIED replica of the version builds it and hands it over as an upload; it is READY once that upload was read back,
+and then replicates as far as its model may go. Its files are the model's own, so hardly a block of it is sent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import BundleNotFound, FairleadError, NotReady
+from fairlead.core.ids import Digest, parse_digest
+from fairlead.core.ports import Clock
+from fairlead.registry import audit, work
+from fairlead.registry.identity import Caller, system_caller
+from fairlead.registry.limits import parse_row_id
+from fairlead.registry.models import find_model, to_labels
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, UploadRow
+from fairlead.registry.versions import Versions
+from fairlead.registry.work import LeasedWork
+from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
+from fairlead.serving.bundle import Recipe, build_bundle
+from fairlead.serving.tables import BundleRow
+
+BUILD_BUNDLE = "build-bundle"
+"""The work of building a bundle; its subject is the bundle's id."""
+
+PENDING, VERIFYING, READY = "PENDING", "VERIFYING", "READY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """One bundle. Sizes are in bytes; `sent_bytes` is what its build added to the location."""
+
+    id: str
+    reference: str
+    residency: str
+    state: str
+    recipe: str
+    digest: str | None
+    size_bytes: int | None
+    sent_bytes: int | None
+    error_code: str | None
+    error_detail: str | None
+    created_by: str
+    created_at: datetime
+    ready_at: datetime | None
+
+
+class Bundles:
+    """Asks for bundles and shows them."""
+
+    def __init__(self, database: Database, clock: Clock, *, wake: Callable[[], None] = lambda: None) -> None:
+        self._database = database
+        self._clock = clock
+        self._versions = Versions(database, clock)
+        self._wake = wake
+
+    def request(self, caller: Caller, reference: str) -> Bundle:
+        """Ask for the bundle of a version; the one there is already is the answer. Building goes on in a worker.
+
+        Raises:
+            InvalidReference: if the text is no reference.
+            ModelNotFound, ModelVersionNotFound, AliasNotFound: if there is no such version.
+            NotReady: if the version's bytes are not verified yet.
+        """
+        resolved = self._versions.resolve(caller, reference).version
+        with self._database.write() as session:
+            model = find_model(session, caller.workspace_id, resolved.name)
+            version = session.get_one(ModelVersionRow, (model.workspace_id, model.id, resolved.version))
+            if version.state != READY:
+                raise NotReady(
+                    f"{resolved.reference} is {version.state}, so it cannot be bundled.",
+                    hint=f"Wait until it is READY: fairlead model show {resolved.name}",
+                )
+            before = find_bundle(session, model, version)
+            row = before or want_bundle(session, model, version, by=caller.principal, now=self._clock.now())
+            if before is None:
+                audit.record(
+                    session,
+                    caller,
+                    self._clock,
+                    action="bundle.request",
+                    subject=resolved.reference,
+                    residency=row.residency,
+                    facts={"bundle": row.id, "recipe": row.recipe},
+                )
+            bundle = _to_bundle(model.name, row)
+        self._wake()
+        return bundle
+
+    def get(self, caller: Caller, bundle_id: str) -> Bundle:
+        """One bundle.
+
+        Raises:
+            BundleNotFound: if the workspace has no such bundle.
+        """
+        with self._database.read() as session:
+            row = session.get(BundleRow, (caller.workspace_id, parse_row_id(bundle_id, BundleNotFound, what="bundle")))
+            if row is None:
+                raise BundleNotFound(f"There is no bundle {bundle_id}.", hint="List them with: fairlead bundle list")
+            return _to_bundle(_name_of(session, row), row)
+
+    def list(self, caller: Caller, page: PageRequest, *, reference: str | None = None) -> Page[Bundle]:
+        """Bundles, oldest first; with `reference`, those of one version."""
+        query = select(BundleRow).where(BundleRow.workspace_id == caller.workspace_id)
+        wanted = None if reference is None else self._versions.resolve(caller, reference).version
+        with self._database.read() as session:
+            if wanted is not None:
+                model = find_model(session, caller.workspace_id, wanted.name)
+                query = query.where(BundleRow.model_id == model.id, BundleRow.version == wanted.version)
+            listing = ("bundles", caller.workspace_id, None if wanted is None else wanted.reference)
+            found = page.fetch(session, query, [BundleRow.id], listing=listing)
+            names = {row.id: _name_of(session, row) for row in found.items}
+            return found.map(lambda row: _to_bundle(names[row.id], row))
+
+
+def recipe_of(model: RegisteredModelRow, version: ModelVersionRow) -> Recipe:
+    """What a READY version's bundle is made of."""
+    return Recipe(
+        reference=f"{model.name}/{version.version}",
+        artifact_digest=parse_digest(version.artifact_digest or ""),
+        feature_service=version.feature_service,
+    )
+
+
+def find_bundle(session: Session, model: RegisteredModelRow, version: ModelVersionRow) -> BundleRow | None:
+    """The bundle of a READY version by the present recipe, or None where nobody asked for it."""
+    return session.scalars(
+        select(BundleRow).where(
+            BundleRow.workspace_id == model.workspace_id,
+            BundleRow.model_id == model.id,
+            BundleRow.version == version.version,
+            BundleRow.recipe == recipe_of(model, version).digest,
+        )
+    ).one_or_none()
+
+
+def want_bundle(
+    session: Session, model: RegisteredModelRow, version: ModelVersionRow, *, by: str, now: datetime
+) -> BundleRow:
+    """The bundle of a READY version; asked for, if nobody did yet."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    recipe = recipe_of(model, version).digest
+    insert = dialect.insert(BundleRow).values(
+        workspace_id=model.workspace_id,
+        model_id=model.id,
+        version=version.version,
+        residency=version.residency,
+        recipe=recipe,
+        state=PENDING,
+        created_by=by,
+        created_at=now,
+    )
+    session.execute(insert.on_conflict_do_nothing(index_elements=["workspace_id", "model_id", "version", "recipe"]))
+    found = find_bundle(session, model, version)
+    assert found is not None  # noqa: S101  (it was there, or is now)
+    return found
+
+
+def derive_bundles(session: Session, now: datetime) -> None:
+    """Require the build of every PENDING bundle, and settle those whose upload was read back. A `Deriver`."""
+    for row in session.scalars(select(BundleRow).where(BundleRow.state == VERIFYING)).all():
+        upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
+        if upload is not None and upload.state == "READY":
+            row.state, row.ready_at = READY, now
+            row.error_code = row.error_detail = None
+            _record_ready(session, row, now)
+        elif upload is None or upload.state in {"FAILED", "EXPIRED"}:
+            # What was stored did not read back: build and store it again.
+            row.state, row.upload_id = PENDING, None
+            if upload is not None:
+                row.error_code, row.error_detail = upload.error_code, upload.error_detail
+    for row in session.scalars(select(BundleRow).where(BundleRow.state == PENDING)).all():
+        version = session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, row.version))
+        sources = verified_replicas(session, row.workspace_id, row.residency, version.artifact_digest or "")
+        if sources:
+            work.require_work(
+                session,
+                workspace_id=row.workspace_id,
+                residency=row.residency,
+                kind=BUILD_BUNDLE,
+                subject=row.id,
+                region=sources[0][0].region,
+                priority=work.URGENT,
+                now=now,
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    recipe: Recipe
+    regions: list[str] | None
+    labels: dict[str, str]
+
+
+class BundleBuilder:
+    """The handler of `build-bundle`."""
+
+    def __init__(self, database: Database, clock: Clock, artifacts: RegionArtifacts) -> None:
+        self._database = database
+        self._clock = clock
+        self._artifacts = artifacts
+
+    def __call__(self, leased: LeasedWork) -> None:
+        """Build the bundle in a subprocess from the verified files of the version, and hand it over."""
+        job = self._job(leased)
+        if job is None:
+            with self._database.write() as session:
+                work.finish(session, leased)
+            return
+        try:
+            published = self._build(leased, job)
+        except FairleadError as error:
+            self._note(leased, error)
+            raise
+        with self._database.write() as session:
+            row = session.get_one(BundleRow, (leased.workspace_id, leased.subject), with_for_update=True)
+            row.state, row.upload_id, row.digest = VERIFYING, published.upload_id, published.digest
+            row.size_bytes, row.sent_bytes = published.size_bytes, published.sent_bytes
+            work.finish(session, leased)
+
+    def _job(self, leased: LeasedWork) -> _Job | None:
+        with self._database.read() as session:
+            row = session.get(BundleRow, (leased.workspace_id, leased.subject))
+            if row is None or row.state != PENDING:
+                return None
+            model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
+            version = session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, row.version))
+            labels = to_labels(model)
+            return _Job(
+                recipe=recipe_of(model, version),
+                regions=model.regions,
+                labels={"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre},
+            )
+
+    def _build(self, leased: LeasedWork, job: _Job) -> PublishedArtifact:
+        with tempfile.TemporaryDirectory(prefix="fairlead-build-") as scratch:
+            files, folder = Path(scratch) / "model", Path(scratch) / "bundle"
+            self._artifacts.download(
+                leased.workspace_id, leased.residency, job.recipe.artifact_digest, leased.region, files
+            )
+            build_bundle(job.recipe, files, folder)
+            return self._artifacts.publish_bundle(
+                leased.workspace_id,
+                folder,
+                residency=leased.residency,
+                regions=job.regions,
+                labels=job.labels,
+                region=leased.region,
+            )
+
+    def _note(self, leased: LeasedWork, error: FairleadError) -> None:
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            row = session.get_one(BundleRow, (leased.workspace_id, leased.subject), with_for_update=True)
+            row.error_code, row.error_detail = error.code, str(error)[:2000]
+
+
+def _record_ready(session: Session, row: BundleRow, now: datetime) -> None:
+    audit.record_at(
+        session,
+        system_caller(row.workspace_id, "worker"),
+        now,
+        action="bundle.ready",
+        subject=f"{_name_of(session, row)}/{row.version}",
+        residency=row.residency,
+        facts={"bundle": row.id, "digest": row.digest, "size_bytes": row.size_bytes, "sent_bytes": row.sent_bytes},
+    )
+
+
+def _name_of(session: Session, row: BundleRow) -> str:
+    return session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)).name
+
+
+def _to_bundle(name: str, row: BundleRow) -> Bundle:
+    return Bundle(
+        id=row.id,
+        reference=f"{name}/{row.version}",
+        residency=row.residency,
+        state=row.state,
+        recipe=row.recipe,
+        digest=None if row.digest is None else Digest(row.digest),
+        size_bytes=row.size_bytes,
+        sent_bytes=row.sent_bytes,
+        error_code=row.error_code,
+        error_detail=row.error_detail,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        ready_at=row.ready_at,
+    )
