@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 from sqlalchemy import func, select
 
@@ -183,7 +182,7 @@ def open_fleet(root: Path, url: str | None = None, *, names: tuple[str, ...] = t
 
 
 def domain_of_upload(upload: Upload) -> DedupDomain:
-    return DedupDomain(WORKSPACE, cast("str", upload.residency))
+    return DedupDomain(WORKSPACE, upload.residency)
 
 
 def flip_a_byte(path: Path) -> None:

@@ -1,0 +1,167 @@
+"""The routes of locations, uploads, artifacts and work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Body, Depends, Query, status
+
+from fairlead.core.ids import Digest
+from fairlead.registry import work
+from fairlead.registry.access import MayAdmin, MayRead, MayWrite
+from fairlead.registry.idempotency import MayRepeat
+from fairlead.registry.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
+from fairlead.sync.schemas import (
+    ArtifactAnswer,
+    BlockAnswer,
+    CompletionRequest,
+    KnownBlocksAnswer,
+    KnownBlocksRequest,
+    LocationAnswer,
+    LocationPage,
+    LocationRequest,
+    ReportRequest,
+    UploadAnswer,
+    UploadRequest,
+    VerificationRequest,
+    WorkAnswer,
+    WorkPage,
+)
+from fairlead.sync.shelves import to_block
+
+if TYPE_CHECKING:
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+    from fairlead.registry.locations import Locations
+    from fairlead.registry.replicas import Artifacts
+    from fairlead.registry.uploads import Uploads
+
+Wake = Callable[[], None]
+"""Tells the worker of this process, if there is one, that the desired state has changed."""
+
+
+def read_page_request(
+    page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE, page_token: str | None = None
+) -> PageRequest:
+    """The page that a request asks for."""
+    return PageRequest(size=page_size, token=page_token)
+
+
+def sync_routers(
+    *, locations: Locations, uploads: Uploads, artifacts: Artifacts, database: Database, clock: Clock, wake: Wake
+) -> list[APIRouter]:
+    """Every router of this package, without the API's prefix."""
+    return [
+        locations_router(locations, wake),
+        uploads_router(uploads, wake),
+        artifacts_router(artifacts, wake),
+        work_router(database, clock),
+    ]
+
+
+def locations_router(locations: Locations, wake: Wake) -> APIRouter:
+    """Locations."""
+    router = APIRouter(prefix="/locations", tags=["locations"])
+
+    @router.post("", status_code=status.HTTP_201_CREATED)
+    def add_location(caller: MayAdmin, body: LocationRequest, key: MayRepeat) -> LocationAnswer:
+        """Try a location out and keep it; what may and should be there is copied to it from now on."""
+        added = locations.add(caller, name=body.name, region=body.region, url=body.url, options=body.options, key=key)
+        wake()
+        return LocationAnswer.of(added)
+
+    @router.get("")
+    def list_locations(caller: MayRead, page: Annotated[PageRequest, Depends(read_page_request)]) -> LocationPage:
+        """The workspace's locations, by name."""
+        found = locations.list(caller, page).map(LocationAnswer.of)
+        return LocationPage(items=list(found.items), next_page_token=found.next_page_token)
+
+    return router
+
+
+def uploads_router(uploads: Uploads, wake: Wake) -> APIRouter:
+    """Uploads."""
+    router = APIRouter(prefix="/uploads", tags=["uploads"])
+
+    @router.post("", status_code=status.HTTP_201_CREATED)
+    def begin_upload(caller: MayWrite, body: UploadRequest, key: MayRepeat) -> UploadAnswer:
+        """Choose the location that takes the bytes, and open it for an hour."""
+        upload = uploads.begin(
+            caller,
+            kind=body.kind,
+            residency=body.residency,
+            regions=body.regions,
+            labels=body.labels,
+            region=body.region,
+            key=key,
+        )
+        return UploadAnswer.of(upload, caller.workspace_id)
+
+    @router.get("/{upload_id}")
+    def get_upload(caller: MayRead, upload_id: str) -> UploadAnswer:
+        """One upload."""
+        return UploadAnswer.of(uploads.get(caller, upload_id), caller.workspace_id)
+
+    @router.post("/{upload_id}/known-blocks")
+    def find_known_blocks(caller: MayWrite, upload_id: str, body: KnownBlocksRequest) -> KnownBlocksAnswer:
+        """Which blocks the location holds already; asking prolongs the upload's time by an hour from now."""
+        known = uploads.known_blocks(caller, upload_id, [Digest(digest) for digest in body.digests])
+        return KnownBlocksAnswer(blocks=[BlockAnswer.of(to_block(place)) for place in known])
+
+    @router.post("/{upload_id}/complete")
+    def complete_upload(caller: MayWrite, upload_id: str, body: CompletionRequest) -> UploadAnswer:
+        """Hand over what was written; a worker reads every byte back. Repeating the call changes nothing."""
+        upload = uploads.complete(
+            caller,
+            upload_id,
+            artifact_digest=body.artifact_digest,
+            layout_key=body.layout_key,
+            sent_bytes=body.sent_bytes,
+        )
+        wake()
+        return UploadAnswer.of(upload, caller.workspace_id)
+
+    return router
+
+
+def artifacts_router(artifacts: Artifacts, wake: Wake) -> APIRouter:
+    """Artifacts and their replicas."""
+    router = APIRouter(prefix="/artifacts", tags=["artifacts"])
+
+    @router.get("/{digest}")
+    def get_artifact(caller: MayRead, digest: str) -> ArtifactAnswer:
+        """An artifact, and where it is."""
+        return ArtifactAnswer.of(artifacts.get(caller, digest), caller.workspace_id)
+
+    @router.post("/{digest}/reports", status_code=status.HTTP_202_ACCEPTED)
+    def report_replica(caller: MayRead, digest: str, body: ReportRequest) -> ArtifactAnswer:
+        """Report damaged bytes: the replica is not served again until it was read back or mended."""
+        artifacts.report(caller, digest, location=body.location, code=body.code)
+        wake()
+        return ArtifactAnswer.of(artifacts.get(caller, digest), caller.workspace_id)
+
+    @router.post("/{digest}/verify", status_code=status.HTTP_202_ACCEPTED)
+    def verify_artifact(
+        caller: MayWrite, digest: str, body: Annotated[VerificationRequest | None, Body()] = None
+    ) -> ArtifactAnswer:
+        """Have every byte of the VERIFIED replicas (or of one) read again by workers of their regions."""
+        found = artifacts.verify(caller, digest, location=None if body is None else body.location)
+        wake()
+        return ArtifactAnswer.of(found, caller.workspace_id)
+
+    return router
+
+
+def work_router(database: Database, clock: Clock) -> APIRouter:
+    """Work."""
+    router = APIRouter(prefix="/work", tags=["work"])
+
+    @router.get("")
+    def list_work(caller: MayRead) -> WorkPage:
+        """What runs and what waits, in the order it will be served, with progress and the last error."""
+        with database.read() as session:
+            rows = work.list_work(session, caller.workspace_id, clock.now())
+        return WorkPage(items=[WorkAnswer.model_validate(row) for row in rows])
+
+    return router
