@@ -48,6 +48,7 @@ format: .venv/.synced  ## Format the code and mend what can be mended
 install: .venv/.synced .tools/moto/.installed .tools/azurite/.installed  ## Install the locked environment and the test servers
 
 wheel: $(UV_STAMP)  ## Build the wheel into dist/
+	rm -rf build  # what an earlier build left would be packed too
 	$(UV) build --wheel
 
 clean:  ## Remove all that was installed or built
