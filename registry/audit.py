@@ -64,6 +64,9 @@ class Anchor:
     sequence: int
     event_hash: str
 
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.event_hash}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:

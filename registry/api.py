@@ -1,0 +1,38 @@
+"""The record's routes, for the composition root to mount below `/api/v1`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from fairlead.catalog import load_catalog
+from fairlead.core.db import Database
+from fairlead.core.ports import Clock, DeploymentIndex
+from fairlead.registry.aliases import Aliases
+from fairlead.registry.api_models import aliases_router, models_router, versions_router
+from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
+from fairlead.registry.api_promotion import environments_router, promotions_router
+from fairlead.registry.audit import AuditLog
+from fairlead.registry.environments import Environments
+from fairlead.registry.identity import Tokens
+from fairlead.registry.ledger import Ledger
+from fairlead.registry.models import Models
+from fairlead.registry.promotion import Promotions
+from fairlead.registry.rollback import Rollbacks
+from fairlead.registry.versions import Versions
+
+
+def record_routers(database: Database, clock: Clock, *, deployments: DeploymentIndex | None = None) -> list[APIRouter]:
+    """Every route of the record: models, versions, aliases, environments, promotions, tokens, audit, ledger.
+
+    `deployments` says which deployments a promotion touches; without it none are named.
+    """
+    return [
+        models_router(Models(database, clock)),
+        versions_router(Versions(database, clock)),
+        aliases_router(Aliases(database, clock)),
+        environments_router(Environments(database, clock)),
+        promotions_router(Promotions(database, clock, load_catalog(), deployments), Rollbacks(database, clock)),
+        tokens_router(Tokens(database, clock)),
+        audit_router(AuditLog(database)),
+        ledger_router(Ledger(database)),
+    ]
