@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import select
@@ -65,7 +65,7 @@ class Location:
     region: str
     jurisdiction: str
     url: str
-    options: Mapping[str, JsonValue]
+    options: Mapping[str, Any]
     created_at: datetime
 
     def permits(self, residency: str, regions: list[str] | None) -> bool:
@@ -281,6 +281,6 @@ def to_location(row: LocationRow) -> Location:
         region=row.region,
         jurisdiction=row.jurisdiction,
         url=row.url,
-        options=cast("dict[str, JsonValue]", row.options),
+        options=row.options,
         created_at=row.created_at,
     )
