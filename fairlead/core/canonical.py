@@ -18,10 +18,16 @@ def canonical_json(value: JsonValue) -> bytes:
     """Encode a value; equal values give equal bytes on every machine.
 
     Raises:
-        InvalidInput: if the value holds a float, an integer beyond ±(2^53 - 1), or something that is not JSON.
+        InvalidInput: if the value holds a float, an integer beyond ±(2^53 - 1), half a surrogate pair, or something
+            that is not JSON, or if it is nested too deep.
     """
-    _check(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        _check(value)
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except RecursionError:
+        raise InvalidInput("The value is nested too deep for canonical JSON.") from None
+    except UnicodeEncodeError:
+        raise InvalidInput("The value holds half a surrogate pair, which has no UTF-8 form.") from None
 
 
 def _check(value: object) -> None:

@@ -13,18 +13,19 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import JSON, DateTime, MetaData, String, create_engine, event, make_url
+from sqlalchemy import JSON, URL, DateTime, MetaData, String, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
 from fairlead.core.clock import format_time
-from fairlead.core.errors import AlreadyExists, InvalidInput, StorageFull, Unavailable
+from fairlead.core.errors import AlreadyExists, Conflict, FairleadError, InvalidInput, StorageFull, Unavailable
 from fairlead.core.ids import NAME_MAX_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 POSTGRES_SCHEMA = "fairlead"
 _WRITES = "fairlead_writes"
 
+# Names of SQLite's result codes, and SQLSTATEs of PostgreSQL.
+_UNIQUE = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505"}
+_FOREIGN_KEY = {"SQLITE_CONSTRAINT_FOREIGNKEY", "23503"}
+_DEADLOCK = {"40001", "40P01"}
+_FULL = {"SQLITE_FULL", "53100"}
+_NO_ANSWER = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_READONLY", "08", "53", "57P")
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware UTC with microseconds: timestamptz on PostgreSQL, fixed-width text on SQLite (text order is time order)."""
@@ -40,20 +48,21 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> Any:  # noqa: ANN401  (SQLAlchemy's own signature)
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
         """Text on SQLite, which has no type for time."""
-        return dialect.type_descriptor(String(27) if dialect.name == "sqlite" else DateTime(timezone=True))
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(27))
+        return dialect.type_descriptor(DateTime(timezone=True))
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:  # noqa: ANN401
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         """Refuse a naive time: nobody knows what it means."""
         if value is None:
             return None
         if value.tzinfo is None:
-            msg = "a naive datetime reached the database"
-            raise TypeError(msg)
+            raise TypeError("a naive datetime reached the database")
         return format_time(value) if dialect.name == "sqlite" else value.astimezone(UTC)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ANN401
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Always aware, always UTC."""
         if value is None:
             return None
@@ -69,7 +78,7 @@ JsonType = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
-    """The declarative base of all tables; constraint names are the same everywhere, so that migrations can name them."""
+    """The base of all tables; constraints are named by one rule everywhere, so that migrations can name them."""
 
     metadata = MetaData(
         naming_convention={
@@ -83,40 +92,59 @@ class Base(DeclarativeBase):
 
 
 class FairLock:
-    """A mutual-exclusion lock that serves waiting threads in the order they came."""
+    """A mutual-exclusion lock that serves waiting threads in the order they came.
+
+    A thread that asks for it twice would wait for itself: that raises RuntimeError.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
         self._is_held = False
+        self._holder: int | None = None
 
     def __enter__(self) -> None:
+        if self._holder == threading.get_ident():
+            raise RuntimeError("a write was begun inside a write of the same thread")
         turn = threading.Event()
         with self._guard:
-            if not self._is_held:
+            if self._is_held:
+                self._waiting.append(turn)
+            else:
                 self._is_held = True
-                return
-            self._waiting.append(turn)
-        turn.wait()
+                turn.set()
+        try:
+            turn.wait()
+        except BaseException:  # an interrupted thread leaves the queue, or passes on the turn it was given
+            with self._guard:
+                if turn.is_set():
+                    self._pass_on()
+                else:
+                    self._waiting.remove(turn)
+            raise
+        self._holder = threading.get_ident()
 
     def __exit__(self, *_: object) -> None:
+        self._holder = None
         with self._guard:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._is_held = False
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._is_held = False
 
 
 class Database:
-    """A SQLite file or a PostgreSQL database that holds Fairlead's record."""
+    """A SQLite file or a PostgreSQL database that holds Fairlead's record.
+
+    Raises:
+        InvalidInput: if the URL is of neither kind, or names a database in memory.
+    """
 
     def __init__(self, url: str, *, pool_size: int = 16) -> None:
-        parsed = make_url(url)
-        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-            raise InvalidInput(
-                f"Fairlead keeps its record in SQLite or PostgreSQL, not {parsed.get_backend_name()}.",
-                hint="Set FAIRLEAD_DATABASE_URL to sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.",
-            )
+        parsed = _parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = create_engine(parsed, pool_size=pool_size, max_overflow=48)
@@ -135,17 +163,18 @@ class Database:
         self._write_lock = FairLock()
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Generator[Session]:
         """A session for reading; nothing it does is kept."""
         with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self) -> Generator[Session]:
         """One transaction: committed when the block ends, rolled back when it raises.
 
         Raises:
             AlreadyExists: if a unique constraint is broken (by a writer who was first).
+            Conflict: if a row refers to one that is not there (any more), or two writers waited for each other.
             StorageFull: if the disk is full; nothing was kept.
             Unavailable: if the database does not answer; whether a commit happened is then unknown.
         """
@@ -164,6 +193,23 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _parse_url(url: str) -> URL:
+    hint = "Set FAIRLEAD_DATABASE_URL to sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The text may hold a password.
+        raise InvalidInput("The URL of the metadata database cannot be read.", hint=hint) from None
+    if parsed.drivername in {"postgres", "postgresql"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    kind = parsed.get_backend_name()
+    if kind not in {"sqlite", "postgresql"}:
+        raise InvalidInput(f"Fairlead keeps its record in SQLite or PostgreSQL, not {kind}.", hint=hint)
+    if kind == "sqlite" and parsed.database in {None, "", ":memory:"}:
+        raise InvalidInput("Fairlead's record cannot live in memory: it has to outlast the process.", hint=hint)
+    return parsed
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -189,17 +235,37 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
+def _translated_errors() -> Generator[None]:
     # What reaches a user holds no SQL and no path of ours.
     try:
         yield
-    except IntegrityError as error:
-        raise AlreadyExists("Another writer was first.", hint="Read the present state and try again.") from error
-    except OperationalError as error:
-        if "full" in str(error.orig).lower() or "no space" in str(error.orig).lower():
-            raise StorageFull(
-                "The disk of the metadata database is full.", hint="Free some space and repeat the command."
-            ) from error
-        raise Unavailable(
-            "The metadata database does not answer.", hint="Check FAIRLEAD_DATABASE_URL and that the database is up."
-        ) from error
+    except PoolTimeoutError as error:
+        raise _no_answer() from error
+    except DBAPIError as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: DBAPIError) -> FairleadError | None:
+    """The error that a user should see; None for a mistake of ours, such as a broken check or a missing table."""
+    # SQLite's own name of the error, or the SQLSTATE; a connection that never came about has neither.
+    code = str(getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or "")
+    if code in _UNIQUE:
+        return AlreadyExists("Another writer was first.", hint="Read the present state and try again.")
+    if code in _FOREIGN_KEY:
+        return Conflict("It refers to something that is gone.", hint="Read the present state and try again.")
+    if code in _DEADLOCK:
+        return Conflict("Two writers waited for each other, and this one gave way.", hint="Try again.")
+    if code in _FULL:
+        return StorageFull("The disk of the metadata database is full.", hint="Free some space and repeat the command.")
+    if code.startswith(_NO_ANSWER) or (not code and isinstance(error, OperationalError)):
+        return _no_answer()
+    return None
+
+
+def _no_answer() -> Unavailable:
+    return Unavailable(
+        "The metadata database does not answer.", hint="Check FAIRLEAD_DATABASE_URL and that the database is up."
+    )

@@ -80,7 +80,7 @@ class FairleadError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
 
-    def __init__(self, detail: str, *, hint: str | None = None, **attributes: JsonValue) -> None:
+    def __init__(self, detail: str, /, *, hint: str | None = None, **attributes: JsonValue) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint

@@ -30,6 +30,7 @@ RegionId = NewType("RegionId", str)
 NAME_MAX_LENGTH = 255
 VERSION_MAX = 2**31 - 1
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 _VERSION_ALIAS = re.compile(r"v\d+", re.IGNORECASE)
 _FORBIDDEN_IN_NAMES = frozenset('/\\:@%#?"<>|*')
 
@@ -90,8 +91,8 @@ def parse_name(text: str, *, what: str = "model") -> str:
         reason = "it is empty"
     elif len(name) > NAME_MAX_LENGTH:
         reason = f"it is longer than {NAME_MAX_LENGTH} characters"
-    elif any(unicodedata.category(character).startswith("C") for character in name):
-        reason = "it holds a control or unassigned character"
+    elif any(_is_invisible(character) for character in name):
+        reason = "it holds a control, line-breaking or unassigned character"
     elif forbidden := sorted(_FORBIDDEN_IN_NAMES & set(name)):
         reason = f"it holds {forbidden[0]!r}"
     elif name != name.strip() or name[0] == "." or name[-1] == ".":
@@ -102,6 +103,11 @@ def parse_name(text: str, *, what: str = "model") -> str:
             hint="Use letters, digits, spaces, dots, dashes and underscores.",
         )
     return name
+
+
+def _is_invisible(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category.startswith("C") or category in {"Zl", "Zp"}
 
 
 def parse_alias(text: str) -> str:
@@ -140,7 +146,7 @@ def parse_model_reference(text: str) -> ModelReference:
         name, _, alias = body.rpartition("@")
         return ModelReference(name=parse_name(name), alias=parse_alias(alias))
     name, slash, number = body.rpartition("/")
-    if slash and number.isascii() and number.isdigit() and 0 < int(number[:12]) <= VERSION_MAX:
+    if slash and _VERSION.fullmatch(number) and int(number) <= VERSION_MAX:
         return ModelReference(name=parse_name(name), version=int(number))
     raise InvalidReference(
         f"{text[:120]!r} names no model version.", hint="Write name/VERSION (churn/3) or name@ALIAS (churn@production)."
