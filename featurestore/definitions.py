@@ -177,6 +177,41 @@ def content_digest(content: dict[str, JsonValue]) -> Digest:
     return sha256_digest(canonical_json(content))
 
 
+def view_from_content(content: Mapping[str, Any], residency: str) -> ViewDefinition:
+    """The view that a stored content describes; the inverse of `ViewDefinition.content`."""
+    source: dict[str, Any] = content["source"]
+    return ViewDefinition(
+        name=content["name"],
+        entities=tuple(content["entities"]),
+        keys=tuple(Column(**column) for column in content["keys"]),
+        features=tuple(Column(**column) for column in content["features"]),
+        source=SourceDefinition(
+            uri=source["uri"],
+            timestamp_field=source["timestamp_field"],
+            created_timestamp_column=source["created_timestamp_column"],
+            field_mapping=source["field_mapping"],
+        ),
+        ttl_seconds=content["ttl_seconds"],
+        residency=Residency(residency),
+    )
+
+
+def service_from_content(content: Mapping[str, Any]) -> tuple[ServiceDefinition, dict[str, Digest]]:
+    """The service that a stored content describes, and the version of each view that it pins."""
+    views: list[dict[str, Any]] = content["views"]
+    projections = tuple(
+        Projection(
+            view=view["view"],
+            alias=view["alias"],
+            features=tuple(view["features"]),
+            join_key_map=view["join_key_map"],
+        )
+        for view in views
+    )
+    service = ServiceDefinition(name=content["name"], projections=projections)
+    return service, {view["view"]: Digest(view["view_digest"]) for view in views}
+
+
 def read_entity(spec: object) -> EntityDefinition:
     """Read Feast's JSON of an entity.
 
@@ -394,6 +429,21 @@ def _read_ttl(view: str, value: object) -> str | None:
 
 def _columns_content(columns: Sequence[Column]) -> list[JsonValue]:
     return [{"name": column.name, "type": column.type} for column in columns]
+
+
+def name_of(kind: str, spec: object) -> str:
+    """The name of an object in Feast's JSON.
+
+    Raises:
+        FeatureDefinitionInvalid: if it has no `name`, or is not an object of JSON.
+        InvalidName: if the name breaks a rule of names.
+    """
+    return _name(_inner(spec, kind), kind)
+
+
+def tags_of(kind: str, spec: object) -> dict[str, str]:
+    """The tags of an object in Feast's JSON."""
+    return {str(key): str(value) for key, value in _object(_inner(spec, kind).get("tags", {}), kind).items()}
 
 
 def _inner(spec: object, kind: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ and says from which. A reader may be shared by threads.
 
 File format 1. Table `meta(key, value)`: `format`, `service`, `service_digest`, `snapshot`, `as_of`, `region`.
 Table `views(position, alias, store, keys, features, ttl_microseconds, is_missing)`: `keys` is a JSON list of
-`[caller's name, type]`, `features` one of `[output name, type, feature]`, `store` the table with the view's rows:
-columns `k0, k1 ...`, `event_timestamp` (microseconds since 1970, UTC), `f0, f1 ...`. Times are kept as microseconds,
-truth values as 0 and 1, lists as JSON; a missing value is NULL.
+`[caller's name, type, view's name]`, `features` one of `[output name, type, feature]`, `store` the table with the
+view's rows: columns `k0, k1 ...`, `event_timestamp` (microseconds since 1970, UTC), `f0, f1 ...`. Times are kept as
+microseconds, truth values as 0 and 1, lists as JSON; a missing value is NULL.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class OnlineReader:
         if len(lengths) > 1:
             raise OnlineStoreError("The join keys have lists of different lengths.")
         count = lengths.pop() if lengths else 0
-        moment = time.time_ns() // 1000 if now is None else (now - _EPOCH) // timedelta(microseconds=1)
+        moment = _microseconds(now)
         rows: list[dict[str, Any]] = [
             {name: values[index] for name, values in entities.items()} | {STATUS: {}} for index in range(count)
         ]
@@ -92,6 +92,28 @@ class OnlineReader:
             except sqlite3.DatabaseError as error:
                 raise OnlineStoreError("The online store is damaged.") from error
             return self._meta["snapshot"], rows
+
+    def read_view(
+        self, view: str, keys: Sequence[Mapping[str, Any]], *, now: datetime | None = None
+    ) -> list[tuple[datetime, dict[str, Any]] | None]:
+        """For each entity the event time and features of one view under their own names, or None where none are given.
+
+        Args:
+            view: the name under which the service takes the view.
+            keys: for each entity its keys, under the view's own names.
+            now: what the TTL is measured against; the present by default.
+
+        Raises:
+            FileNotFoundError: if there is no file.
+            OnlineStoreError: if the service takes no such view, or a key is missing or of the wrong type.
+        """
+        moment = _microseconds(now)
+        with self._lock:
+            connection = self._refresh()
+            found = next((each for each in self._views if each.alias == view), None)
+            if found is None:
+                raise OnlineStoreError(f"The online store has no view {view!r}.")
+            return [found.read_one(connection, each, moment) for each in keys]
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -112,6 +134,10 @@ class OnlineReader:
             self._connection, self._meta, self._views = _open(self._path)
             self._identity = identity
         return self._connection
+
+
+def _microseconds(now: datetime | None) -> int:
+    return time.time_ns() // 1000 if now is None else (now - _EPOCH) // timedelta(microseconds=1)
 
 
 def _open(path: str) -> tuple[sqlite3.Connection, dict[str, str], list[_View]]:
@@ -137,8 +163,8 @@ class _View:
         self.alias = alias
         self.ttl = ttl
         self.is_missing = bool(is_missing)
-        self.keys: list[tuple[str, str]] = [(name, kind) for name, kind in json.loads(keys)]
-        self.features: list[tuple[str, str]] = [(name, kind) for name, kind, _ in json.loads(features)]
+        self.keys: list[tuple[str, str, str]] = [(name, kind, key) for name, kind, key in json.loads(keys)]
+        self.features: list[tuple[str, str, str]] = [(name, kind, own) for name, kind, own in json.loads(features)]
         columns = "".join(f", f{index}" for index in range(len(self.features)))
         where = " AND ".join(f"k{index} = ?" for index in range(len(self.keys)))
         self.query = f"SELECT event_timestamp{columns} FROM {store} WHERE {where}"  # noqa: S608  (names of our own making)
@@ -150,7 +176,7 @@ class _View:
         rows: list[dict[str, Any]],
         now: int,
     ) -> None:
-        columns = [self._key_values(entities, name, kind) for name, kind in self.keys]
+        columns = [self._key_values(entities, name, kind) for name, kind, _ in self.keys]
         for index, row in enumerate(rows):
             found = None
             if not self.is_missing:
@@ -158,10 +184,26 @@ class _View:
             status = self._status(found, now)
             row[STATUS][self.alias] = status
             if found is None or status != "present":
-                row.update((name, None) for name, _ in self.features)
+                row.update((name, None) for name, _, _ in self.features)
                 continue
-            for position, (name, kind) in enumerate(self.features, start=1):
+            for position, (name, kind, _) in enumerate(self.features, start=1):
                 row[name] = _decode(found[position], kind)
+
+    def read_one(
+        self, connection: sqlite3.Connection, key: Mapping[str, Any], now: int
+    ) -> tuple[datetime, dict[str, Any]] | None:
+        missing = [own for _, _, own in self.keys if own not in key]
+        if missing:
+            raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
+        if self.is_missing:
+            return None
+        values = [_encode_key(key[own], own, kind) for _, kind, own in self.keys]
+        found = connection.execute(self.query, values).fetchone()
+        if found is None or self._status(found, now) != "present":
+            return None
+        named = enumerate(self.features, start=1)
+        features = {own: _decode(found[position], kind) for position, (_, kind, own) in named}
+        return _EPOCH + timedelta(microseconds=found[0]), features
 
     def _status(self, found: Sequence[Any] | None, now: int) -> str:
         if self.is_missing:

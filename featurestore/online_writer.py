@@ -99,7 +99,9 @@ def _fill(
                 position,
                 projection.alias,
                 store,
-                json.dumps([[projection.join_key_map.get(key.name, key.name), key.type] for key in view.keys]),
+                json.dumps(
+                    [[projection.join_key_map.get(key.name, key.name), key.type, key.name] for key in view.keys]
+                ),
                 json.dumps([[name, types[feature], feature] for feature, name in features]),
                 ttl_microseconds(view),
                 int(projection.view not in rows),

@@ -1,0 +1,109 @@
+"""Feast's objects as the JSON that the service takes. What code a repository holds runs here, on the client, only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairlead.core.errors import FeatureDefinitionInvalid, InvalidInput, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fairlead.core.errors import JsonValue
+
+# Parsed from a repository by Feast, and neither definitions nor anything that has values.
+_LEFT_OUT = frozenset({"Project", "Permission"})
+_MADE_BY_FEAST = "__dummy"
+
+
+def to_wire(objects: Iterable[object]) -> list[dict[str, JsonValue]]:
+    """Each object as `{"kind": ..., "spec": ...}`, `spec` being its protobuf in JSON.
+
+    What a view or service stands on need not be listed: a view brings nothing along but its source, so entities are.
+
+    Raises:
+        FeatureDefinitionInvalid: if something is no Feast object.
+        MissingExtra: if Feast is not installed.
+    """
+    to_dict: Any = _import("google.protobuf.json_format").MessageToDict
+    wire: list[dict[str, JsonValue]] = []
+    for each in objects:
+        to_proto: Any = getattr(each, "to_proto", None)
+        kind = type(each).__name__
+        if to_proto is None:
+            raise FeatureDefinitionInvalid(
+                f"A {kind} is no Feast object.", hint="Give entities, feature views and feature services."
+            )
+        if kind in _LEFT_OUT or getattr(each, "name", "") == _MADE_BY_FEAST:
+            continue
+        wire.append({"kind": kind, "spec": to_dict(to_proto())})
+    return wire
+
+
+def load_repository(path: Path) -> list[object]:
+    """Everything that a Feast repository (a folder with `feature_store.yaml` and Python files) defines.
+
+    Relative paths of file sources are taken from the repository's folder.
+
+    Raises:
+        InvalidInput: if there is no such repository.
+        FeatureDefinitionInvalid: if its code fails, with what it said.
+        MissingExtra: if Feast is not installed.
+    """
+    folder = path.expanduser().absolute()
+    if not (folder / "feature_store.yaml").is_file():
+        raise InvalidInput(
+            f"{str(path)!r} is no Feast repository: it has no feature_store.yaml.",
+            hint="Give the folder that `feast apply` is run in.",
+        )
+    parse_repo: Any = _import("feast.repo_operations").parse_repo
+    try:
+        with _standing_in(folder):
+            contents: Any = parse_repo(folder)
+    except Exception as error:  # (somebody else's code ran, and may raise anything)
+        raise FeatureDefinitionInvalid(
+            f"The repository {str(path)!r} cannot be loaded: {type(error).__name__}: {error}",
+            hint="Run `feast plan` there; what it reports is wrong here too.",
+        ) from error
+    objects: list[object] = []
+    for members in contents:
+        objects.extend(members)
+    for each in objects:
+        _anchor_paths(each, folder)
+    return objects
+
+
+@contextmanager
+def _standing_in(folder: Path) -> Generator[None]:
+    """As Feast loads a repository: from its folder, with its modules importable."""
+    before, path = Path.cwd(), list(sys.path)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+
+
+def _anchor_paths(each: object, folder: Path) -> None:
+    for source in (each, getattr(each, "batch_source", None)):
+        options: Any = getattr(source, "file_options", None)
+        uri = getattr(options, "uri", None)
+        if isinstance(uri, str) and uri and "://" not in uri:
+            options.uri = str(folder / uri)
+
+
+def _import(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "Feature definitions need Feast, which is not installed.", hint="Run: pip install 'fairlead[features]'"
+        ) from error

@@ -1,0 +1,195 @@
+"""The routes of features."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response, status
+
+from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.applied import FeatureObject
+from fairlead.featurestore.definitions import SERVICE, VIEW
+from fairlead.featurestore.duck import ArrowTable, load_arrow
+from fairlead.featurestore.schemas import (
+    ApplyAnswer,
+    ApplyRequest,
+    ChangeAnswer,
+    DefinitionAnswer,
+    DefinitionPage,
+    MaterializeRequest,
+    OnlineRequest,
+    OnlineRowsAnswer,
+    OnlineStateAnswer,
+    OnlineStatePage,
+    SnapshotAnswer,
+    SnapshotPage,
+    SnapshotRequest,
+)
+from fairlead.registry.access import MayRead, MayWrite
+from fairlead.registry.idempotency import MayRepeat
+from fairlead.sync.api import Wake, read_page_request
+
+if TYPE_CHECKING:
+    from fairlead.featurestore.applied import FeatureDefinitions
+    from fairlead.featurestore.historical import HistoricalReads
+    from fairlead.featurestore.online import OnlineStores
+    from fairlead.featurestore.snapshots import Snapshots
+
+from fairlead.registry.paging import PageRequest
+
+ARROW_STREAM = "application/vnd.apache.arrow.stream"
+SNAPSHOT_HEADER = "X-Fairlead-Snapshot"
+SERVICE_DIGEST_HEADER = "X-Fairlead-Service-Digest"
+
+_Page = Annotated[PageRequest, Depends(read_page_request)]
+
+
+def feature_routers(
+    *,
+    definitions: FeatureDefinitions,
+    snapshots: Snapshots,
+    historical: HistoricalReads,
+    online: OnlineStores,
+    wake: Wake,
+) -> list[APIRouter]:
+    """Every router of this package, without the API's prefix."""
+    return [
+        definitions_router(definitions),
+        snapshots_router(snapshots, wake),
+        historical_router(historical),
+        online_router(online, wake),
+    ]
+
+
+def definitions_router(definitions: FeatureDefinitions) -> APIRouter:
+    """Entities, feature views and feature services."""
+    router = APIRouter(prefix="/features", tags=["features"])
+
+    @router.post("/apply")
+    def apply_definitions(caller: MayWrite, body: ApplyRequest) -> ApplyAnswer:
+        """Make these definitions the present ones, or say what that would change."""
+        objects = [FeatureObject(kind=each.kind, spec=each.spec) for each in body.objects]
+        plan = definitions.apply(caller, objects, dry_run=body.dry_run)
+        return ApplyAnswer(applied=not body.dry_run, changes=[ChangeAnswer.of(planned) for planned in plan])
+
+    @router.get("/views")
+    def list_views(caller: MayRead, page: _Page) -> DefinitionPage:
+        """Feature views, by name."""
+        found = definitions.list(caller, VIEW, page).map(DefinitionAnswer.of)
+        return DefinitionPage(items=list(found.items), next_page_token=found.next_page_token)
+
+    @router.get("/services")
+    def list_services(caller: MayRead, page: _Page) -> DefinitionPage:
+        """Feature services, by name."""
+        found = definitions.list(caller, SERVICE, page).map(DefinitionAnswer.of)
+        return DefinitionPage(items=list(found.items), next_page_token=found.next_page_token)
+
+    @router.get("/services/{name}")
+    def get_service(caller: MayRead, name: str) -> DefinitionAnswer:
+        """One feature service."""
+        return DefinitionAnswer.of(definitions.get_service(caller, name))
+
+    return router
+
+
+def snapshots_router(snapshots: Snapshots, wake: Wake) -> APIRouter:
+    """Snapshots."""
+    router = APIRouter(prefix="/features", tags=["features"])
+
+    @router.post("/services/{name}/snapshots", status_code=status.HTTP_202_ACCEPTED)
+    def take_snapshot(caller: MayWrite, name: str, body: SnapshotRequest, key: MayRepeat) -> SnapshotAnswer:
+        """Ask for a service's data as of a time; a worker reads it, stores it and reads it back."""
+        taken = snapshots.take(caller, name, as_of=body.as_of, key=key)
+        wake()
+        return SnapshotAnswer.of(taken)
+
+    @router.get("/snapshots")
+    def list_snapshots(caller: MayRead, page: _Page, service: str | None = None) -> SnapshotPage:
+        """Snapshots, newest first."""
+        found = snapshots.list(caller, page, service=service).map(SnapshotAnswer.of)
+        return SnapshotPage(items=list(found.items), next_page_token=found.next_page_token)
+
+    @router.get("/snapshots/{reference}")
+    def get_snapshot(caller: MayRead, reference: str) -> SnapshotAnswer:
+        """One snapshot, by its id or its digest."""
+        return SnapshotAnswer.of(snapshots.get(caller, reference))
+
+    return router
+
+
+async def read_entity_rows(request: Request) -> ArrowTable:
+    """The Arrow table that a request's body holds.
+
+    Raises:
+        InvalidInput: if it is not a whole and valid Arrow IPC stream.
+    """
+    body = await request.body()
+    arrow = load_arrow()
+    try:
+        table = arrow.ipc.open_stream(body).read_all()
+        table.validate(full=True)
+    except (arrow.ArrowException, ValueError, OSError):
+        raise InvalidInput(
+            "The body is not an Arrow IPC stream.", hint=f"Send the entity rows as {ARROW_STREAM}."
+        ) from None
+    return table
+
+
+def historical_router(historical: HistoricalReads) -> APIRouter:
+    """Training sets."""
+    router = APIRouter(prefix="/features", tags=["features"])
+
+    @router.post(
+        "/historical",
+        response_class=Response,
+        responses={200: {"content": {ARROW_STREAM: {}}, "description": "The entity rows with features, as Arrow."}},
+        openapi_extra={"requestBody": {"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
+    )
+    def join_features(
+        caller: MayRead,
+        entity_rows: Annotated[ArrowTable, Depends(read_entity_rows)],
+        snapshot: Annotated[str | None, Query(description="A snapshot's digest or id.")] = None,
+        service: Annotated[str | None, Query(description="A service, whose newest snapshot is read.")] = None,
+        region: Annotated[str | None, Query(description="Where the result goes.")] = None,
+    ) -> Response:
+        """Join features to entity rows as of each row's `event_timestamp`; an Arrow IPC stream both ways."""
+        joined = historical.join(caller, entity_rows, snapshot=snapshot, service=service, region=region)
+        arrow = load_arrow()
+        sink = arrow.BufferOutputStream()
+        with arrow.ipc.new_stream(sink, joined.rows.schema) as writer:
+            writer.write_table(joined.rows)
+        return Response(
+            content=sink.getvalue().to_pybytes(),
+            media_type=ARROW_STREAM,
+            headers={SNAPSHOT_HEADER: joined.snapshot, SERVICE_DIGEST_HEADER: joined.service_digest},
+        )
+
+    return router
+
+
+def online_router(online: OnlineStores, wake: Wake) -> APIRouter:
+    """Online stores."""
+    router = APIRouter(prefix="/features", tags=["features"])
+
+    @router.post("/services/{name}/materialize", status_code=status.HTTP_202_ACCEPTED)
+    def materialize(caller: MayWrite, name: str, body: MaterializeRequest) -> OnlineStatePage:
+        """Want a service online; each region makes it so from its own replica."""
+        states = online.materialize(caller, name, snapshot=body.snapshot, regions=body.regions)
+        wake()
+        return OnlineStatePage(items=[OnlineStateAnswer.of(state) for state in states])
+
+    @router.get("/services/{name}/online")
+    def list_online_states(caller: MayRead, name: str) -> OnlineStatePage:
+        """What each region serves of a service."""
+        items = [
+            OnlineStateAnswer.of(state, str(online.path(caller, name, state.region)) if caller.may("admin") else None)
+            for state in online.states(caller, name)
+        ]
+        return OnlineStatePage(items=items)
+
+    @router.post("/online")
+    def read_online(caller: MayRead, body: OnlineRequest) -> OnlineRowsAnswer:
+        """Features of entities from one region's online store."""
+        return OnlineRowsAnswer.of(online.read(caller, body.service, body.entities, region=body.region))
+
+    return router

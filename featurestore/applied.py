@@ -1,0 +1,373 @@
+"""Applying definitions: a plan of what changes, and the change, by one and the same path.
+
+A name stands for one definition at a time, and each definition it ever stood for is a version, named by its digest. A
+view that changes makes a new version of every service that takes it, also of those that were not sent along: a service
+pins its views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from fairlead.catalog.residency import UNRESTRICTED, Residency
+from fairlead.core.db import Database
+from fairlead.core.errors import FeatureDefinitionInvalid, FeatureServiceNotFound, InvalidInput, JsonValue
+from fairlead.core.ids import Digest
+from fairlead.core.ports import Clock
+from fairlead.featurestore.definitions import (
+    ENTITY,
+    KINDS,
+    RESIDENCY_TAG,
+    SERVICE,
+    SOURCE,
+    VIEW,
+    EntityDefinition,
+    ServiceDefinition,
+    ViewDefinition,
+    content_digest,
+    name_of,
+    read_entity,
+    read_service,
+    read_source,
+    read_view,
+    service_from_content,
+    tags_of,
+    view_from_content,
+)
+from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
+from fairlead.registry import audit
+from fairlead.registry.identity import Caller
+from fairlead.registry.limits import parse_json
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import WorkspaceRow
+
+Change = Literal["added", "changed", "unchanged"]
+LABELS = ("owner", "team", "cost_centre")
+_MAX_OBJECTS = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureObject:
+    """One thing to apply: its kind, and what Feast makes of it as JSON."""
+
+    kind: str
+    spec: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedChange:
+    """What applying does to one name. `number` counts the name's versions from 1; `reason` says why it changes."""
+
+    kind: str
+    name: str
+    change: Change
+    digest: Digest
+    number: int
+    previous_digest: Digest | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a name stands for now."""
+
+    kind: str
+    name: str
+    digest: Digest
+    number: int
+    residency: str
+    content: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    updated_by: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedService:
+    """One version of a service with the versions of its views, by name."""
+
+    service: ServiceDefinition
+    digest: Digest
+    views: Mapping[str, ViewDefinition]
+    view_digests: Mapping[str, Digest]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    content: dict[str, JsonValue]
+    digest: Digest
+    residency: Residency
+    spec: Mapping[str, Any]
+
+
+_Key = tuple[str, str]
+
+
+class FeatureDefinitions:
+    """Applies and shows entities, feature views, feature services and sources."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def apply(self, caller: Caller, objects: Sequence[FeatureObject], *, dry_run: bool = False) -> list[PlannedChange]:
+        """Make these definitions the present ones; all of them or, with an error, none. `dry_run` only says what would.
+
+        Names that are not sent stay as they are, but services follow their views.
+
+        Raises:
+            FeatureDefinitionInvalid: naming the object and what is wrong with it.
+            UnknownResidency: if a view's tag `fairlead.residency` names no class.
+        """
+        sent = _by_name(objects)
+        if dry_run:
+            with self._database.read() as session:
+                return self._apply(session, caller, sent, dry_run=True)
+        with self._database.write() as session:
+            # One apply at a time: each sees the versions that the one before it numbered.
+            session.get(WorkspaceRow, caller.workspace_id, with_for_update=True)
+            return self._apply(session, caller, sent, dry_run=False)
+
+    def list(self, caller: Caller, kind: str, page: PageRequest) -> Page[Definition]:
+        """The present definitions of a kind, by name."""
+        query = select(FeatureDefinitionRow).where(
+            FeatureDefinitionRow.workspace_id == caller.workspace_id, FeatureDefinitionRow.kind == kind
+        )
+        with self._database.read() as session:
+            rows = page.fetch(
+                session, query, [FeatureDefinitionRow.name], listing=("features", caller.workspace_id, kind)
+            )
+            return rows.map(lambda row: _to_definition(session, row))
+
+    def get_service(self, caller: Caller, name: str) -> Definition:
+        """The present definition of a service.
+
+        Raises:
+            FeatureServiceNotFound: if there is none of this name.
+        """
+        with self._database.read() as session:
+            return _to_definition(session, _find_service(session, caller.workspace_id, name))
+
+    def _apply(
+        self, session: Session, caller: Caller, sent: Mapping[_Key, Mapping[str, Any]], *, dry_run: bool
+    ) -> list[PlannedChange]:
+        rows = {
+            (row.kind, row.name): row
+            for row in session.scalars(
+                select(FeatureDefinitionRow).where(FeatureDefinitionRow.workspace_id == caller.workspace_id)
+            )
+        }
+        present = {key: row.spec for key, row in rows.items()}
+        found = _read_all({**present, **sent})
+        plan: list[PlannedChange] = []
+        for key, read in found.items():
+            row = rows.get(key)
+            if row is None and key not in sent:
+                continue
+            _check_residency(key, read, row)
+            is_same = row is not None and row.digest == read.digest
+            if key not in sent and is_same:
+                continue
+            number, is_known = _number(session, caller.workspace_id, key, read.digest)
+            planned = PlannedChange(
+                kind=key[0],
+                name=key[1],
+                change="unchanged" if is_same else "added" if row is None else "changed",
+                digest=read.digest,
+                number=number,
+                previous_digest=None if row is None else Digest(row.digest),
+                reason=None if key in sent else "what it stands on changed",
+            )
+            plan.append(planned)
+            if not dry_run:
+                self._keep(session, caller, planned, read, row, is_known=is_known)
+        return plan
+
+    def _keep(
+        self,
+        session: Session,
+        caller: Caller,
+        planned: PlannedChange,
+        read: _Read,
+        row: FeatureDefinitionRow | None,
+        *,
+        is_known: bool,
+    ) -> None:
+        now = self._clock.now()
+        names = {"workspace_id": caller.workspace_id, "kind": planned.kind, "name": planned.name}
+        if not is_known:
+            session.add(
+                FeatureVersionRow(
+                    **names,
+                    digest=planned.digest,
+                    number=planned.number,
+                    content=read.content,
+                    created_by=caller.principal,
+                    created_at=now,
+                )
+            )
+            session.flush()
+        if row is None:
+            row = FeatureDefinitionRow(**names, residency=read.residency)
+            session.add(row)
+        elif row.digest == planned.digest and row.spec == read.spec:
+            return
+        row.digest, row.spec = planned.digest, dict(read.spec)
+        row.updated_by, row.updated_at = caller.principal, now
+        session.flush()
+        audit.record(
+            session,
+            caller,
+            self._clock,
+            action="feature.apply",
+            subject=f"{planned.kind}/{planned.name}",
+            residency=read.residency,
+            facts={"change": planned.change, "digest": planned.digest, "version": planned.number},
+        )
+
+
+def find_pinned_service(session: Session, workspace_id: str, name: str, digest: str | None = None) -> PinnedService:
+    """A version of a service (the present one by default) with its views.
+
+    Raises:
+        FeatureServiceNotFound: if there is no such service or version.
+    """
+    present = _find_service(session, workspace_id, name)
+    wanted = digest or present.digest
+    content = _content(session, workspace_id, SERVICE, name, wanted)
+    if content is None:
+        raise FeatureServiceNotFound(
+            f"The feature service {name!r} has no version {wanted}.", hint=f"See: fairlead features show {name}"
+        )
+    service, view_digests = service_from_content(content)
+    views: dict[str, ViewDefinition] = {}
+    for view, view_digest in view_digests.items():
+        row = session.get(FeatureDefinitionRow, (workspace_id, VIEW, view))
+        found = _content(session, workspace_id, VIEW, view, view_digest)
+        assert row is not None  # noqa: S101  (definitions and versions are never removed)
+        assert found is not None  # noqa: S101
+        views[view] = view_from_content(found, row.residency)
+    tags = tags_of(SERVICE, present.spec)
+    labels = {label: tags[label] for label in LABELS if label in tags}
+    return PinnedService(service=service, digest=Digest(wanted), views=views, view_digests=view_digests, labels=labels)
+
+
+def _by_name(objects: Sequence[FeatureObject]) -> dict[_Key, Mapping[str, Any]]:
+    if len(objects) > _MAX_OBJECTS:
+        raise InvalidInput(f"{len(objects)} definitions are more than {_MAX_OBJECTS}.", hint="Apply them in parts.")
+    found: dict[_Key, Mapping[str, Any]] = {}
+    for each in objects:
+        if each.kind not in KINDS:
+            raise FeatureDefinitionInvalid(
+                f"Definitions of kind {each.kind[:60]!r} are not supported yet.",
+                hint=f"Supported are: {', '.join(KINDS)}. Compute what others do before it is written to Parquet.",
+                kind=each.kind[:60],
+            )
+        key = (each.kind, name_of(each.kind, each.spec))
+        spec = parse_json(_without_times(each.spec), what=f"definition of {key[1]!r}")
+        if found.setdefault(key, spec) != spec:
+            raise FeatureDefinitionInvalid(
+                f"There are two definitions of the {each.kind} {key[1]!r}.", hint="Send one of them."
+            )
+    return found
+
+
+def _without_times(value: Any) -> Any:
+    """Without what Feast notes of when an object was made (`meta`): it differs each time and means nothing."""
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, Any]", value)
+        return {
+            key: _without_times(item)
+            for key, item in members.items()
+            if not (key == "meta" and isinstance(item, Mapping))
+        }
+    if isinstance(value, list):
+        return [_without_times(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def _read_all(specs: Mapping[_Key, Mapping[str, Any]]) -> dict[_Key, _Read]:
+    """Read everything anew, each kind on what is below it."""
+
+    def of_kind(kind: str) -> dict[str, Mapping[str, Any]]:
+        return {name: spec for (each, name), spec in specs.items() if each == kind}
+
+    entities: dict[str, EntityDefinition] = {name: read_entity(spec) for name, spec in of_kind(ENTITY).items()}
+    views = {name: read_view(spec, entities) for name, spec in of_kind(VIEW).items()}
+    services = {name: read_service(spec, views) for name, spec in of_kind(SERVICE).items()}
+    digests = {name: view.digest for name, view in views.items()}
+    contents: dict[_Key, tuple[dict[str, JsonValue], Residency]] = {
+        (ENTITY, name): (entity.content(), UNRESTRICTED) for name, entity in entities.items()
+    }
+    for name, spec in of_kind(SOURCE).items():
+        contents[SOURCE, name] = (read_source(spec).content() | {"name": name}, UNRESTRICTED)
+    contents |= {(VIEW, name): (view.content(), view.residency) for name, view in views.items()}
+    contents |= {(SERVICE, name): (service.content(digests), UNRESTRICTED) for name, service in services.items()}
+    return {
+        key: _Read(content=content, digest=content_digest(content), residency=residency, spec=specs[key])
+        for key, (content, residency) in contents.items()
+    }
+
+
+def _check_residency(key: _Key, read: _Read, row: FeatureDefinitionRow | None) -> None:
+    if row is not None and row.residency != read.residency:
+        raise FeatureDefinitionInvalid(
+            f"View {key[1]!r} is under the residency class {row.residency!r}, which cannot become {read.residency!r}: "
+            "its earlier snapshots lie where that class let them.",
+            hint=f"Keep its tag {RESIDENCY_TAG}, or give the view another name.",
+            view=key[1],
+        )
+
+
+def _number(session: Session, workspace_id: str, key: _Key, digest: Digest) -> tuple[int, bool]:
+    """The number of a version, and whether it exists already."""
+    known = session.get(FeatureVersionRow, (workspace_id, *key, digest))
+    if known is not None:
+        return known.number, True
+    newest = session.scalar(
+        select(func.max(FeatureVersionRow.number)).where(
+            FeatureVersionRow.workspace_id == workspace_id,
+            FeatureVersionRow.kind == key[0],
+            FeatureVersionRow.name == key[1],
+        )
+    )
+    return (newest or 0) + 1, False
+
+
+def _find_service(session: Session, workspace_id: str, name: str) -> FeatureDefinitionRow:
+    row = session.get(FeatureDefinitionRow, (workspace_id, SERVICE, name))
+    if row is None:
+        raise FeatureServiceNotFound(
+            f"There is no feature service {name[:80]!r}.",
+            hint="Apply it: fairlead features apply PATH",
+            service=name[:80],
+        )
+    return row
+
+
+def _content(session: Session, workspace_id: str, kind: str, name: str, digest: str) -> dict[str, Any] | None:
+    row = session.get(FeatureVersionRow, (workspace_id, kind, name, digest))
+    return None if row is None else row.content
+
+
+def _to_definition(session: Session, row: FeatureDefinitionRow) -> Definition:
+    version = session.get(FeatureVersionRow, (row.workspace_id, row.kind, row.name, row.digest))
+    assert version is not None  # noqa: S101  (a foreign key)
+    return Definition(
+        kind=row.kind,
+        name=row.name,
+        digest=Digest(row.digest),
+        number=version.number,
+        residency=row.residency,
+        content=version.content,
+        spec=row.spec,
+        updated_by=row.updated_by,
+        updated_at=row.updated_at,
+    )

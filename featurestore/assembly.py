@@ -1,0 +1,132 @@
+"""The feature store, put together: every use case and duty built once, with what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from fairlead.featurestore.applied import FeatureDefinitions
+from fairlead.featurestore.duties import feature_duties
+from fairlead.featurestore.feast_repo import FeastRepositories
+from fairlead.featurestore.historical import HistoricalReads
+from fairlead.featurestore.online import OnlineFolder, OnlineStores
+from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.snapshots import Snapshots
+from fairlead.featurestore.sources import Sources
+from fairlead.featurestore.tables import OnlineStateRow
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from fairlead.catalog import Catalog
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+    from fairlead.registry.locations import StoreOpener
+    from fairlead.registry.replicas import Artifacts
+    from fairlead.registry.uploads import Uploads
+    from fairlead.sync.duties import Duties
+    from fairlead.sync.worker import Deriver, Handler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureStore:
+    """Use cases, routes and duties of the feature store."""
+
+    definitions: FeatureDefinitions
+    snapshots: Snapshots
+    historical: HistoricalReads
+    online: OnlineStores
+    feast: FeastRepositories
+    online_folder: OnlineFolder
+    _wake: Callable[[], None]
+    _duties: Callable[[Collection[str] | None], Duties]
+
+    def routers(self) -> list[APIRouter]:
+        """Every router of this package, without the API's prefix."""
+        # FastAPI is not needed by a worker.
+        from fairlead.featurestore.api import feature_routers
+
+        return feature_routers(
+            definitions=self.definitions,
+            snapshots=self.snapshots,
+            historical=self.historical,
+            online=self.online,
+            wake=self._wake,
+        )
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Handlers by kind of work."""
+        return self._duties(None).handlers
+
+    def derivers(self, regions: Collection[str] | None) -> Sequence[Deriver]:
+        """Derivers; `regions` are those whose online stores are on this machine (None: all)."""
+        return self._duties(regions).derivers
+
+    def online_store_path(self, session: Session, workspace_id: str, service: str, region: str) -> str | None:
+        """The file of a region's online store of a service, or None until something is served there."""
+        row = session.get(OnlineStateRow, (workspace_id, service, region))
+        if row is None or row.served_snapshot is None:
+            return None
+        return str(self.online_folder.path(region, workspace_id, service))
+
+
+def assemble_features(
+    *,
+    database: Database,
+    clock: Clock,
+    catalog: Catalog,
+    uploads: Uploads,
+    artifacts: Artifacts,
+    open_store: StoreOpener,
+    folder: Path,
+    source_roots: tuple[Path, ...] | None,
+    wake: Callable[[], None],
+    home_region: str | None = None,
+) -> FeatureStore:
+    """Build the feature store.
+
+    Args:
+        database: the record.
+        clock: the time.
+        catalog: the regions.
+        uploads: the way into a location.
+        artifacts: where damaged replicas are reported.
+        open_store: opens a location.
+        folder: what this machine keeps: `online/` (the online stores), `rows/` (verified copies, which may be deleted
+            at any time), `scratch/`.
+        source_roots: local folders that sources may lie in; None is any.
+        wake: tells the worker of this process that the desired state has changed.
+        home_region: where this process runs; None where that is not stated (embedded mode).
+    """
+    online_folder = OnlineFolder(root=folder / "online")
+    scratch = folder / "scratch"
+    replicas = ReplicaRows(database, artifacts=artifacts, open_store=open_store, folder=folder / "rows")
+
+    def duties(regions: Collection[str] | None) -> Duties:
+        return feature_duties(
+            database,
+            clock,
+            uploads=uploads,
+            open_store=open_store,
+            replicas=replicas,
+            sources=Sources(roots=source_roots),
+            online_folder=online_folder,
+            scratch=scratch,
+            regions=regions,
+        )
+
+    return FeatureStore(
+        definitions=FeatureDefinitions(database, clock),
+        snapshots=Snapshots(database, clock),
+        historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
+        online=OnlineStores(database, clock, catalog=catalog, folder=online_folder, home_region=home_region),
+        feast=FeastRepositories(database, replicas=replicas, folder=online_folder),
+        online_folder=online_folder,
+        _wake=wake,
+        _duties=duties,
+    )

@@ -1,0 +1,57 @@
+"""What a worker does for this package: its handlers by kind of work, and the derivers that require that work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states
+from fairlead.featurestore.online_work import LostStores, MaterializeHandler
+from fairlead.featurestore.snapshot_work import SnapshotHandler
+from fairlead.featurestore.snapshots import SNAPSHOT, derive_snapshots
+from fairlead.sync.duties import Duties
+
+if TYPE_CHECKING:
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+    from fairlead.featurestore.online import OnlineFolder
+    from fairlead.featurestore.replica_rows import ReplicaRows
+    from fairlead.featurestore.sources import Sources
+    from fairlead.registry.locations import StoreOpener
+    from fairlead.registry.uploads import Uploads
+
+
+def feature_duties(
+    database: Database,
+    clock: Clock,
+    *,
+    uploads: Uploads,
+    open_store: StoreOpener,
+    replicas: ReplicaRows,
+    sources: Sources,
+    online_folder: OnlineFolder,
+    scratch: Path,
+    regions: Collection[str] | None,
+) -> Duties:
+    """The duties of this package; `regions` are those whose online stores are on this machine (None: all)."""
+
+    def settle(session: Session, _now: datetime) -> None:
+        derive_snapshots(session, clock)
+
+    return Duties(
+        handlers={
+            SNAPSHOT: SnapshotHandler(
+                database, clock, uploads=uploads, open_store=open_store, sources=sources, scratch=scratch
+            ),
+            MATERIALIZE: MaterializeHandler(database, clock, replicas=replicas, folder=online_folder, scratch=scratch),
+        },
+        derivers=[
+            settle,
+            LostStores(online_folder, None if regions is None else frozenset(regions)),
+            derive_online_states,
+        ],
+    )

@@ -1,0 +1,164 @@
+"""A region as Feast sees it: a repository over the region's own replica and its online store.
+
+`feast.FeatureStore(repo_path=...)` then answers `get_historical_features` and `get_online_features` from the snapshot
+that the region serves. Definitions are those that the snapshot pins, with the sources' paths rewritten; the repository
+is a view of the record and is written again whenever the snapshot changes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairlead.catalog import Residency, load_catalog, permits
+from fairlead.core.errors import NotReady
+from fairlead.featurestore.definitions import Column, Projection, ViewDefinition
+from fairlead.featurestore.historical import SnapshotView, snapshot_view
+from fairlead.featurestore.snapshots import find_snapshot
+from fairlead.featurestore.tables import OnlineStateRow
+
+if TYPE_CHECKING:
+    from fairlead.core.db import Database
+    from fairlead.featurestore.online import OnlineFolder
+    from fairlead.featurestore.replica_rows import ReplicaRows
+    from fairlead.registry.identity import Caller
+
+_ONLINE_STORE = "fairlead.featurestore.feast_online.FairleadSqliteOnlineStore"
+_PROJECT = "fairlead"
+
+
+class FeastRepositories:
+    """Writes Feast repositories for regions whose online stores are on this machine."""
+
+    def __init__(self, database: Database, *, replicas: ReplicaRows, folder: OnlineFolder) -> None:
+        self._database = database
+        self._replicas = replicas
+        self._folder = folder
+
+    def write(self, caller: Caller, service: str, region: str, folder: Path) -> str:
+        """Write `feature_store.yaml` and `registry.db` into a folder; returns the digest of the snapshot they are of.
+
+        Views that may not be in the region are left out of the service.
+
+        Raises:
+            NotReady: if the region does not serve the service yet.
+            ReplicaUnavailable: if the region's replica cannot be read.
+        """
+        with self._database.read() as session:
+            state = session.get(OnlineStateRow, (caller.workspace_id, service, region))
+            if state is None or state.served_snapshot is None:
+                raise NotReady(
+                    f"The service {service!r} is not served online in {region} yet.",
+                    hint=f"Ask for it: fairlead features materialize {service}",
+                )
+            found = snapshot_view(session, find_snapshot(session, caller.workspace_id, state.served_snapshot))
+        jurisdiction = load_catalog().region(region).jurisdiction
+        paths = {
+            name: self._replicas.fetch(artifact, only=region)
+            for name, artifact in found.artifacts.items()
+            if permits(Residency(artifact.residency), jurisdiction)
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        _put(folder / "registry.db", compile_registry(found, paths))
+        _put(folder / "feature_store.yaml", _config(self._folder.path(region, caller.workspace_id, service)))
+        return found.digest
+
+
+def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
+    """A Feast registry of the views whose rows are at `paths`, and of the service as far as they go."""
+    import feast
+    from feast.feature_view import FeatureViewState
+    from feast.project import Project
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    registry: Any = Registry(registry_schema_version="1")
+    registry.projects.append(Project(name=_PROJECT).to_proto())
+    entities: dict[str, Any] = {}
+    views: dict[str, Any] = {}
+    for name, path in paths.items():
+        view = found.pinned.views[name]
+        for entity, key in zip(view.entities, view.keys, strict=True):
+            entities[entity] = feast.Entity(
+                name=entity, join_keys=[key.name], value_type=getattr(feast.ValueType, key.type)
+            )
+        views[name] = _feast_view(view, [entities[entity] for entity in view.entities], path)
+        views[name].state = FeatureViewState.AVAILABLE_ONLINE
+    projections = [
+        _feast_projection(views[projection.view], projection)
+        for projection in found.pinned.service.projections
+        if projection.view in views
+    ]
+    service = feast.FeatureService(name=found.pinned.service.name, features=projections)
+    for container, objects in (
+        (registry.entities, entities.values()),
+        (registry.data_sources, [view.batch_source for view in views.values()]),
+        (registry.feature_views, views.values()),
+        (registry.feature_services, [service]),
+    ):
+        for each in objects:
+            proto: Any = each.to_proto()
+            (proto.spec if hasattr(proto, "spec") else proto).project = _PROJECT
+            container.append(proto)
+    content: bytes = registry.SerializeToString()
+    return content
+
+
+def _feast_view(view: ViewDefinition, entities: list[Any], path: Path) -> Any:
+    import feast
+
+    source = feast.FileSource(
+        name=f"{view.name}_replica",
+        path=str(path),
+        timestamp_field=view.source.timestamp_field,
+        created_timestamp_column=view.source.created_timestamp_column or "",
+    )
+    return feast.FeatureView(
+        name=view.name,
+        entities=entities,
+        ttl=timedelta(seconds=float(Decimal(view.ttl_seconds or 0))),
+        schema=[_feast_field(column) for column in (*view.keys, *view.features)],
+        source=source,
+    )
+
+
+def _feast_field(column: Column) -> Any:
+    import feast
+    from feast.types import from_value_type
+
+    return feast.Field(name=column.name, dtype=from_value_type(getattr(feast.ValueType, column.type)))
+
+
+def _feast_projection(view: Any, projection: Projection) -> Any:
+    taken: Any = view[list(projection.features)]
+    if projection.alias != projection.view:
+        taken = taken.with_name(projection.alias)
+    return taken.with_join_key_map(dict(projection.join_key_map)) if projection.join_key_map else taken
+
+
+def _config(online_path: Path) -> bytes:
+    import yaml
+
+    config = {
+        "project": _PROJECT,
+        "provider": "local",
+        # The file is written again when the snapshot changes; Feast looks once a minute.
+        "registry": {"path": "registry.db", "cache_ttl_seconds": 60},
+        "offline_store": {"type": "file"},
+        "online_store": {"type": _ONLINE_STORE, "path": str(online_path)},
+        "entity_key_serialization_version": 3,
+    }
+    return yaml.safe_dump(config, sort_keys=False).encode()
+
+
+def _put(path: Path, content: bytes) -> None:
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.partial"
+    with temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,102 @@
+"""Which snapshot each region should serve of each service, as rows, and the work that closes the gap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.catalog import UNRESTRICTED, Residency, load_catalog, permits
+from fairlead.featurestore.historical import SnapshotView, snapshot_view
+from fairlead.featurestore.replica_rows import verified_regions
+from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
+from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
+from fairlead.registry import work
+from fairlead.registry.locations import all_locations
+from fairlead.registry.tables import ModelVersionRow
+
+MATERIALIZE = "materialize"
+"""The work of making one region serve one service's wanted snapshot; its subject is `online_subject`."""
+
+
+def online_subject(service: str, region: str) -> str:
+    """The subject of the work of materializing a service in a region."""
+    return f"{region}/{service}"
+
+
+def derive_online_states(session: Session, now: datetime) -> None:
+    """Bring each region's wanted snapshot up to date, and require the work where it is not served yet."""
+    for (workspace_id, service), intent in _wanted_services(session).items():
+        snapshot = _wanted_snapshot(session, workspace_id, service, intent)
+        if snapshot is not None:
+            found = snapshot_view(session, snapshot)
+            regions = {location.region for location in all_locations(session, workspace_id)}
+            if intent is not None and intent.regions is not None:
+                regions &= set(intent.regions)
+            for region in sorted(regions):
+                row = _desired_state(session, found, workspace_id, service, region)
+                if row is not None and row.state != "READY":
+                    _require(session, found, row, now)
+
+
+def _desired_state(
+    session: Session, found: SnapshotView, workspace_id: str, service: str, region: str
+) -> OnlineStateRow | None:
+    """The row of a region with what it should serve, or None where no view of the service may be there."""
+    catalog = load_catalog()
+    jurisdiction = catalog.region(region).jurisdiction
+    missing = [
+        name for name, artifact in found.artifacts.items() if not permits(Residency(artifact.residency), jurisdiction)
+    ]
+    if len(missing) == len(found.artifacts):
+        return None
+    row = session.get(OnlineStateRow, (workspace_id, service, region))
+    if row is None:
+        row = OnlineStateRow(workspace_id=workspace_id, service=service, region=region)
+        session.add(row)
+    elif row.wanted_snapshot == found.digest:
+        return row
+    row.wanted_snapshot, row.missing_views, row.state = found.digest, sorted(missing), "WAITING"
+    return row
+
+
+def _require(session: Session, found: SnapshotView, row: OnlineStateRow, now: datetime) -> None:
+    """Ask for the work once the region's own replicas of all its views are verified."""
+    wanted = [artifact for name, artifact in found.artifacts.items() if name not in row.missing_views]
+    is_here = all(row.region in verified_regions(session, artifact) for artifact in wanted)
+    state = "PENDING" if is_here else "WAITING"
+    if row.state != state or row.updated_at is None:  # pyright: ignore[reportUnnecessaryComparison]  (a new row)
+        row.state, row.updated_at = state, now
+        session.flush()
+    if is_here:
+        work.require_work(
+            session,
+            workspace_id=row.workspace_id,
+            residency=max((artifact.residency for artifact in wanted), key=lambda each: (each != UNRESTRICTED, each)),
+            kind=MATERIALIZE,
+            subject=online_subject(row.service, row.region),
+            region=row.region,
+            priority=work.USUAL,
+            now=now,
+        )
+
+
+def _wanted_services(session: Session) -> Mapping[tuple[str, str], OnlineIntentRow | None]:
+    """Every service that is wanted online, with what was asked for it, if anything was."""
+    pinned = select(ModelVersionRow.workspace_id, ModelVersionRow.feature_service).where(
+        ModelVersionRow.feature_service.is_not(None), ModelVersionRow.state != "FAILED"
+    )
+    wanted: dict[tuple[str, str], OnlineIntentRow | None] = {
+        (workspace_id, service): None for workspace_id, service in session.execute(pinned.distinct()) if service
+    }
+    return wanted | {(row.workspace_id, row.service): row for row in session.scalars(select(OnlineIntentRow))}
+
+
+def _wanted_snapshot(
+    session: Session, workspace_id: str, service: str, intent: OnlineIntentRow | None
+) -> SnapshotRow | None:
+    if intent is not None and intent.snapshot_digest is not None:
+        return find_snapshot(session, workspace_id, intent.snapshot_digest)
+    return newest_snapshot(session, workspace_id, service)

@@ -1,0 +1,268 @@
+"""What crosses the wire about features."""
+
+from __future__ import annotations
+
+import base64
+import math
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+
+from fairlead.core.clock import format_time
+from fairlead.featurestore.applied import Change, Definition, PlannedChange
+from fairlead.featurestore.definitions import SERVICE
+from fairlead.featurestore.online import OnlineAnswer, OnlineState, OnlineStateName
+from fairlead.featurestore.snapshots import Snapshot, SnapshotPart, SnapshotState
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+ENTITIES_AT_ONCE = 10_000
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ObjectRequest(_Body):
+    """One definition: its kind, and `MessageToDict(obj.to_proto())` of the Feast object."""
+
+    kind: Annotated[str, Field(examples=["FeatureView"])]
+    spec: dict[str, Any]
+
+
+class ApplyRequest(_Body):
+    """Definitions to apply together."""
+
+    objects: list[ObjectRequest]
+    dry_run: bool = False
+
+
+class ChangeAnswer(BaseModel):
+    """What applying does to one name."""
+
+    kind: str
+    name: str
+    change: Change
+    digest: str
+    version: int
+    previous_digest: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, planned: PlannedChange) -> ChangeAnswer:
+        """Render a record."""
+        return cls(
+            kind=planned.kind,
+            name=planned.name,
+            change=planned.change,
+            digest=planned.digest,
+            version=planned.number,
+            previous_digest=planned.previous_digest,
+            reason=planned.reason,
+        )
+
+
+class ApplyAnswer(BaseModel):
+    """The plan; with `applied` it was carried out."""
+
+    applied: bool
+    changes: list[ChangeAnswer]
+
+
+class DefinitionAnswer(BaseModel):
+    """What a name stands for now. `content` is what its digest names, `spec` what was sent."""
+
+    kind: str
+    name: str
+    digest: str
+    version: int
+    residency: str | None
+    content: dict[str, Any]
+    spec: dict[str, Any]
+    updated_by: str
+    updated_at: Time
+
+    @classmethod
+    def of(cls, definition: Definition) -> DefinitionAnswer:
+        """Render a record."""
+        return cls(
+            kind=definition.kind,
+            name=definition.name,
+            digest=definition.digest,
+            version=definition.number,
+            # A service has none of its own: its views do.
+            residency=None if definition.kind == SERVICE else definition.residency,
+            content=dict(definition.content),
+            spec=dict(definition.spec),
+            updated_by=definition.updated_by,
+            updated_at=definition.updated_at,
+        )
+
+
+class DefinitionPage(BaseModel):
+    """Some definitions, by name."""
+
+    items: list[DefinitionAnswer]
+    next_page_token: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """Why something failed."""
+
+    code: str
+    detail: str
+
+
+def _error(code: str | None, detail: str | None) -> ErrorAnswer | None:
+    return None if code is None else ErrorAnswer(code=code, detail=detail or "")
+
+
+class SnapshotRequest(_Body):
+    """As of when; the present if left out."""
+
+    as_of: AwareDatetime | None = None
+
+
+class SnapshotPartAnswer(BaseModel):
+    """One view's rows in a snapshot."""
+
+    view: str
+    view_digest: str
+    residency: str
+    region: str
+    digest: str | None
+    rows: int | None
+    statistics: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, part: SnapshotPart) -> SnapshotPartAnswer:
+        """Render a record."""
+        return cls(
+            view=part.view,
+            view_digest=part.view_digest,
+            residency=part.residency,
+            region=part.region,
+            digest=part.digest,
+            rows=part.rows,
+            statistics=None if part.statistics is None else dict(part.statistics),
+        )
+
+
+class SnapshotAnswer(BaseModel):
+    """A service's data as of a time; `digest` is set once it is READY."""
+
+    id: str
+    service: str
+    service_digest: str
+    as_of: Time
+    state: SnapshotState
+    digest: str | None
+    artifacts: list[SnapshotPartAnswer]
+    error: ErrorAnswer | None
+    created_by: str
+    created_at: Time
+    ready_at: Time | None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> SnapshotAnswer:
+        """Render a record."""
+        return cls(
+            id=snapshot.id,
+            service=snapshot.service,
+            service_digest=snapshot.service_digest,
+            as_of=snapshot.as_of,
+            state=snapshot.state,
+            digest=snapshot.digest,
+            artifacts=[SnapshotPartAnswer.of(part) for part in snapshot.artifacts],
+            error=_error(snapshot.error_code, snapshot.error_detail),
+            created_by=snapshot.created_by,
+            created_at=snapshot.created_at,
+            ready_at=snapshot.ready_at,
+        )
+
+
+class SnapshotPage(BaseModel):
+    """Some snapshots, newest first."""
+
+    items: list[SnapshotAnswer]
+    next_page_token: str | None
+
+
+class MaterializeRequest(_Body):
+    """Which snapshot (the newest from now on, if left out), and where (wherever the data may be)."""
+
+    snapshot: str | None = None
+    regions: list[str] | None = None
+
+
+class OnlineStateAnswer(BaseModel):
+    """What one region serves of a service. `path` is shown to admins."""
+
+    service: str
+    region: str
+    state: OnlineStateName
+    wanted_snapshot: str
+    snapshot: str | None
+    rows: int | None
+    missing_views: list[str]
+    materialized_at: Time | None
+    error: ErrorAnswer | None
+    path: str | None = None
+
+    @classmethod
+    def of(cls, state: OnlineState, path: str | None = None) -> OnlineStateAnswer:
+        """Render a record."""
+        return cls(
+            service=state.service,
+            region=state.region,
+            state=state.state,
+            wanted_snapshot=state.wanted_snapshot,
+            snapshot=state.snapshot,
+            rows=state.rows,
+            missing_views=list(state.missing_views),
+            materialized_at=state.materialized_at,
+            error=_error(state.error_code, state.error_detail),
+            path=path,
+        )
+
+
+class OnlineStatePage(BaseModel):
+    """Every region of a service; there is always one page."""
+
+    items: list[OnlineStateAnswer]
+    next_page_token: str | None = None
+
+
+class OnlineRequest(_Body):
+    """Entities to look up: for each join key its values, all lists of one length."""
+
+    service: str
+    region: str | None = None
+    entities: dict[str, Annotated[list[Any], Field(max_length=ENTITIES_AT_ONCE)]]
+
+
+class OnlineRowsAnswer(BaseModel):
+    """One row for each entity: keys, features, and `_status` by view."""
+
+    region: str
+    snapshot: str
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, answer: OnlineAnswer) -> OnlineRowsAnswer:
+        """Render a record."""
+        rows = [{name: _plain(value) for name, value in row.items()} for row in answer.rows]
+        return cls(region=answer.region, snapshot=answer.snapshot, rows=rows)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: times as text, bytes in base64, an infinity as the text that protobuf's JSON uses."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value

@@ -1,0 +1,155 @@
+"""The worker's side of snapshots: one view's rows out of its source, into a location of the region.
+
+Safe to run again at any point: rows that were written already are not sent twice, an upload that was handed over and
+not noted is an artifact like another, and only the holder of the lease notes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import FairleadError, InvalidInput, MissingExtra, PermissionDenied, ResidencyViolation
+from fairlead.core.ids import Digest
+from fairlead.core.ports import Clock
+from fairlead.featurestore.applied import find_pinned_service
+from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.rows import ROWS_FILE, RowStatistics, write_rows
+from fairlead.featurestore.snapshots import fail_snapshot
+from fairlead.featurestore.sources import Sources
+from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
+from fairlead.registry import work
+from fairlead.registry.identity import Caller, system_caller
+from fairlead.registry.locations import StoreOpener
+from fairlead.registry.uploads import DIGESTS_AT_ONCE, Upload, Uploads
+from fairlead.registry.work import LeasedWork
+from fairlead.sync.shelves import by_digest, open_for_writing
+from fairlead.sync.store.blocks import StoredBlock
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.writer import write_artifact
+
+# What only a person can mend; everything else may pass by itself.
+_FINAL = (InvalidInput, PermissionDenied, MissingExtra, ResidencyViolation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    view: ViewDefinition
+    as_of: datetime
+    labels: Mapping[str, str]
+
+
+class SnapshotHandler:
+    """Writes one view's rows of a snapshot; a handler for work of the kind `snapshot`.
+
+    Args:
+        database: the record.
+        clock: the time.
+        uploads: the same begin and complete that clients use.
+        open_store: opens a location.
+        sources: where a view's files may be.
+        scratch: a folder for rows on their way, which is emptied again.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        uploads: Uploads,
+        open_store: StoreOpener,
+        sources: Sources,
+        scratch: Path,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._uploads = uploads
+        self._open_store = open_store
+        self._sources = sources
+        self._scratch = scratch
+
+    def __call__(self, leased: LeasedWork) -> None:
+        """Write the rows and note them, or note why not.
+
+        Raises:
+            LeaseLost: if another worker took over.
+            Unavailable, StorageFull: if the source or the location cannot be reached now; it is tried again.
+        """
+        task = self._load(leased)
+        if task is None:
+            return
+        caller = system_caller(leased.workspace_id, "worker")
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        try:
+            with TemporaryDirectory(dir=self._scratch, prefix="snapshot-") as folder:
+                path = Path(folder) / ROWS_FILE
+                statistics = write_rows(
+                    task.view, as_of=task.as_of, sources=self._sources, destination=path, scratch=Path(folder)
+                )
+                upload = self._upload(caller, leased, task, path)
+        except _FINAL as error:
+            self._give_up(leased, error)
+            return
+        self._note(leased, upload, statistics)
+
+    def _load(self, leased: LeasedWork) -> _Task | None:
+        with self._database.write() as session:
+            part, snapshot = _find(session, leased)
+            if part is None or snapshot is None or snapshot.state != "PENDING" or part.upload_id is not None:
+                work.finish(session, leased)
+                return None
+            pinned = find_pinned_service(session, leased.workspace_id, snapshot.service, snapshot.service_digest)
+            labels = {"owner": snapshot.created_by} | dict(pinned.labels)
+            return _Task(view=pinned.views[part.view], as_of=snapshot.as_of, labels=labels)
+
+    def _upload(self, caller: Caller, leased: LeasedWork, task: _Task, path: Path) -> Upload:
+        upload = self._uploads.begin(
+            caller, kind="snapshot", residency=task.view.residency, labels=task.labels, region=leased.region
+        )
+
+        def known_blocks(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
+            parts = (digests[start : start + DIGESTS_AT_ONCE] for start in range(0, len(digests), DIGESTS_AT_ONCE))
+            return by_digest(place for part in parts for place in self._uploads.known_blocks(caller, upload.id, part))
+
+        written = write_artifact(
+            open_for_writing(self._open_store, upload.location, residency=task.view.residency),
+            DedupDomain(leased.workspace_id, task.view.residency),
+            {ROWS_FILE: path},
+            known_blocks=known_blocks,
+        )
+        return self._uploads.complete(
+            caller,
+            upload.id,
+            artifact_digest=written.digest,
+            layout_key=written.layout_key,
+            sent_bytes=written.sent_bytes,
+        )
+
+    def _note(self, leased: LeasedWork, upload: Upload, statistics: RowStatistics) -> None:
+        with self._database.write() as session:
+            part, _ = _find(session, leased)
+            if part is not None:
+                part.upload_id = upload.id
+                part.artifact_digest = upload.artifact_digest
+                part.row_count = statistics.rows
+                part.statistics = statistics.to_json()
+            work.finish(session, leased)
+
+    def _give_up(self, leased: LeasedWork, error: FairleadError) -> None:
+        with self._database.write() as session:
+            _, snapshot = _find(session, leased)
+            if snapshot is not None:
+                fail_snapshot(session, self._clock, snapshot, error.code, str(error))
+            work.finish(session, leased)
+
+
+def _find(session: Session, leased: LeasedWork) -> tuple[SnapshotPartRow | None, SnapshotRow | None]:
+    snapshot_id, _, view = leased.subject.partition("/")
+    part = session.get(SnapshotPartRow, (leased.workspace_id, snapshot_id, view), with_for_update=True)
+    return part, session.get(SnapshotRow, (leased.workspace_id, snapshot_id), with_for_update=True)
