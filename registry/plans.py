@@ -129,7 +129,7 @@ def _replicas(session: Session, version: ModelVersionRow) -> dict[str, ReplicaRo
         .order_by(LocationRow.name)
     )
     best: dict[str, ReplicaRow] = {}
-    for region, replica in session.execute(query).tuples():
+    for region, replica in session.execute(query):
         if region not in best or _rank(replica) < _rank(best[region]):
             best[region] = replica
     return best

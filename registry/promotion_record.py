@@ -136,7 +136,7 @@ def render_promotions(session: Session, rows: Sequence[PromotionRow]) -> list[Pr
         RegisteredModelRow.workspace_id == rows[0].workspace_id,
         RegisteredModelRow.id.in_({row.model_id for row in rows}),
     )
-    names = dict(session.execute(models).tuples().all())
+    names = dict(session.execute(models).all())
     return [
         Promotion(
             id=row.id,

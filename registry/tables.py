@@ -45,7 +45,7 @@ class _InWorkspace(Base):
     __abstract__ = True
 
     workspace_id: Mapped[str] = mapped_column(
-        name_type(63), ForeignKey("workspaces.workspace_id"), primary_key=True, sort_order=-1
+        name_type(63), ForeignKey("workspaces.workspace_id"), primary_key=True, sort_order=-2
     )
 
 
@@ -232,7 +232,7 @@ class RegisteredModelRow(_InWorkspace):
 class _OfModel(_InWorkspace):
     __abstract__ = True
 
-    model_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
+    model_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, sort_order=-1)
 
 
 class ModelTagRow(_OfModel):

@@ -422,13 +422,13 @@ def _render(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVer
     uploads = select(UploadRow.id, UploadRow.sent_bytes).where(
         UploadRow.workspace_id == model.workspace_id, UploadRow.id.in_({row.upload_id for row in rows})
     )
-    sent = dict(session.execute(uploads).tuples().all())
+    sent = dict(session.execute(uploads).all())
     artifacts = select(ArtifactRow.digest, ArtifactRow.size_bytes).where(
         ArtifactRow.workspace_id == model.workspace_id,
         ArtifactRow.residency == model.residency,
         ArtifactRow.digest.in_({row.artifact_digest for row in rows}),
     )
-    sizes = dict(session.execute(artifacts).tuples().all())
+    sizes = dict(session.execute(artifacts).all())
     return [
         _to_version(
             model,
