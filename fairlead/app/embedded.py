@@ -24,7 +24,7 @@ from fairlead.core.ids import new_row_id
 from fairlead.sdk.embedded import Home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from fairlead.app.service import Service
 
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 @contextmanager
-def _owned(home: Home) -> Iterator[None]:
+def _owned(home: Home) -> Generator[None]:
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with home.lock.open("a") as handle:
         try:
@@ -58,6 +58,8 @@ def _owned(home: Home) -> Iterator[None]:
             raise HomeInUse(
                 f"Another server owns {home.path}.", hint="Use that one, or another FAIRLEAD_HOME."
             ) from None
+        # An address left by a server that was killed is nobody's now.
+        home.address.unlink(missing_ok=True)
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 
 def metadata() -> MetaData:
     """All tables of all packages."""
-    import fairlead.featurestore.tables
-    import fairlead.registry.tables
-    import fairlead.serving.tables  # noqa: F401
-
+    for package in ("registry", "featurestore", "serving"):
+        # A module of tables adds them to the base when it is imported.
+        import_module(f"fairlead.{package}.tables")
     return Base.metadata
 
 
@@ -70,7 +70,7 @@ def upgrade_configured() -> None:
 
     from fairlead.app.settings import ServerSettings
 
-    database = Database(ServerSettings().database_url.get_secret_value())
+    database = ServerSettings().open_database()
     try:
         sys.stderr.write(f"The database is at revision {upgrade(database)}.\n")
     finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fairlead.core.db import Database
 
 
 class ServerSettings(BaseSettings):
@@ -21,13 +24,13 @@ class ServerSettings(BaseSettings):
     )
     database_url: SecretStr = Field(
         default=SecretStr(""),
-        description="Metadata database: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME; none: SQLite in the home.",
+        description="Metadata database, sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME; none: in the home.",
     )
     workspace: str = Field(default="default", description="Workspace that is made at the first start.")
     owner: str = Field(default="owner", description="Principal of the first token.")
-    jurisdiction: str = Field(
-        default="unrestricted",
-        description="Where the metadata database itself is, as a residency class; restricted statistics stay out of others.",
+    signing_key_file: Path | None = Field(
+        default=None,
+        description="Ed25519 private key (32 raw bytes) that signs refs; none: one in the home.",
     )
     lease: timedelta = Field(
         default=timedelta(seconds=30), description="How long a worker holds work between renewals."
@@ -38,10 +41,30 @@ class ServerSettings(BaseSettings):
     )
     feature_source_roots: Annotated[list[Path] | None, NoDecode] = Field(
         default=None,
-        description="Local folders that feature sources may lie in, separated by colons; none: any (embedded), none at all (server).",
+        description="Local folders that feature sources may lie in, separated by colons. None: any for the embedded "
+        "server, none at all for others.",
     )
     trusted_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
         description="Host names that requests may be addressed to, separated by commas, beside loopback names.",
     )
     max_body_bytes: int = Field(default=64 * 2**20, description="Largest request body that is read.")
+
+    @property
+    def folder(self) -> Path:
+        """The home as an absolute path."""
+        return self.home.expanduser().absolute()
+
+    def open_database(self) -> Database:
+        """The metadata database that these settings name."""
+        return Database(self.database_url.get_secret_value() or f"sqlite:///{self.folder / 'fairlead.db'}")
+
+    @field_validator("feature_source_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

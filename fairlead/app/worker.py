@@ -29,7 +29,7 @@ def run_worker(*, regions: Sequence[str]) -> None:
     service = Service.build(ServerSettings(), SystemClock(), is_embedded=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda _number, _frame: stop.set())
     try:
         service.start(regions=regions)
         sys.stdout.write(f"Working for {', '.join(regions)}\n")

@@ -5,11 +5,13 @@ synthetic, and only this: each sample is measured four times, at made-up times, 
 real values; three measurements come before the diagnosis (the label) and one after it, which a model may not see.
 """
 
+# pandas is typed in part.
+# pyright: reportUnknownVariableType=false
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -35,18 +37,18 @@ class Measurements:
     @property
     def mean_features(self) -> list[str]:
         """The ten features of the view `nucleus_means`."""
-        return [column for column in self.means if column.startswith("mean_")]
+        return _columns(self.means, "mean_")
 
     @property
     def extreme_features(self) -> list[str]:
         """The ten features of the view `nucleus_extremes`."""
-        return [column for column in self.extremes if column.startswith("worst_")]
+        return _columns(self.extremes, "worst_")
 
 
 def load_measurements() -> Measurements:
     """Load the real samples and lay the synthetic times and spread over them; always the same rows."""
-    bunch: Any = load_breast_cancer()
-    names = [str(name).replace(" ", "_") for name in bunch.feature_names]
+    bunch = cast("Any", load_breast_cancer())
+    names = pd.Index([str(name).replace(" ", "_") for name in bunch.feature_names])
     values = pd.DataFrame(bunch.data, columns=names)
     count = len(values)
     labelled_at = [FIRST_LABEL + timedelta(hours=sample) for sample in range(count)]
@@ -57,7 +59,7 @@ def load_measurements() -> Measurements:
         measured.insert(0, "sample_id", range(count))
         measured.insert(1, "event_timestamp", [moment + timedelta(days=days) for moment in labelled_at])
         rounds.append(measured)
-    rows = pd.concat(rounds, ignore_index=True)
+    rows: Any = pd.concat(rounds, ignore_index=True)
     keys = ["sample_id", "event_timestamp"]
     return Measurements(
         means=rows[keys + [name for name in names if name.startswith("mean_")]],
@@ -66,6 +68,10 @@ def load_measurements() -> Measurements:
             {"sample_id": range(count), "event_timestamp": labelled_at, "is_benign": bunch.target.astype("int64")}
         ),
     )
+
+
+def _columns(frame: pd.DataFrame, prefix: str) -> list[str]:
+    return [str(column) for column in frame.columns if str(column).startswith(prefix)]
 
 
 def write_sources(measurements: Measurements, folder: Path) -> tuple[Path, Path]:
@@ -84,7 +90,7 @@ def feast_definitions(measurements: Measurements, folder: Path) -> list[object]:
 
     means_path, extremes_path = write_sources(measurements, folder)
     sample = Entity(name="sample", join_keys=["sample_id"], value_type=ValueType.INT64)
-    views = [
+    views: list[Any] = [
         FeatureView(
             name=name,
             entities=[sample],

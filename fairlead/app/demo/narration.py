@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fairlead.cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from fairlead.sdk.records import Record
 
@@ -27,7 +27,7 @@ class Narrator:
         self.steps: list[dict[str, Any]] = []
 
     @contextmanager
-    def step(self, title: str) -> Iterator[None]:
+    def step(self, title: str) -> Generator[None]:
         """One numbered step; tells how long it took."""
         self._number += 1
         self.say(f"\n{self._number}. {title}", indent=0)

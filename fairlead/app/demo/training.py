@@ -5,6 +5,8 @@ The extractor is the hidden part of a multi-layer perceptron fitted to the train
 leaves the extractor as it is.
 """
 
+# pandas and scikit-learn are typed in part.
+# pyright: reportUnknownVariableType=false
 from __future__ import annotations
 
 import shutil
@@ -37,8 +39,9 @@ class Split:
 
 def split(frame: pd.DataFrame, features: list[str]) -> Split:
     """Hold out every third sample."""
-    is_held_out = frame["sample_id"] % 3 == 0
-    return Split(features=features, fit=frame[~is_held_out], held_out=frame[is_held_out])
+    is_held_out: Any = frame["sample_id"] % 3 == 0
+    rows: Any = frame
+    return Split(features=features, fit=rows[~is_held_out], held_out=rows[is_held_out])
 
 
 def fit_extractor(data: Split, *, width: int = WIDTH, epochs: int = 3) -> Extractor:
@@ -47,21 +50,19 @@ def fit_extractor(data: Split, *, width: int = WIDTH, epochs: int = 3) -> Extrac
 
     inputs = data.fit[data.features].to_numpy(np.float32)
     centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    perceptron = MLPClassifier(
-        (width, width), max_iter=epochs, batch_size=64, learning_rate_init=3e-4, random_state=SEED
-    )
+    make: Any = MLPClassifier
+    perceptron: Any = make((width, width), max_iter=epochs, batch_size=64, learning_rate_init=3e-4, random_state=SEED)
     with warnings.catch_warnings():
         # A few epochs are enough for a demo, and it says so itself.
         warnings.simplefilter("ignore")
         perceptron.fit((inputs - centre) / scale, data.fit["is_benign"].to_numpy())
-    layers: Any = perceptron
     return {
         "input.centre": centre,
         "input.scale": scale,
-        "hidden.0.weight": np.ascontiguousarray(layers.coefs_[0], np.float32),
-        "hidden.0.bias": np.ascontiguousarray(layers.intercepts_[0], np.float32),
-        "hidden.1.weight": np.ascontiguousarray(layers.coefs_[1], np.float32),
-        "hidden.1.bias": np.ascontiguousarray(layers.intercepts_[1], np.float32),
+        "hidden.0.weight": np.ascontiguousarray(perceptron.coefs_[0], np.float32),
+        "hidden.0.bias": np.ascontiguousarray(perceptron.intercepts_[0], np.float32),
+        "hidden.1.weight": np.ascontiguousarray(perceptron.coefs_[1], np.float32),
+        "hidden.1.bias": np.ascontiguousarray(perceptron.intercepts_[1], np.float32),
     }
 
 
@@ -109,7 +110,7 @@ def save_model(extractor: Extractor, head: object, data: Split, folder: Path) ->
         str(folder / "model"),
         loader_module="extractor_head",
         data_path=str(weights),
-        code_paths=[str(Path(__file__).parent / "loader" / "extractor_head.py")],
+        code_paths=[str(Path(__file__).with_name("extractor_head.py"))],
         signature=infer_signature(example, np.zeros(3)),
         pip_requirements=["numpy", "pandas", "safetensors", "scikit-learn", "skops"],
     )

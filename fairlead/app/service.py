@@ -1,0 +1,256 @@
+"""The composition root: every use case built once, with what it needs, and handed to routes and workers.
+
+Nothing here decides anything; to see what depends on what, read `Service.build`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, text
+
+from fairlead.app.guard import Activity
+from fairlead.app.schema import check_revision, upgrade
+from fairlead.catalog import load_catalog
+from fairlead.core.db import Database
+from fairlead.core.errors import FairleadError, InvalidInput
+from fairlead.featurestore.assembly import FeatureStore, assemble_features
+from fairlead.registry.audit import Sealer
+from fairlead.registry.identity import Tokens, bootstrap, system_caller
+from fairlead.registry.locations import Locations
+from fairlead.registry.replicas import Artifacts
+from fairlead.registry.tables import LocationRow, TokenRow
+from fairlead.registry.uploads import Uploads
+from fairlead.serving.assembly import Serving, assemble_serving
+from fairlead.serving.deployment_index import FollowingDeployments
+from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.store.objects import open_store
+from fairlead.sync.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from fastapi import APIRouter
+
+    from fairlead.app.settings import ServerSettings
+    from fairlead.core.ports import Clock
+
+SEAL_SECONDS = 0.5
+_KEY_BYTES = 32
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Service:
+    """One process's view of the record: use cases, worker and sealer."""
+
+    settings: ServerSettings
+    database: Database
+    clock: Clock
+    home: Path
+    tokens: Tokens
+    locations: Locations
+    uploads: Uploads
+    artifacts: Artifacts
+    features: FeatureStore
+    serving: Serving
+    duties: Duties
+    activity: Activity = field(default_factory=Activity)
+    _wakers: list[Worker] = field(default_factory=list[Worker])
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _sealing: threading.Thread | None = None
+
+    @classmethod
+    def build(cls, settings: ServerSettings, clock: Clock, *, is_embedded: bool) -> Service:
+        """Open the database and build every use case on it.
+
+        The embedded service brings its own database up to date; a server refuses one at another revision, because
+        other servers may be using it.
+
+        Raises:
+            DatabaseRevisionMismatch: with the command that mends it.
+        """
+        home = settings.folder
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = settings.open_database()
+        try:
+            if is_embedded:
+                upgrade(database)
+            else:
+                check_revision(database)
+        except BaseException:
+            database.close()
+            raise
+        catalog = load_catalog()
+        wakers: list[Worker] = []
+
+        def wake() -> None:
+            for worker in wakers:
+                worker.wake()
+
+        uploads = Uploads(database, clock, catalog=catalog)
+        artifacts = Artifacts(database, clock)
+        features = assemble_features(
+            database=database,
+            clock=clock,
+            catalog=catalog,
+            uploads=uploads,
+            artifacts=artifacts,
+            open_store=open_store,
+            folder=home / "features",
+            # A server reads no file of its own machine on a caller's word; the embedded one serves its owner alone.
+            source_roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
+            wake=wake,
+        )
+        serving = assemble_serving(
+            database=database,
+            clock=clock,
+            catalog=catalog,
+            uploads=uploads,
+            open_store=open_store,
+            folder=home / "serving",
+            online_store=features.online_store_path,
+            wake=wake,
+        )
+        signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")
+        return cls(
+            settings=settings,
+            database=database,
+            clock=clock,
+            home=home,
+            tokens=Tokens(database, clock),
+            locations=Locations(database, clock, catalog=catalog, open_store=open_store),
+            uploads=uploads,
+            artifacts=artifacts,
+            features=features,
+            serving=serving,
+            duties=sync_duties(database, clock, catalog=catalog, open_store=open_store, signing_key=signing_key),
+            _wakers=wakers,
+        )
+
+    def routers(self) -> list[APIRouter]:
+        """Every package's routes, without the API's prefix."""
+        # FastAPI costs a second that a worker need not wait for.
+        from fairlead.registry.api import record_routers
+        from fairlead.sync.api import sync_routers
+
+        return [
+            *record_routers(self.database, self.clock, deployments=FollowingDeployments(self.database)),
+            *sync_routers(
+                locations=self.locations,
+                uploads=self.uploads,
+                artifacts=self.artifacts,
+                database=self.database,
+                clock=self.clock,
+                wake=self._wake,
+            ),
+            *self.features.routers(),
+            *self.serving.routers(),
+        ]
+
+    def start(self, *, has_worker: bool = True, regions: Sequence[str] | None = None) -> None:
+        """Start the sealer and, if wanted, a worker for some regions (None: for all)."""
+        self._sealing = threading.Thread(target=self._seal, name="fairlead-seal", daemon=True)
+        self._sealing.start()
+        if not has_worker:
+            return
+        worker = Worker(
+            self.database,
+            self.clock,
+            regions=regions,
+            handlers={**self.duties.handlers, **self.features.handlers, **self.serving.handlers},
+            derivers=[*self.duties.derivers, *self.features.derivers(regions), *self.serving.derivers],
+            threads=self.settings.worker_threads,
+            lease_ttl=self.settings.lease,
+        )
+        self._wakers.append(worker)
+        worker.start()
+
+    def close(self) -> None:
+        """Finish what runs, seal what was recorded, and close the database."""
+        self._stopping.set()
+        for worker in self._wakers:
+            worker.stop()
+        if self._sealing is not None:
+            self._sealing.join(timeout=10)
+        self.database.close()
+
+    def is_healthy(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self.database.read() as session:
+                session.execute(text("SELECT 1"))
+        except FairleadError:
+            return False
+        return True
+
+    def is_drained(self) -> bool:
+        """Whether no worker of this process is doing anything."""
+        return not any(worker.is_busy for worker in self._wakers)
+
+    def issue_owner_token(self) -> str:
+        """Make the workspace unless it exists, and a new token of its owner; answers the secret."""
+        issued = bootstrap(
+            self.database, self.clock, principal=self.settings.owner, workspace_id=self.settings.workspace
+        )
+        return issued.secret
+
+    def issue_first_token(self) -> str | None:
+        """The owner's token, if nobody has one yet."""
+        with self.database.read() as session:
+            if session.scalar(select(TokenRow.id).limit(1)) is not None:
+                return None
+        return self.issue_owner_token()
+
+    def ensure_embedded_locations(self, regions: Sequence[str]) -> None:
+        """Make one local folder stand for each region, unless it does already."""
+        caller = system_caller(self.settings.workspace, "bootstrap")
+        with self.database.read() as session:
+            present = set(session.scalars(select(LocationRow.region)))
+        for region in regions:
+            if region not in present:
+                name = region.replace(":", "-")
+                folder = self.home / "locations" / name
+                self.locations.add(caller, name=name, region=region, url=folder.as_uri())
+
+    def _wake(self) -> None:
+        for worker in self._wakers:
+            worker.wake()
+
+    def _seal(self) -> None:
+        sealer = Sealer(self.database, self.clock)
+        while True:
+            is_last = self._stopping.wait(SEAL_SECONDS)
+            try:
+                sealer.seal_once()
+            except Exception:  # noqa: BLE001  (the loop goes on; what is not sealed now is sealed next time)
+                _log.exception("sealing failed and is tried again")
+            if is_last:
+                return
+
+
+def read_signing_key(path: Path) -> bytes:
+    """The Ed25519 private key that signs refs, made at the first start; readable by its owner alone.
+
+    Raises:
+        InvalidInput: if the file is there and holds no such key.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        draft = path.with_suffix(".new")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
+            handle.write(os.urandom(_KEY_BYTES))
+        draft.replace(path)
+        key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise InvalidInput(
+            "The signing key file does not hold 32 bytes.", hint="Point FAIRLEAD_SIGNING_KEY_FILE at one."
+        )
+    return key

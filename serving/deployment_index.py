@@ -1,0 +1,44 @@
+"""Tells the record which deployments a promotion touches. Implements `DeploymentIndex`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, select
+
+from fairlead.registry.tables import RegisteredModelRow
+from fairlead.serving.deployments import DELETING
+from fairlead.serving.tables import DeploymentRow
+
+if TYPE_CHECKING:
+    from fairlead.core.db import Database
+
+
+class FollowingDeployments:
+    """The deployments that follow an environment's pointer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
+        """Their names, in order. Reads on a connection of its own, so it waits for nobody."""
+        query = (
+            select(DeploymentRow.name)
+            .join(
+                RegisteredModelRow,
+                and_(
+                    RegisteredModelRow.workspace_id == DeploymentRow.workspace_id,
+                    RegisteredModelRow.id == DeploymentRow.model_id,
+                ),
+            )
+            .where(
+                DeploymentRow.workspace_id == workspace_id,
+                RegisteredModelRow.name == model,
+                DeploymentRow.environment == environment,
+                DeploymentRow.state != DELETING,
+            )
+            .order_by(DeploymentRow.name)
+        )
+        with self._database.read() as session:
+            return tuple(session.scalars(query))
