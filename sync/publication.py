@@ -117,7 +117,7 @@ def collect_refs(session: Session, workspace_id: str, location: Location, now: d
     )
     refs = tuple(
         _to_ref(model, alias, digest or "", environments)
-        for model, alias, digest in session.execute(query).tuples()
+        for model, alias, digest in session.execute(query)
         if location.permits(model.residency, None)
     )
     return RefSet(workspace=workspace_id, revision=workspace.refs_revision, issued_at=now, refs=refs)

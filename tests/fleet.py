@@ -18,6 +18,7 @@ from fairlead.core.ports import ObjectStore
 from fairlead.registry import work
 from fairlead.registry.identity import Caller
 from fairlead.registry.locations import Location, Locations
+from fairlead.registry.paging import PageRequest
 from fairlead.registry.replicas import Artifact, Artifacts, Replica
 from fairlead.registry.tables import AuditEventRow, LedgerRow, WorkRow
 from fairlead.registry.uploads import Upload, Uploads
@@ -137,6 +138,10 @@ class Fleet:
 
     def artifact(self, digest: str) -> Artifact:
         return self.artifacts.get(ADMIN, digest)
+
+    def location(self, name: str) -> Location:
+        (found,) = (each for each in self.locations.list(ADMIN, PageRequest()).items if each.name == name)
+        return found
 
     def replica(self, digest: str, name: str) -> Replica:
         (found,) = (each for each in self.artifact(digest).replicas if each.location.name == name)
