@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fairlead.core.errors import (
     FairleadError,
     IntegrityError,
     LocationUnavailable,
+    MissingExtra,
     ObjectNotFound,
+    PermissionDenied,
     ReplicaUnavailable,
     error_classes,
 )
@@ -23,12 +26,11 @@ if TYPE_CHECKING:
 
     from fairlead.core.errors import JsonValue
     from fairlead.sdk.transport import JsonObject, Transport
-    from fairlead.sync.store.layout import StoredBlock
+    from fairlead.sync.store.blocks import Progress, StoredBlock
     from fairlead.sync.store.reader import ArtifactReader
 
-    Progress = Callable[[int, int], None]
-
 READY_TIMEOUT_SECONDS = 600.0
+RENEW_UPLOAD_SECONDS = 600.0
 
 T = TypeVar("T")
 
@@ -80,9 +82,9 @@ class Artifacts:
             ResidencyViolation: if no location may hold data of this residency class.
             StorageFull, LocationUnavailable, PermissionDenied: from the location.
         """
-        from fairlead.sync.store.domain import DedupDomain  # noqa: PLC0415  (numpy and codecs, only when bytes move)
-        from fairlead.sync.store.objects import open_store  # noqa: PLC0415
-        from fairlead.sync.store.writer import write_artifact  # noqa: PLC0415
+        from fairlead.sync.store.domain import DedupDomain
+        from fairlead.sync.store.objects import open_store
+        from fairlead.sync.store.writer import write_artifact
 
         grant = self._transport.post(
             "/api/v1/uploads",
@@ -102,19 +104,19 @@ class Artifacts:
             DedupDomain(**domain),
             source,
             known_blocks=lambda digests: self._known_blocks(upload_id, digests),
-            progress=progress,
+            progress=self._renewing(upload_id, progress),
         )
         self._transport.post(
             f"/api/v1/uploads/{upload_id}/complete",
             {
-                "artifact_digest": written.manifest.digest,
+                "artifact_digest": written.digest,
                 "layout_key": written.layout_key,
                 "sent_bytes": written.sent_bytes,
             },
         )
         return Upload(
             id=upload_id,
-            digest=written.manifest.digest,
+            digest=written.digest,
             plain_bytes=written.plain_bytes,
             sent_bytes=written.sent_bytes,
             new_blocks=written.new_blocks,
@@ -150,16 +152,18 @@ class Artifacts:
 
         A cached artifact is checked against its digest before it is used again. A replica whose bytes are wrong is
         reported, mended by the server, and passed over for the next one.
-        """
-        from fairlead.sync.store.manifest import Manifest  # noqa: PLC0415
 
+        Raises:
+            ArtifactNotFound: if the server knows none of that digest.
+            AlreadyExists: if something else is at the destination.
+            ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
+        """
         artifact = self.get(digest)
         target = destination or self._cache / "artifacts" / digest_hex(parse_digest(digest))
         if destination is None and target.exists():
-            if Manifest.from_path(target).digest == artifact.digest:
+            if _holds(target, artifact.digest):
                 return target
             _discard(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
 
         def fetch(reader: ArtifactReader, _: Replica) -> Path:
             reader.download(target, progress)
@@ -170,7 +174,8 @@ class Artifacts:
     def verify(self, digest: str, *, progress: Callable[[str], None] | None = None) -> list[JsonObject]:
         """Read every stored byte of every replica; corrupt ones are reported, and the server mends them.
 
-        Returns one row a replica: location, region, state before, `verdict` ("verified" or an error code).
+        Returns one row a replica: location, region, and a `verdict`: "verified", an error's code, or the state (in
+        lower case) of a replica that is not VERIFIED and was not read.
         """
         artifact = self.get(digest)
         rows: list[JsonObject] = []
@@ -183,7 +188,7 @@ class Artifacts:
                 except (IntegrityError, ObjectNotFound) as error:
                     self.report(artifact.digest, replica.location, error.code)
                     verdict = error.code
-                except LocationUnavailable as error:
+                except (LocationUnavailable, PermissionDenied, MissingExtra) as error:
                     verdict = error.code
             row: JsonObject = {"location": replica.location, "region": replica.region, "verdict": verdict}
             rows.append(row)
@@ -196,16 +201,30 @@ class Artifacts:
         self._transport.post(f"/api/v1/artifacts/{digest}/reports", {"location": location, "code": code})
 
     def _known_blocks(self, upload_id: str, digests: Sequence[Digest]) -> dict[Digest, StoredBlock]:
-        from fairlead.sync.store.layout import StoredBlock  # noqa: PLC0415
+        from fairlead.sync.store.blocks import StoredBlock
 
         answer = self._transport.post(f"/api/v1/uploads/{upload_id}/known-blocks", {"digests": list(digests)})
-        blocks = [StoredBlock.from_json(block) for block in cast("list[JsonObject]", answer["blocks"])]
+        blocks = [StoredBlock(**block) for block in cast("list[dict[str, Any]]", answer["blocks"])]
         return {block.digest: block for block in blocks}
 
+    def _renewing(self, upload_id: str, progress: Progress | None) -> Progress:
+        """Report progress, and ask for more time before the upload's lease of an hour ends."""
+        renewed_at = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            nonlocal renewed_at
+            if time.monotonic() - renewed_at > RENEW_UPLOAD_SECONDS:
+                self._known_blocks(upload_id, [])
+                renewed_at = time.monotonic()
+            if progress is not None:
+                progress(done, total)
+
+        return advance
+
     def _reader(self, artifact: Artifact, replica: Replica) -> ArtifactReader:
-        from fairlead.sync.store.domain import DedupDomain  # noqa: PLC0415
-        from fairlead.sync.store.objects import open_store  # noqa: PLC0415
-        from fairlead.sync.store.reader import ArtifactReader  # noqa: PLC0415
+        from fairlead.sync.store.domain import DedupDomain
+        from fairlead.sync.store.objects import open_store
+        from fairlead.sync.store.reader import ArtifactReader
 
         store = open_store(replica.url, replica.options)
         return ArtifactReader.open(store, DedupDomain(**replica.domain), Digest(artifact.digest), replica.layout_key)
@@ -218,9 +237,11 @@ class Artifacts:
             try:
                 return read(self._reader(artifact, replica), replica)
             except (IntegrityError, ObjectNotFound) as error:
-                self.report(artifact.digest, replica.location, error.code)
                 failures.append(f"{replica.region}: {error.code}")
-            except LocationUnavailable as error:
+                # The next replica is worth more to the reader than the report.
+                with contextlib.suppress(FairleadError):
+                    self.report(artifact.digest, replica.location, error.code)
+            except (LocationUnavailable, PermissionDenied, MissingExtra) as error:
                 failures.append(f"{replica.region}: {error.code}")
         raise ReplicaUnavailable(
             f"No verified replica of {artifact.digest} can be read ({'; '.join(failures) or 'there is none yet'}).",
@@ -238,8 +259,7 @@ def wait_until(is_done: Callable[[], bool], what: str, timeout_seconds: float) -
     pause = 0.02
     while not is_done():
         if time.monotonic() > deadline:
-            msg = f"Waited {timeout_seconds:.0f} s for {what}. Is a worker running? See: fairlead work"
-            raise TimeoutError(msg)
+            raise TimeoutError(f"Waited {timeout_seconds:.0f} s for {what}. See what goes on with: fairlead work")
         time.sleep(pause)
         pause = min(pause * 1.4, 0.5)
 
@@ -251,8 +271,17 @@ def recorded_error(error: JsonObject | None, otherwise: str) -> FairleadError:
     return cls(str(members.get("detail") or otherwise), hint="Repeat the command to try again.")
 
 
+def _holds(folder: Path, digest: str) -> bool:
+    from fairlead.sync.store.manifest import build_manifest
+
+    try:
+        return build_manifest(folder).digest == digest
+    except FairleadError:
+        return False
+
+
 def _discard(path: Path) -> None:
-    import shutil  # noqa: PLC0415
+    import shutil
 
     if path.is_dir():
         shutil.rmtree(path)

@@ -6,15 +6,26 @@ whether it answers, and how to start the process. Whoever loses a race to start 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fairlead.core.errors import MissingExtra, PermissionDenied, ServerUnavailable
+from fairlead.core.errors import (
+    ExitCode,
+    FairleadError,
+    InvalidInput,
+    MissingExtra,
+    PermissionDenied,
+    ServerUnavailable,
+    StorageFull,
+)
+from fairlead.sdk.transport import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +80,8 @@ def find_or_start(home: Home) -> EmbeddedServer:
 
     Raises:
         ServerUnavailable: if it does not come up; the detail ends with the last line of its log.
-        PermissionDenied: if the home cannot be written.
+        MissingExtra: if the server's packages are not installed.
+        PermissionDenied, StorageFull, InvalidInput: if the home cannot be used.
     """
     server = find(home)
     if server is not None:
@@ -77,52 +89,63 @@ def find_or_start(home: Home) -> EmbeddedServer:
     try:
         home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         process = _start(home)
-    except PermissionError as error:
-        raise PermissionDenied(
-            f"The folder {home.path} cannot be written.", hint="Set FAIRLEAD_HOME to a folder of yours."
-        ) from error
+    except OSError as error:
+        raise _home_failure(home, error) from error
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if (server := find(home)) is not None:
             return server
-        if process.poll() not in {None, 0} and not _is_owned(home):
-            break
+        if process.poll() is not None:
+            if process.returncode != ExitCode.CONFLICT:
+                break
+            # Another server owned the home. It answers soon, or it was about to leave: then it is our turn.
+            if not _is_owned(home):
+                process = _start(home)
         time.sleep(0.05)
     raise _start_failure(home)
 
 
 def find(home: Home) -> EmbeddedServer | None:
     """The home's server, if one is running and answers."""
-    import httpx2  # noqa: PLC0415
+    import httpx2
 
     try:
-        address = json.loads(home.address.read_text())
-        token = home.token.read_text().strip()
-        answer = httpx2.get(f"{address['url']}/healthz", timeout=HEALTH_TIMEOUT_SECONDS, trust_env=False)
-        # The port may have passed to another program, or to the server of another home.
-        if answer.json().get("instance") != address["instance"]:
+        address = json.loads(home.address.read_text(encoding="utf-8"))
+        token = home.token.read_text(encoding="utf-8").strip()
+        url, instance, pid = str(address["url"]), str(address["instance"]), int(address["pid"])
+        # The owner's token goes to nobody but this machine.
+        if not is_loopback(url):
             return None
-        return EmbeddedServer(url=address["url"], token=token, pid=address["pid"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, httpx2.HTTPError):
+        answer = httpx2.get(f"{url}/healthz", timeout=HEALTH_TIMEOUT_SECONDS, trust_env=False)
+        # The port may have passed to another program, or to the server of another home.
+        if answer.json()["instance"] != instance:
+            return None
+    except (OSError, ValueError, LookupError, TypeError, httpx2.HTTPError, httpx2.InvalidURL):
         return None
+    return EmbeddedServer(url=url, token=token, pid=pid)
 
 
 def _start(home: Home) -> subprocess.Popen[bytes]:
     with home.log.open("ab") as log:
         home.log.chmod(0o600)
-        # A session of its own: it goes on replicating after the command that started it returned.
-        return subprocess.Popen(
-            [sys.executable, "-m", "fairlead.app.embedded", "--home", str(home.path)],
+        # A session of its own: it goes on replicating after the command that started it returned. It stands in its
+        # home, so that it keeps no other folder busy and imports nothing that lies in the caller's.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "fairlead.app.embedded", "--home", str(home.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            cwd=home.path,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
+    # Reaped when it leaves, should this process live longer.
+    threading.Thread(target=process.wait, name="embedded-server-exit", daemon=True).start()
+    return process
 
 
 def _is_owned(home: Home) -> bool:
-    import fcntl  # noqa: PLC0415
+    import fcntl
 
     try:
         with home.lock.open("a") as handle:
@@ -134,7 +157,16 @@ def _is_owned(home: Home) -> bool:
     return False
 
 
-def _start_failure(home: Home) -> Exception:
+def _home_failure(home: Home, error: OSError) -> FairleadError:
+    hint = "Set FAIRLEAD_HOME to a folder of yours."
+    if isinstance(error, PermissionError):
+        return PermissionDenied(f"The folder {home.path} cannot be written.", hint=hint)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFull(f"There is no space left for {home.path}.", hint="Free some, or set FAIRLEAD_HOME.")
+    return InvalidInput(f"{home.path} cannot be the home: {error.strerror}.", hint=hint)
+
+
+def _start_failure(home: Home) -> FairleadError:
     try:
         lines = [line for line in home.log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pandas as pd
-    import pyarrow as pa
 
     from fairlead.sdk.transport import JsonObject, Transport
 
@@ -68,8 +68,10 @@ class Features:
 
         Raises:
             FeatureDefinitionInvalid: naming the object and the field.
+            InvalidInput: if the path is no Feast repository.
+            MissingExtra: without `fairlead[features]`.
         """
-        from fairlead.sdk.feast_objects import load_repository, to_wire  # noqa: PLC0415  (imports Feast)
+        from fairlead.sdk.feast_objects import load_repository, to_wire
 
         objects = load_repository(Path(definitions)) if isinstance(definitions, str | Path) else list(definitions)
         body: dict[str, JsonValue] = {"objects": cast("list[JsonValue]", to_wire(objects)), "dry_run": dry_run}
@@ -125,12 +127,12 @@ class Features:
             FeatureServiceNotFound, SnapshotNotFound, ResidencyViolation, InvalidInput.
         """
         try:
-            import pyarrow as pa  # noqa: PLC0415
+            arrow: Any = import_module("pyarrow")
         except ModuleNotFoundError as error:
             raise MissingExtra("Training sets need Arrow.", hint="Run: pip install 'fairlead[features]'") from error
-        sink = pa.BufferOutputStream()
-        table: pa.Table = pa.Table.from_pandas(entity_rows, preserve_index=False)
-        with pa.ipc.new_stream(sink, table.schema) as writer:
+        sink = arrow.BufferOutputStream()
+        table = arrow.Table.from_pandas(entity_rows, preserve_index=False)
+        with arrow.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         response = self._transport.send(
             "POST",
@@ -139,25 +141,44 @@ class Features:
             content=sink.getvalue().to_pybytes(),
             content_type=ARROW_STREAM,
         )
-        joined = cast("pa.Table", pa.ipc.open_stream(response.content).read_all())
+        joined = arrow.ipc.open_stream(response.content).read_all()
         snapshot_record = self.get_snapshot(response.headers["x-fairlead-snapshot"])
-        return TrainingSet(frame=cast("pd.DataFrame", joined.to_pandas()), pinned=PinnedData.of(snapshot_record))
+        return TrainingSet(frame=joined.to_pandas(), pinned=PinnedData.of(snapshot_record))
 
     def materialize(
         self, service: str, *, snapshot: str | None = None, regions: Sequence[str] | None = None, wait: bool = True
     ) -> list[OnlineState]:
-        """Load a snapshot into each region's online store, from that region's own replica."""
+        """Load a snapshot into each region's online store, from that region's own replica.
+
+        Without a snapshot the newest one is wanted from now on; without regions, wherever the data may be. Answers
+        the state of every region; `wait` waits for the named ones.
+
+        Raises:
+            FeatureServiceNotFound, SnapshotNotFound, UnknownRegion, ResidencyViolation.
+            FairleadError: what a worker met.
+        """
         body: dict[str, JsonValue] = {"snapshot": snapshot, "regions": None if regions is None else list(regions)}
         self._transport.post(f"{_service_path(service)}/materialize", body)
         if wait:
-            self.wait_materialized(service)
+            self.wait_materialized(service, regions=regions)
         return self.online_states(service)
 
-    def wait_materialized(self, service: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> list[OnlineState]:
-        """Wait until every region serves the snapshot it should."""
+    def wait_materialized(
+        self,
+        service: str,
+        *,
+        regions: Sequence[str] | None = None,
+        timeout_seconds: float = READY_TIMEOUT_SECONDS,
+    ) -> list[OnlineState]:
+        """Wait until every region (or each of the named ones) serves the snapshot it should.
+
+        Raises:
+            FairleadError: what a worker met.
+            TimeoutError: if one does not serve it in time.
+        """
 
         def check() -> bool:
-            states = self.online_states(service)
+            states = [state for state in self.online_states(service) if regions is None or state.region in regions]
             for state in states:
                 if state.state == "FAILED":
                     raise recorded_error(state.error, f"Materializing in {state.region} failed.")

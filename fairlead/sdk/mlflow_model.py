@@ -31,19 +31,20 @@ def read_mlflow_model(path: Path) -> MlflowModel | None:
     file = path / "MLmodel"
     if not file.is_file():
         return None
-    import yaml  # noqa: PLC0415
+    import yaml
 
     try:
         if file.stat().st_size > MLMODEL_MAX_BYTES:
             raise InvalidInput("The MLmodel file is larger than any that MLflow writes.")
-        document = cast("dict[str, Any]", yaml.safe_load(file.read_text()))
-        flavors = [name for name in document["flavors"] if name != "python_function"]
+        document = cast("dict[str, Any]", yaml.safe_load(file.read_text(encoding="utf-8")))
+        flavors = [str(name) for name in document["flavors"] if name != "python_function"]
+        sides = cast("dict[str, Any]", document.get("signature") or {})
         signature = {
             side: json.loads(columns) if isinstance(columns, str) else columns
-            for side, columns in (document.get("signature") or {}).items()
+            for side, columns in sides.items()
             if columns is not None
         }
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
             "The MLmodel file cannot be read.", hint="Save the model again with mlflow.*.save_model."
         ) from error

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 from fairlead.core.errors import (
     AlreadyExists,
+    Conflict,
     InvalidInput,
     JsonValue,
     MissingExtra,
     ModelNotFound,
-    RevisionRequired,
 )
 from fairlead.core.ids import parse_alias, parse_model_reference, parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
@@ -23,7 +23,7 @@ from fairlead.sdk.mlflow_model import read_mlflow_model
 from fairlead.sdk.records import AliasMove, ModelVersion, Promotion, RegisteredModel, Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from fairlead.sdk.artifacts import Artifacts
     from fairlead.sdk.features import PinnedData
@@ -92,7 +92,7 @@ class Models:
         parsed = parse_model_reference(reference)
         return ModelVersion.from_json(self._transport.get("/api/v1/resolve", reference=str(parsed)))
 
-    def register(  # noqa: PLR0913  (what a version is; all but two by keyword)
+    def register(
         self,
         name: str,
         model: object,
@@ -196,7 +196,7 @@ class Models:
                 hint=f"Get its files with: fairlead model download {reference}",
             )
         try:
-            from mlflow import pyfunc  # noqa: PLC0415  (heavy, and only here)
+            from mlflow import pyfunc
         except ModuleNotFoundError as error:
             raise MissingExtra("Loading a model needs MLflow.", hint="Run: pip install 'fairlead[serving]'") from error
         return pyfunc.load_model(str(path))
@@ -206,10 +206,15 @@ class Models:
         return self._artifacts.get(self._digest(reference)).replicas
 
     def wait_replicated(self, reference: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> tuple[Replica, ...]:
-        """Wait until every wanted replica of a version is VERIFIED."""
+        """Wait until every wanted replica of a version is VERIFIED.
+
+        Raises:
+            TimeoutError: if one is not, in time.
+        """
 
         def check() -> bool:
-            return all(replica.state == "VERIFIED" for replica in self.where(reference))
+            replicas = self.where(reference)
+            return bool(replicas) and all(replica.state == "VERIFIED" for replica in replicas)
 
         wait_until(check, f"{reference} to be everywhere", timeout_seconds)
         return self.where(reference)
@@ -281,13 +286,11 @@ class Models:
             SelfApproval: the requester cannot approve.
             StaleRevision: if the environment was moved meanwhile.
         """
-        path = f"/api/v1/promotions/{quote(promotion_id, safe='')}/approve"
-        return Promotion.from_json(self._transport.post(path, {"comment": comment}))
+        return self._decide(promotion_id, "approve", comment)
 
     def reject(self, promotion_id: str, *, comment: str = "") -> Promotion:
         """Refuse a promotion that awaits approval."""
-        path = f"/api/v1/promotions/{quote(promotion_id, safe='')}/reject"
-        return Promotion.from_json(self._transport.post(path, {"comment": comment}))
+        return self._decide(promotion_id, "reject", comment)
 
     def rollback(
         self,
@@ -306,11 +309,18 @@ class Models:
         """
         base = self.alias_revision(name, environment) if revision is None else revision
         if base == 0:
-            raise RevisionRequired(f"{name}@{environment} was never set, so there is nothing to roll back.")
+            raise Conflict(
+                f"{name}@{environment} was never set, so there is nothing to roll back.",
+                hint=f"See what was promoted where with: fairlead model show {name}",
+            )
         path = f"{_model_path(name)}/environments/{quote(environment, safe='')}/rollback"
         return AliasMove.from_json(
             self._transport.post(path, {"to_version": to_version, "reason": reason}, if_match=base)
         )
+
+    def _decide(self, promotion_id: str, decision: str, comment: str) -> Promotion:
+        path = f"/api/v1/promotions/{quote(promotion_id, safe='')}/{decision}"
+        return Promotion.from_json(self._transport.post(path, {"comment": comment}, is_repeatable=False))
 
     def _digest(self, reference: str) -> str:
         version = self.resolve(reference)
@@ -338,7 +348,7 @@ class Models:
 
 
 @contextmanager
-def _as_path(model: object) -> Iterator[Path]:
+def _as_path(model: object) -> Generator[Path]:
     if isinstance(model, str | Path):
         path = Path(model).expanduser()
         if not path.exists():
@@ -351,7 +361,7 @@ def _as_path(model: object) -> Iterator[Path]:
             hint="Save it with MLflow or safetensors, and register the folder.",
         )
     try:
-        from mlflow import sklearn as mlflow_sklearn  # noqa: PLC0415
+        from mlflow import sklearn as mlflow_sklearn
     except ModuleNotFoundError as error:
         raise MissingExtra("Saving an estimator needs MLflow.", hint="Run: pip install 'fairlead[serving]'") from error
     with tempfile.TemporaryDirectory() as folder:

@@ -111,13 +111,20 @@ class Audit:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, subject: str | None = None, action: str | None = None) -> Iterator[AuditEvent]:
-        """Events in their order."""
-        return map(AuditEvent.from_json, self._transport.items("/api/v1/audit", subject=subject, action=action))
+    def list(
+        self, *, subject: str | None = None, action: str | None = None, newest_first: bool = False
+    ) -> Iterator[AuditEvent]:
+        """Events in their order, oldest first unless `newest_first`."""
+        events = self._transport.items("/api/v1/audit", subject=subject, action=action, newest_first=newest_first)
+        return map(AuditEvent.from_json, events)
 
-    def verify(self) -> JsonObject:
-        """Recompute the chain; finds any edited, removed, inserted or reordered event."""
-        return self._transport.get("/api/v1/audit/verification")
+    def verify(self, *, anchor: str | None = None) -> JsonObject:
+        """Recompute the chain; finds any edited, removed, inserted or reordered event.
+
+        The answer's `anchor` (SEQUENCE:HASH) is the chain's head. Given again later, it also shows whether the tail
+        was cut off since.
+        """
+        return self._transport.get("/api/v1/audit/verification", anchor=anchor)
 
 
 class Ledger:
@@ -126,9 +133,12 @@ class Ledger:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, *, subject: str | None = None, kind: str | None = None) -> Iterator[LedgerEntry]:
-        """Entries, oldest first."""
-        return map(LedgerEntry.from_json, self._transport.items("/api/v1/ledger", subject=subject, kind=kind))
+    def list(
+        self, *, subject: str | None = None, kind: str | None = None, newest_first: bool = False
+    ) -> Iterator[LedgerEntry]:
+        """Entries, oldest first unless `newest_first`."""
+        entries = self._transport.items("/api/v1/ledger", subject=subject, kind=kind, newest_first=newest_first)
+        return map(LedgerEntry.from_json, entries)
 
     def summary(self, *, by: str = "kind") -> list[JsonObject]:
         """Sums of bytes, dollars and grams by kind, region, or a label such as `team`."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Self, cast
 
 from fairlead.core.clock import format_time, parse_time
-from fairlead.core.errors import JsonValue
+from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +20,19 @@ class Record:
 
     @classmethod
     def from_json(cls, members: dict[str, JsonValue]) -> Self:
-        """Read the JSON object of an answer."""
+        """Read the JSON object of an answer.
+
+        Raises:
+            ServerUnavailable: if it is no such record; the server is then of another version, or none of ours.
+        """
         hints = _hints(cls)
-        return cls(**{name: _read(hints[name], members[name]) for name in hints if name in members})
+        try:
+            return cls(**{name: _read(hints[name], members[name]) for name in hints if name in members})
+        except (TypeError, AttributeError, InvalidInput) as error:
+            raise ServerUnavailable(
+                f"The server's answer is not a {cls.__name__} as this client knows it.",
+                hint="Check that server and client are of one version: fairlead --version",
+            ) from error
 
     def to_json(self) -> dict[str, JsonValue]:
         """The record as plain JSON, for `--output json`."""
@@ -35,7 +45,7 @@ def _hints(cls: type[Record]) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _read(kind: Any, value: Any) -> Any:  # noqa: ANN401  (types and JSON, both open)
+def _read(kind: Any, value: Any) -> Any:
     if value is None:
         return None
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -65,14 +75,16 @@ JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredModel(Record):
+    """A name under which versions are registered; `regions` is None where every permitted location is wanted."""
+
     name: str
     residency: str
     last_version: int
     regions: tuple[str, ...] | None = None
     description: str = ""
-    labels: JsonObject = field(default_factory=dict)
-    tags: JsonObject = field(default_factory=dict)
-    aliases: JsonObject = field(default_factory=dict)
+    labels: JsonObject = field(default_factory=dict[str, Any])
+    tags: JsonObject = field(default_factory=dict[str, Any])
+    aliases: JsonObject = field(default_factory=dict[str, Any])
     created_by: str = ""
     created_at: datetime | None = None
 
@@ -90,9 +102,9 @@ class ModelVersion(Record):
     description: str = ""
     flavor: str | None = None
     signature: JsonObject | None = None
-    metrics: JsonObject = field(default_factory=dict)
-    params: JsonObject = field(default_factory=dict)
-    tags: JsonObject = field(default_factory=dict)
+    metrics: JsonObject = field(default_factory=dict[str, Any])
+    params: JsonObject = field(default_factory=dict[str, Any])
+    tags: JsonObject = field(default_factory=dict[str, Any])
     aliases: tuple[str, ...] = ()
     feature_service: str | None = None
     feature_service_digest: str | None = None
@@ -109,12 +121,14 @@ class ModelVersion(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location(Record):
+    """A bucket and prefix (or folder) in a region. `options` go to the filesystem and hold no secret."""
+
     id: str
     name: str
     region: str
     url: str
     jurisdiction: str = ""
-    options: JsonObject = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict[str, Any])
     created_at: datetime | None = None
 
 
@@ -127,7 +141,7 @@ class Replica(Record):
     url: str
     state: str
     domain: JsonObject
-    options: JsonObject = field(default_factory=dict)
+    options: JsonObject = field(default_factory=dict[str, Any])
     layout_key: str | None = None
     stored_bytes: int | None = None
     moved_bytes: int | None = None
@@ -138,6 +152,8 @@ class Replica(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact(Record):
+    """Everything that travels under one digest, and where it is."""
+
     digest: str
     kind: str
     residency: str
@@ -148,13 +164,19 @@ class Artifact(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion(Record):
+    """A request to point an environment at a version; `id` is None for a dry run.
+
+    States: PLANNED, AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, STALE.
+    """
+
     id: str | None = None
     state: str
     reference: str
     environment: str
     base_revision: int
     revision: int | None = None
-    plan: JsonObject = field(default_factory=dict)
+    reason: str = ""
+    plan: JsonObject = field(default_factory=dict[str, Any])
     requested_by: str = ""
     requested_at: datetime | None = None
     approvals: tuple[JsonObject, ...] = ()
@@ -163,6 +185,11 @@ class Promotion(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasMove(Record):
+    """One move of an alias or environment; `revision` is the one that it made.
+
+    `not_rechecked` names the gates that a roll-back did not ask again.
+    """
+
     name: str
     revision: int
     kind: str
@@ -172,10 +199,13 @@ class AliasMove(Record):
     reason: str = ""
     moved_by: str = ""
     moved_at: datetime | None = None
+    not_rechecked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment(Record):
+    """A protected alias with a policy; `revision` is the policy's."""
+
     name: str
     rank: int
     policy: JsonObject
@@ -184,6 +214,8 @@ class Environment(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token(Record):
+    """An API token; `secret` is set in the answer that made it, and never again."""
+
     id: str
     name: str
     principal: str
@@ -196,13 +228,15 @@ class Token(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent(Record):
+    """What happened, by whom; `sequence` and `event_hash` are set once it is sealed into the chain."""
+
     id: str
     actor: str
     action: str
     subject: str
     happened_at: datetime
     residency: str = ""
-    facts: JsonObject = field(default_factory=dict)
+    facts: JsonObject = field(default_factory=dict[str, Any])
     sequence: int | None = None
     event_hash: str | None = None
 
@@ -222,7 +256,7 @@ class LedgerEntry(Record):
     source_region: str | None = None
     gco2_method: str = ""
     price_source: str = ""
-    labels: JsonObject = field(default_factory=dict)
+    labels: JsonObject = field(default_factory=dict[str, Any])
     recorded_at: datetime | None = None
 
 
@@ -242,7 +276,7 @@ class Snapshot(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineState(Record):
-    """What one region's online store serves."""
+    """What one region's online store serves, and should. `missing_views` may not be in the region at all."""
 
     region: str
     state: str
@@ -250,34 +284,57 @@ class OnlineState(Record):
     wanted_snapshot: str | None = None
     snapshot: str | None = None
     rows: int | None = None
+    missing_views: tuple[str, ...] = ()
     materialized_at: datetime | None = None
     error: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle(Record):
+    """A version's BentoML package; `digest` is set once it is READY."""
+
     id: str
     reference: str
     state: str
     digest: str | None = None
-    error: JsonObject | None = None
+    recipe: str = ""
+    size_bytes: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    created_at: datetime | None = None
+    ready_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment(Record):
+    """What should run where, and what does; `plan` is set by a dry run alone, which has no regions."""
+
     name: str
     model: str
     state: str = ""
     environment: str | None = None
     desired_version: int | None = None
     bundle_digest: str | None = None
+    placement_id: str | None = None
     regions: tuple[JsonObject, ...] = ()
     endpoint: str | None = None
     plan: JsonObject | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether every region runs the wanted version's bundle."""
+        return bool(self.regions) and all(
+            region["state"] == "RUNNING"
+            and region["version"] == self.desired_version
+            and region["bundle_digest"] == self.bundle_digest
+            for region in self.regions
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement(Record):
+    """A placement request and the engine's answer, kept under an id."""
+
     id: str
     request: JsonObject
     answer: JsonObject

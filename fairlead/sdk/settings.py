@@ -2,44 +2,94 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from fairlead.core.errors import InvalidInput
+
+DEFAULT_HOME = "~/.fairlead"
+DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
     """Where the server is and who is calling."""
 
-    url: str | None = field(default=None, metadata={"env": "FAIRLEAD_URL", "help": "Server address; none: embedded."})
+    url: str | None = field(
+        default=None,
+        metadata={"env": "FAIRLEAD_URL", "help": "Address of the server; without one, the embedded server is used."},
+    )
     token: str | None = field(
-        default=None, repr=False, metadata={"env": "FAIRLEAD_TOKEN", "help": "API token; embedded: the owner's."}
+        default=None,
+        repr=False,
+        metadata={"env": "FAIRLEAD_TOKEN", "help": "API token; the embedded server's owner needs none."},
     )
     home: Path = field(
-        default=Path("~/.fairlead"),
-        metadata={"env": "FAIRLEAD_HOME", "help": "Folder of the embedded server and cache."},
+        default=Path(DEFAULT_HOME),
+        metadata={"env": "FAIRLEAD_HOME", "help": "Folder of the embedded server and of the cache of downloads."},
     )
     region: str | None = field(
         default=None,
         metadata={
             "env": "FAIRLEAD_REGION",
-            "help": "Region this client runs in (cloud:region); replicas there are read first.",
+            "help": "Region this client runs in (`cloud:region`); replicas there are read first.",
         },
     )
     timeout_seconds: float = field(
-        default=60.0, metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest wait for one answer of the server."}
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
     )
 
     @classmethod
     def read(
         cls, *, url: str | None = None, token: str | None = None, home: Path | str | None = None
     ) -> ClientSettings:
-        """Arguments first, then the environment, then the defaults."""
+        """Arguments first, then the environment, then the defaults.
+
+        Raises:
+            InvalidInput: if one of them cannot be what it should be.
+        """
         environment = os.environ
         return cls(
-            url=(url or environment.get("FAIRLEAD_URL") or "").rstrip("/") or None,
-            token=token or environment.get("FAIRLEAD_TOKEN") or None,
-            home=Path(home or environment.get("FAIRLEAD_HOME") or "~/.fairlead").expanduser().absolute(),
+            url=_check_url(url or environment.get("FAIRLEAD_URL") or ""),
+            token=_check_token(token or environment.get("FAIRLEAD_TOKEN") or ""),
+            home=Path(home or environment.get("FAIRLEAD_HOME") or DEFAULT_HOME).expanduser().absolute(),
             region=environment.get("FAIRLEAD_REGION") or None,
-            timeout_seconds=float(environment.get("FAIRLEAD_TIMEOUT_SECONDS") or 60.0),
+            timeout_seconds=_check_seconds(environment.get("FAIRLEAD_TIMEOUT_SECONDS") or DEFAULT_TIMEOUT_SECONDS),
         )
+
+
+def _check_url(text: str) -> str | None:
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or not text.isprintable():
+        raise InvalidInput(
+            f"{text[:120]!r} is not the address of a server.",
+            hint="Write FAIRLEAD_URL like https://fairlead.example:8470.",
+        )
+    return text.rstrip("/")
+
+
+def _check_token(text: str) -> str | None:
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise InvalidInput("The token holds characters that no token has.", hint="Copy it again into FAIRLEAD_TOKEN.")
+    return token or None
+
+
+def _check_seconds(text: str | float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidInput(f"FAIRLEAD_TIMEOUT_SECONDS is {text!r}; it must be a number above 0.")
+    return seconds

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import uuid
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from fairlead.core.errors import FairleadError, JsonValue, ServerUnavailable
+from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
 from fairlead.core.problems import from_problem
 
 if TYPE_CHECKING:
@@ -16,18 +17,22 @@ if TYPE_CHECKING:
     import httpx2
 
 JsonObject = dict[str, JsonValue]
-_SAFE_TO_REPEAT = frozenset({"GET", "PUT", "DELETE"})
+_ATTEMPTS = 4
+_PATIENCE_SECONDS = 20.0
 _OVERLOADED = frozenset({429, 502, 503, 504})
 
 
 class Transport:
     """One connection pool to one server.
 
-    Every creating call carries an idempotency key, so a repeat after a lost answer creates nothing twice.
+    A call is repeated where the repeat is harmless: always when it cannot have reached the server, and after a lost
+    answer or an overloaded server when it reads, replaces, deletes, or creates under an idempotency key. A move under
+    `If-Match` or a decision is never repeated after that: the second try would meet what the first one did, and look
+    refused.
     """
 
     def __init__(self, url: str, token: str | None, *, timeout_seconds: float) -> None:
-        import httpx2  # noqa: PLC0415  (a tenth of a second that `import fairlead` need not pay)
+        import httpx2
 
         self.url = url
         self._http = httpx2.Client(
@@ -35,7 +40,7 @@ class Transport:
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=timeout_seconds,
             # A proxy from the environment is for other machines.
-            trust_env=not _is_loopback(url),
+            trust_env=not is_loopback(url),
         )
 
     def close(self) -> None:
@@ -47,10 +52,15 @@ class Transport:
         return self.request("GET", path, query=query)
 
     def post(
-        self, path: str, body: Mapping[str, JsonValue] | None = None, *, if_match: int | None = None
+        self,
+        path: str,
+        body: Mapping[str, JsonValue] | None = None,
+        *,
+        if_match: int | None = None,
+        is_repeatable: bool = True,
     ) -> JsonObject:
         """POST a JSON object and read one back."""
-        return self.request("POST", path, body=dict(body or {}), if_match=if_match)
+        return self.request("POST", path, body=dict(body or {}), if_match=if_match, is_repeatable=is_repeatable)
 
     def items(self, path: str, **query: JsonValue) -> Iterator[JsonObject]:
         """Every item of a paged list, page by page."""
@@ -70,21 +80,40 @@ class Transport:
         query: Mapping[str, JsonValue] | None = None,
         body: JsonObject | None = None,
         if_match: int | None = None,
+        is_repeatable: bool = True,
     ) -> JsonObject:
         """One call with a JSON body; the answer's JSON object (empty for an empty answer).
 
+        An `ETag` becomes the member `revision`, unless the answer has one.
+
         Raises:
             FairleadError: the class that the server raised.
-            ServerUnavailable: if it does not answer.
+            InvalidInput: if the body has no JSON form.
+            ServerUnavailable: if it does not answer, or what answers is no Fairlead server.
         """
-        response = self.send(method, path, query=query, json=body, if_match=if_match)
+        content = None if body is None else _encode(body)
+        content_type = None if body is None else "application/json"
+        response = self.send(
+            method,
+            path,
+            query=query,
+            content=content,
+            content_type=content_type,
+            if_match=if_match,
+            is_repeatable=is_repeatable,
+        )
         if not response.content:
             return {}
-        answer = response.json()
+        answer = _decode(response)
+        if not isinstance(answer, dict):
+            raise ServerUnavailable(
+                f"What answers at {self.url} is no Fairlead server.", hint="Check FAIRLEAD_URL, or unset it."
+            )
+        members = cast("JsonObject", answer)
         etag = response.headers.get("etag", "").strip('"')
-        if etag.isdigit() and isinstance(answer, dict):
-            answer.setdefault("revision", int(etag))
-        return answer
+        if etag.isdecimal():
+            members.setdefault("revision", int(etag))
+        return members
 
     def send(
         self,
@@ -92,14 +121,21 @@ class Transport:
         path: str,
         *,
         query: Mapping[str, JsonValue] | None = None,
-        json: JsonObject | None = None,
         content: bytes | None = None,
         content_type: str | None = None,
         if_match: int | None = None,
+        is_repeatable: bool = True,
     ) -> httpx2.Response:
-        """One call, repeated while the server is away or overloaded and the repeat is harmless."""
-        import httpx2  # noqa: PLC0415
-        import stamina  # noqa: PLC0415
+        """One call, repeated while the server is away or overloaded and the repeat is harmless.
+
+        `is_repeatable=False` says that it is not, once it may have reached the server; `if_match` says so too.
+
+        Raises:
+            FairleadError: the class that the server raised.
+            ServerUnavailable: if it does not answer.
+        """
+        import httpx2
+        import stamina
 
         headers: dict[str, str] = {}
         if content_type is not None:
@@ -107,39 +143,70 @@ class Transport:
         if if_match is not None:
             headers["if-match"] = f'"{if_match}"'
         if method == "POST":
+            # One key for all tries: whatever a lost answer created is found again, not created twice.
             headers["idempotency-key"] = str(uuid.uuid4())
-        may_repeat = if_match is None and (method in _SAFE_TO_REPEAT or method == "POST")
+        may_repeat = is_repeatable and if_match is None
 
         def is_worth_repeating(error: Exception) -> bool:
-            if isinstance(error, httpx2.ConnectError):
+            if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
                 return True
-            is_overload = isinstance(error, FairleadError) and error.status in _OVERLOADED
-            return may_repeat and (isinstance(error, httpx2.TransportError) or is_overload)
+            return may_repeat and (isinstance(error, httpx2.TransportError) or _is_overload(error))
 
+        tries = stamina.retry_context(
+            on=is_worth_repeating, attempts=_ATTEMPTS, wait_initial=0.1, wait_jitter=0.1, timeout=_PATIENCE_SECONDS
+        )
         try:
-            for attempt in stamina.retry_context(on=is_worth_repeating, attempts=4, wait_initial=0.1, timeout=20):
+            for attempt in tries:
                 with attempt:
-                    response = self._http.request(
-                        method, path, params=_query(query), json=json, content=content, headers=headers
-                    )
+                    response = self._http.request(method, path, params=_query(query), content=content, headers=headers)
                     _raise_problem(response)
                     return response
-        except httpx2.TransportError as error:
-            raise ServerUnavailable(
-                f"The Fairlead server at {self.url} does not answer ({type(error).__name__}).",
-                hint="Check FAIRLEAD_URL, or unset it to use the embedded server.",
-            ) from error
-        raise AssertionError("unreachable")  # noqa: EM101  (retry_context returns or raises)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._no_answer(error, "Check FAIRLEAD_URL, or unset it to use the embedded server.") from error
+        except httpx2.RequestError as error:
+            hint = "Repeat the command." if may_repeat else "It may have been done: look before you repeat it."
+            raise self._no_answer(error, hint) from error
+        raise AssertionError("unreachable")
+
+    def _no_answer(self, error: Exception, hint: str) -> ServerUnavailable:
+        return ServerUnavailable(
+            f"The Fairlead server at {self.url} does not answer ({type(error).__name__}).", hint=hint
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _encode(body: JsonObject) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"The request has no JSON form: {error}.") from error
+
+
+def _decode(response: httpx2.Response) -> object:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None
 
 
 def _raise_problem(response: httpx2.Response) -> None:
-    if response.status_code < 400:  # noqa: PLR2004
-        return
-    try:
-        problem: object = response.json()
-    except ValueError:
-        problem = None
-    raise from_problem(problem, status=response.status_code)
+    if response.status_code >= 400:
+        raise from_problem(_decode(response), status=response.status_code)
+
+
+def _is_overload(error: Exception) -> bool:
+    if isinstance(error, ServerUnavailable) and "http_status" in error.attributes:
+        return error.attributes["http_status"] in _OVERLOADED
+    # By class, not by status: a 502 that says `corrupt-pack` stays one.
+    return isinstance(error, Unavailable)
 
 
 def _query(query: Mapping[str, JsonValue] | None) -> dict[str, str | list[str]]:
@@ -150,11 +217,3 @@ def _query(query: Mapping[str, JsonValue] | None) -> dict[str, str | list[str]]:
         elif value is not None:
             named[key] = str(value).lower() if isinstance(value, bool) else str(value)
     return named
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
