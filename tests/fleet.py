@@ -143,13 +143,17 @@ class Fleet:
         (found,) = (each for each in self.locations.list(ADMIN, PageRequest()).items if each.name == name)
         return found
 
-    def replica(self, digest: str, name: str) -> Replica:
-        (found,) = (each for each in self.artifact(digest).replicas if each.location.name == name)
+    def replica(self, digest: str, name: str, residency: str | None = None) -> Replica:
+        (found,) = (
+            each
+            for each in self.artifact(digest).replicas
+            if each.location.name == name and residency in {None, each.residency}
+        )
         return found
 
-    def read(self, digest: str, name: str) -> dict[str, bytes]:
+    def read(self, digest: str, name: str, residency: str | None = None) -> dict[str, bytes]:
         """Every file as a reader gets it from one location."""
-        replica = self.replica(digest, name)
+        replica = self.replica(digest, name, residency)
         assert replica.state == "VERIFIED"
         domain = DedupDomain(WORKSPACE, replica.residency)
         store = open_store(replica.location.url)
