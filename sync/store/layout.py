@@ -239,7 +239,7 @@ def blocks_of_newest_layout(store: ObjectStore, domain: DedupDomain, manifest: M
         blocks = newest_layout(store, domain, manifest).layout.blocks
     except (ObjectNotFound, IntegrityError):
         blocks: dict[Digest, StoredBlock] = {}
-    return lambda _digests: blocks
+    return lambda digests: {digest: blocks[digest] for digest in digests if digest in blocks}
 
 
 def iter_layouts(store: ObjectStore, domain: DedupDomain) -> Iterator[StoredLayout]:

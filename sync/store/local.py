@@ -89,12 +89,9 @@ class LocalStore:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                if create_only:
-                    try:
-                        os.link(temporary, path)
-                    except FileExistsError:
-                        return False
-                else:
+                if create_only and not self._put_new(temporary, path):
+                    return False
+                if not create_only or not self._has_create_only:
                     temporary.replace(path)
             finally:
                 with contextlib.suppress(FileNotFoundError):
@@ -147,6 +144,16 @@ class LocalStore:
             if path.is_file():
                 path.unlink()
                 _sync_folder(path.parent)
+
+    def _put_new(self, temporary: Path, path: Path) -> bool:
+        if not self._has_create_only:
+            return not path.exists()
+        try:
+            # A rename replaces what is there; a link does not.
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
 
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)

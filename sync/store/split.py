@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import BinaryIO, cast
 
 from fairlead.sync.store.codec import BLOCK_MAX_BYTES
@@ -80,10 +79,10 @@ def _safetensors_spans(stream: BinaryIO, size: int) -> list[Span] | None:
     """The spans of a safetensors file, or None where the stream is not one that can be trusted."""
     header_length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
     data_start = _LENGTH_BYTES + header_length
-    if not 2 <= header_length <= _HEADER_MAX_BYTES or data_start > size:
+    if not 2 <= header_length <= _HEADER_MAX_BYTES or data_start > size or stream.read(1) != b"{":
         return None
     try:
-        tensors = _read_tensors(stream.read(header_length), size - data_start)
+        tensors = _read_tensors(b"{" + stream.read(header_length - 1), size - data_start)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return None
     if tensors is None:
@@ -93,8 +92,6 @@ def _safetensors_spans(stream: BinaryIO, size: int) -> list[Span] | None:
 
 def _read_tensors(header: bytes, data_length: int) -> list[Span] | None:
     """The tensors in order of their place in the data, or None unless they cover all of it without overlap."""
-    if not header.startswith(b"{"):
-        return None
     record = cast("dict[str, dict[str, object]]", json.loads(header))
     tensors: list[Span] = []
     for name, entry in record.items():
@@ -105,7 +102,7 @@ def _read_tensors(header: bytes, data_length: int) -> list[Span] | None:
         shape = cast("list[object]", entry["shape"])
         if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= data_length:
             return None
-        if width and prod(length if type(length) is int else -1 for length in shape) * width != end - begin:
+        if width and _tensor_bytes(shape, width, data_length) != end - begin:
             return None
         tensors.append(Span(begin, end - begin, dtype))
     tensors.sort(key=lambda span: (span.offset, span.length))
@@ -115,6 +112,19 @@ def _read_tensors(header: bytes, data_length: int) -> list[Span] | None:
             return None
         position += span.length
     return tensors if position == data_length else None
+
+
+def _tensor_bytes(shape: list[object], width: int, limit: int) -> int | None:
+    """The bytes of a tensor of this shape, or None where it has no sense or is larger than `limit`."""
+    if any(type(length) is not int or not 0 <= length <= limit for length in shape):
+        return None
+    # Not one product of all: a header may hold millions of lengths.
+    size = 0 if 0 in shape else width
+    for length in cast("list[int]", shape):
+        size *= length
+        if size > limit:
+            return None
+    return size
 
 
 def _group(tensors: list[Span], start: int) -> Iterator[Span]:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import socket
 import uuid
 from pathlib import Path
 
 import pytest
 
-from fairlead.core.errors import InvalidInput, LocationUnavailable, ObjectNotFound, PermissionDenied
+from fairlead.core.errors import InvalidInput, LocationUnavailable, ObjectNotFound, PermissionDenied, StorageFull
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.local import LocalStore, translate_os_error
 from fairlead.sync.store.objects import FsspecStore, open_store
@@ -108,10 +110,6 @@ def test_half_written_files_are_not_listed(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_operating_system_become_ours() -> None:
-    import errno
-
-    from fairlead.core.errors import StorageFull
-
     assert isinstance(translate_os_error(OSError(errno.ENOSPC, "No space left"), "x"), StorageFull)
     assert isinstance(translate_os_error(OSError(errno.EACCES, "Denied"), "x"), PermissionDenied)
     assert isinstance(translate_os_error(OSError(errno.EIO, "I/O error"), "x"), LocationUnavailable)
@@ -125,12 +123,26 @@ def test_a_folder_without_permission_is_a_typed_error(tmp_path: Path) -> None:
         store.write("a", b"1")
 
 
-def test_a_full_disk_is_a_typed_error() -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("This system has no /dev/full.")
-    with pytest.raises(OSError, match="space") as caught, Path("/dev/full").open("wb", buffering=0) as full:
-        full.write(b"x")
-    assert translate_os_error(caught.value, "x").code == "storage-full"
+def test_a_store_that_is_full_is_a_typed_error_and_keeps_what_it_had(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.write("a", b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StorageFull, match="no space"):
+            store.write("a", bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.read("a") == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_without_hard_links_still_leaves_an_object_alone(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path), {"has_create_only": False})
+    assert not store.has_create_only
+    assert store.write("once", b"first", create_only=True) is True
+    assert store.write("once", b"second", create_only=True) is False
+    assert store.read("once") == b"first"
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "s3:///", "gs://bucket/../other", "file://", "https://x"])
@@ -162,6 +174,11 @@ def test_a_server_that_does_not_answer_is_a_typed_error() -> None:
     with pytest.raises(LocationUnavailable, match="does not answer") as caught:
         store.read("a")
     assert "127.0.0.1" not in caught.value.detail
+
+
+def test_azure_gives_up_within_seconds_and_not_minutes(azurite_server: ObjectStoreServer) -> None:
+    store = open_store(azurite_server.url, azurite_server.options)
+    assert vars(store)["_fs"].service_client._config.retry_policy.initial_backoff == 1  # noqa: SLF001
 
 
 def test_a_create_only_write_whose_reply_was_lost_is_no_conflict(moto_server: ObjectStoreServer) -> None:

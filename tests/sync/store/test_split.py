@@ -104,6 +104,8 @@ def test_a_longer_header_changes_only_itself() -> None:
         {"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}},
         {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0.0, 8.0]}},
         {"a": {"dtype": "F32", "shape": [2]}},
+        {"a": {"dtype": "F32", "shape": [10**4000] * 50, "data_offsets": [0, 8]}},
+        {"a": {"dtype": "F32", "shape": [2] * 100_000, "data_offsets": [0, 8]}},
         {"a": 7},
         {
             "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
