@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import UNRESTRICTED, Residency, load_catalog, permits
@@ -36,29 +37,31 @@ def derive_online_states(session: Session, now: datetime) -> None:
             if intent is not None and intent.regions is not None:
                 regions &= set(intent.regions)
             for region in sorted(regions):
-                row = _desired_state(session, found, workspace_id, service, region)
+                row = _desired_state(session, found, (workspace_id, service, region), now)
                 if row is not None and row.state != "READY":
                     _require(session, found, row, now)
 
 
 def _desired_state(
-    session: Session, found: SnapshotView, workspace_id: str, service: str, region: str
+    session: Session, found: SnapshotView, key: tuple[str, str, str], now: datetime
 ) -> OnlineStateRow | None:
     """The row of a region with what it should serve, or None where no view of the service may be there."""
-    catalog = load_catalog()
-    jurisdiction = catalog.region(region).jurisdiction
+    workspace_id, service, region = key
+    jurisdiction = load_catalog().region(region).jurisdiction
     missing = [
         name for name, artifact in found.artifacts.items() if not permits(Residency(artifact.residency), jurisdiction)
     ]
     if len(missing) == len(found.artifacts):
         return None
-    row = session.get(OnlineStateRow, (workspace_id, service, region))
-    if row is None:
-        row = OnlineStateRow(workspace_id=workspace_id, service=service, region=region)
-        session.add(row)
-    elif row.wanted_snapshot == found.digest:
-        return row
-    row.wanted_snapshot, row.missing_views, row.state = found.digest, sorted(missing), "WAITING"
+    fresh = {"state": "WAITING", "wanted_snapshot": found.digest, "missing_views": sorted(missing), "updated_at": now}
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    # Another deriver, or a request, may be inserting the same row.
+    insert = dialect.insert(OnlineStateRow).values(workspace_id=workspace_id, service=service, region=region, **fresh)
+    session.execute(insert.on_conflict_do_nothing())
+    row = session.get_one(OnlineStateRow, key)
+    if row.wanted_snapshot != found.digest:
+        for name, value in fresh.items():
+            setattr(row, name, value)
     return row
 
 
@@ -67,9 +70,8 @@ def _require(session: Session, found: SnapshotView, row: OnlineStateRow, now: da
     wanted = [artifact for name, artifact in found.artifacts.items() if name not in row.missing_views]
     is_here = all(row.region in verified_regions(session, artifact) for artifact in wanted)
     state = "PENDING" if is_here else "WAITING"
-    if row.state != state or row.updated_at is None:  # pyright: ignore[reportUnnecessaryComparison]  (a new row)
+    if row.state != state:
         row.state, row.updated_at = state, now
-        session.flush()
     if is_here:
         work.require_work(
             session,
