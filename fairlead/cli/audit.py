@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -11,24 +12,36 @@ from fairlead.core.errors import IntegrityError
 
 app = group("What happened and what it cost.")
 
+Newest = Annotated[int | None, typer.Option(help="Only so many of the newest, newest first.", min=1)]
+
 
 @command(app, "audit")
 def audit(
     *,
     subject: Annotated[str | None, typer.Option(help="Only of this subject, such as churn/2.")] = None,
     action: Annotated[str | None, typer.Option(help="Only this action, such as model.promote.")] = None,
+    newest: Newest = None,
     verify: Annotated[bool, typer.Option("--verify", help="Recompute the hash chain instead.")] = False,
+    anchor: Annotated[
+        str | None, typer.Option(help="With --verify: an anchor kept from before, as SEQUENCE:HASH.")
+    ] = None,
 ) -> None:
     """Print the audit trail, or verify its hash chain."""
+    if anchor is not None and not verify:
+        raise typer.BadParameter("An anchor is for --verify.", param_hint="--anchor")
     with connected() as (client, output):
         if verify:
-            verdict = client.audit.verify()
-            output.record(verdict)
+            verdict = client.audit.verify(anchor=anchor)
+            output.record(verdict, name="anchor")
             if not verdict.get("is_intact"):
-                raise IntegrityError("The audit trail was changed.", hint="Compare it with your last exported anchor.")
+                raise IntegrityError(
+                    f"The audit trail was changed: {verdict.get('problem')} at event {verdict.get('sequence')}.",
+                    hint="Every event before that one is as it was written.",
+                )
             return
         columns = ["sequence", "happened_at", "actor", "action", "subject", "facts"]
-        output.table(client.audit.list(subject=subject, action=action), columns)
+        events = client.audit.list(subject=subject, action=action, newest_first=newest is not None)
+        output.table(islice(events, newest), columns)
 
 
 @command(app, "ledger")
@@ -36,6 +49,7 @@ def ledger(
     *,
     subject: Annotated[str | None, typer.Option(help="Only of this subject.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only of this kind: upload, replicate, repair, deploy.")] = None,
+    newest: Newest = None,
     by: Annotated[str | None, typer.Option(help="Sums by kind, region, or a label such as team.")] = None,
 ) -> None:
     """Print what moves and deployments cost in bytes, dollars and grams of CO2."""
@@ -46,21 +60,13 @@ def ledger(
             )
             return
         columns = ["recorded_at", "kind", "subject", "source_region", "region", "moved_bytes", "actual_usd", "gco2"]
-        output.table(client.ledger.list(subject=subject, kind=kind), columns)
+        entries = client.ledger.list(subject=subject, kind=kind, newest_first=newest is not None)
+        output.table(islice(entries, newest), columns)
 
 
 @command(app, "work")
 def work() -> None:
     """Show what workers are doing and what waits for one."""
     with connected() as (client, output):
-        columns = [
-            "kind",
-            "subject",
-            "region",
-            "attempts",
-            "lease_holder",
-            "progress_bytes",
-            "total_bytes",
-            "error.detail",
-        ]
+        columns = ["kind", "subject", "region", "state", "attempts", "progress_bytes", "total_bytes", "error_detail"]
         output.table(client.work(), columns)

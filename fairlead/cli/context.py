@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairlead.cli.output import Output, OutputFormat
+from fairlead.cli.output import Output, OutputFormat, discard_stdout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from fairlead.sdk.client import Fairlead
 
@@ -29,17 +30,29 @@ def current_output() -> Output:
 
 
 @contextmanager
-def connected() -> Iterator[tuple[Fairlead, Output]]:
+def connected() -> Generator[tuple[Fairlead, Output]]:
     """The client that the environment names, and the output."""
-    import fairlead  # noqa: PLC0415
+    from stamina.instrumentation import set_on_retry_hooks
 
+    import fairlead
+
+    # Retries are no answer: structlog, where it is installed, would print them to stdout.
+    set_on_retry_hooks([])
     with fairlead.connect() as client:
         yield client, current_output()
 
 
 def group(help_text: str, *, add_completion: bool = False) -> typer.Typer:
     """A group of commands, with plain help (drawing boxes costs a quarter of a second)."""
-    return typer.Typer(help=help_text, no_args_is_help=True, rich_markup_mode=None, add_completion=add_completion)
+    return typer.Typer(
+        help=help_text,
+        short_help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=add_completion,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -47,15 +60,21 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def run(*arguments: Any, output: OutputFormat, **options: Any) -> None:  # noqa: ANN401  (any command's)
+        def run(*arguments: Any, output: OutputFormat, **options: Any) -> None:
             _output.set(Output(output))
-            function(*arguments, **options)
+            try:
+                function(*arguments, **options)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                discard_stdout()
 
         # Typer reads a command's options from its signature.
         signature = inspect.signature(function, eval_str=True)
         option = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default="human", annotation=_OUTPUT_OPTION)
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # pyright: ignore[reportAttributeAccessIssue]  (inspect reads it)
         run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"output": _OUTPUT_OPTION}
-        return app.command(name)(run)
+        # Given here, the summary in a group's list is not cut off.
+        summary = (inspect.getdoc(function) or "").partition("\n")[0]
+        return app.command(name, short_help=summary)(run)
 
     return register

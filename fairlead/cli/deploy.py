@@ -9,8 +9,11 @@ import typer
 
 from fairlead.cli.context import command, connected, group
 from fairlead.cli.features import parse_value
+from fairlead.cli.output import Output
 from fairlead.cli.parsing import parse_pairs, read_document
 from fairlead.cli.placements import describe_placement
+from fairlead.cli.plans import describe_deployment_plan
+from fairlead.sdk.records import Deployment
 
 app = group("Placement, bundles and predictions.")
 deploy_app = group("Deployments: plan, apply, status.")
@@ -43,7 +46,8 @@ def bundle(
 def plan(reference: Reference, *, placement: PlacementId = None, region: Regions = None, name: Name = None) -> None:
     """Show what applying would start, replace and stop, and what it costs."""
     with connected() as (client, output):
-        output.record(client.deploy(reference, placement=placement, regions=region, name=name, dry_run=True))
+        planned = client.deploy(reference, placement=placement, regions=region, name=name, dry_run=True)
+        output.record(planned.plan or {}, human=describe_deployment_plan)
 
 
 @command(deploy_app, "apply")
@@ -59,9 +63,12 @@ def apply(
     """Run a version in the regions of a placement, or the named ones."""
     with connected() as (client, output):
         deployment = client.deploy(reference, placement=placement, regions=region, name=name, dry_run=dry_run)
-        if wait and not dry_run:
+        if deployment.plan is not None:
+            output.record(deployment.plan, human=describe_deployment_plan)
+            return
+        if wait:
             deployment = client.deployments.wait_ready(deployment.name)
-        output.record(deployment)
+        _show(output, deployment)
 
 
 @command(deploy_app, "status")
@@ -72,14 +79,7 @@ def status(name: Annotated[str | None, typer.Argument(help="Deployment; none: al
             columns = ["name", "model", "environment", "desired_version", "state", "endpoint"]
             output.table(client.deployments.list(), columns)
             return
-        deployment = client.deployments.get(name)
-        if output.form != "human":
-            output.record(deployment)
-            return
-        output.message(f"{deployment.name}: {deployment.state}, {deployment.endpoint or 'no endpoint yet'}")
-        output.table(
-            deployment.regions, ["region", "state", "version", "bundle_digest", "health", "endpoint_url", "error"]
-        )
+        _show(output, client.deployments.get(name))
 
 
 @command(deploy_app, "destroy")
@@ -109,3 +109,13 @@ def predict(
         else:
             answer = client.deployments.predict(name, rows=read_document(rows or Path("-")).get("rows") or [])
         output.record(answer)
+
+
+def _show(output: Output, deployment: Deployment) -> None:
+    if output.form != "human":
+        output.record(deployment)
+        return
+    follows = "" if deployment.environment is None else f", follows {deployment.environment}"
+    output.message(f"{deployment.name}: {deployment.state}{follows}, {deployment.endpoint or 'no endpoint yet'}")
+    columns = ["region", "state", "version", "bundle_digest", "health", "endpoint_url", "error_detail"]
+    output.table(deployment.regions, columns)

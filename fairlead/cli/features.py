@@ -29,15 +29,15 @@ def apply(
         if output.form != "human":
             output.record(plan)
             return
-        rows: Any = plan.get("changes", [])
-        output.table(rows, ["kind", "name", "change", "digest"])
+        rows: Any = plan["changes"]
+        output.table(rows, ["name", "kind", "change", "version", "digest", "reason"])
 
 
 @command(app, "list")
 def list_() -> None:
     """List feature services."""
     with connected() as (client, output):
-        output.table(client.features.services(), ["name", "digest", "views"])
+        output.table(client.features.services(), ["name", "version", "digest", "updated_at"])
 
 
 @command(app, "snapshot")
@@ -64,7 +64,7 @@ def materialize(
     """Load a snapshot into each region's online store, from that region's own replica."""
     with connected() as (client, output):
         states = client.features.materialize(service, snapshot=snapshot, regions=region, wait=wait)
-        output.table(states, ["region", "state", "snapshot", "rows", "materialized_at"])
+        output.table(states, ["region", "state", "snapshot", "rows", "materialized_at", "error.detail"])
 
 
 @command(app, "read")
@@ -85,7 +85,7 @@ def read(
             output.record(answer)
 
 
-def parse_value(text: str) -> Any:  # noqa: ANN401  (a JSON scalar, or the text itself)
+def parse_value(text: str) -> Any:
     """An entity key as the store has it: a whole number where it reads as one, text otherwise."""
     try:
         value: Any = json.loads(text)

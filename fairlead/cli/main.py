@@ -1,13 +1,13 @@
 """The `fairlead` command: its groups, and how errors become exit codes.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 authentication or permission, 5 conflict, 6 refused by a gate or
-rule, 7 partial success.
+rule, 7 partial success; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -17,11 +17,14 @@ import typer
 from fairlead import __version__
 from fairlead.cli import audit, deploy, environment, features, location, model, server, token
 from fairlead.cli.context import current_output, group
-from fairlead.core.errors import ExitCode, FairleadError
+from fairlead.cli.output import without_controls
+from fairlead.core.errors import ExitCode, FairleadError, Unavailable
 from fairlead.core.problems import to_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+INTERRUPTED = 130
 
 app = group("Models and features, versioned once and true in every cloud they may go to.", add_completion=True)
 app.add_typer(server.app)
@@ -47,47 +50,51 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is shown escaped rather than being the end of the answer.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors go to stderr, and the exit code says their kind."""
     try:
-        result = app(args=None if arguments is None else list(arguments), prog_name="fairlead", standalone_mode=False)
+        # Typer prints help and usage errors itself, and always leaves by SystemExit.
+        app(args=None if arguments is None else list(arguments), prog_name="fairlead")
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else ExitCode.OK
+        if code == INTERRUPTED:
+            sys.stderr.write("Interrupted. Run the same command again to go on.\n")
+        return code
     except FairleadError as error:
         return _tell(error)
-    except typer.TyperException as error:
-        error.show()
-        return error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("Interrupted. Run the same command again to go on.\n")
-        return 130
     except TimeoutError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return ExitCode.FAILURE
-    except BrokenPipeError:
-        # The reader of our output left (`| head`); nothing is wrong, and the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except Exception as error:  # noqa: BLE001  (the last place that can say something readable)
-        logging.getLogger("fairlead").debug("unexpected", exc_info=True)
+        return _tell(Unavailable(str(error)))
+    except Exception as error:
         if os.environ.get("FAIRLEAD_DEBUG"):
             raise
-        sys.stderr.write(f"error: {type(error).__name__}: {error}\nThis is a bug. Set FAIRLEAD_DEBUG=1 to see where.\n")
-        return ExitCode.FAILURE
-    return result if isinstance(result, int) else ExitCode.OK
+        hint = "This is a mistake of Fairlead's. Set FAIRLEAD_DEBUG=1 to see where."
+        return _tell(FairleadError(f"{type(error).__name__}: {error}", hint=hint))
+    return ExitCode.OK
 
 
 def _tell(error: FairleadError) -> int:
     if current_output().form == "json":
-        sys.stderr.write(json.dumps(to_problem(error), indent=2, ensure_ascii=False) + "\n")
+        # ASCII: an error may quote anything.
+        sys.stderr.write(json.dumps(to_problem(error), indent=2) + "\n")
         return error.exit_code
-    sys.stderr.write(f"error: {error.detail}\n")
+    lines = [f"error: {error.detail}"]
     plan = error.attributes.get("plan")
     if isinstance(plan, dict):
-        from fairlead.cli.plans import describe_plan  # noqa: PLC0415
+        from fairlead.cli.plans import describe_plan
 
-        sys.stderr.write(describe_plan(plan))
+        lines.append(describe_plan(plan).rstrip())
     if error.hint:
-        sys.stderr.write(f"{error.hint}\n")
+        lines.append(error.hint)
+    sys.stderr.write(without_controls("\n".join(lines)) + "\n")
     return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and chang
 
 
 @command(app, "register")
-def register(  # noqa: PLR0913  (a command's options)
+def register(
     name: Annotated[str, typer.Argument(help="Name of the registered model.")],
     path: Annotated[
         Path, typer.Argument(help="File or folder of the model (an MLflow model folder keeps its signature).")
@@ -60,7 +60,7 @@ def register(  # noqa: PLR0913  (a command's options)
                 wait=wait,
                 progress=progress,
             )
-        output.record(version)
+        output.record(version, name="reference")
 
 
 @command(app, "list")
@@ -78,7 +78,7 @@ def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NA
     """Show a model with its versions, or one version."""
     with connected() as (client, output):
         if "@" in reference or "/" in reference:
-            output.record(client.models.resolve(reference))
+            output.record(client.models.resolve(reference), name="reference")
             return
         registered = client.models.get(reference)
         if output.form != "human":

@@ -1,12 +1,15 @@
 """Where answers go: data to stdout, everything else to stderr.
 
-`human` draws tables that fit the terminal, `json` prints the SDK's records as JSON, `quiet` prints the first column
-alone, for pipes. Colour and progress bars appear only on a terminal, and never with NO_COLOR set.
+`human` draws tables that fit the terminal, `json` prints the SDK's records as JSON, `quiet` prints one member of each
+thing alone, for pipes. Progress bars and colour appear on a terminal only, colour never with NO_COLOR set. Whatever a
+name from outside holds, no form prints a control character: JSON escapes it, the others show a `?`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
@@ -14,10 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 OutputFormat = Literal["human", "json", "quiet"]
+
 _PIPE_WIDTH = 160
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SHORT_DIGEST_LENGTH = 19
 
 
 class Output:
@@ -33,81 +39,104 @@ class Output:
     def table(
         self, items: Iterable[Record | dict[str, Any]], columns: Sequence[str], *, title: str | None = None
     ) -> None:
-        """Show many things of one kind; `columns` are the members that `human` shows, dots reach inside."""
+        """Show many things of one kind.
+
+        `columns` are the members that `human` shows (dots reach inside, digests are shortened) and the first of them is
+        what `quiet` prints; `json` prints everything.
+        """
         rows = [item.to_json() if isinstance(item, Record) else item for item in items]
         if self.form == "json":
             self._print_json(rows)
         elif self.form == "quiet":
-            for row in rows:
-                self._stdout.write(f"{render_value(reach(row, columns[0]))}\n")
+            self._stdout.writelines(f"{render_value(reach(row, columns[0]))}\n" for row in rows)
         else:
-            self._print_table(
-                [[render_value(reach(row, column)) for column in columns] for row in rows], columns, title
-            )
+            self._print_table(rows, columns, title)
 
-    def record(self, item: Record | dict[str, Any], *, human: Callable[[dict[str, Any]], str] | None = None) -> None:
-        """Show one thing: by `human`'s text, or as a list of its members."""
+    def record(
+        self,
+        item: Record | dict[str, Any],
+        *,
+        human: Callable[[dict[str, Any]], str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Show one thing: by `human`'s text, or as a list of its members.
+
+        `name` is the member that `quiet` prints, the first one if none is given.
+        """
         row = item.to_json() if isinstance(item, Record) else item
         if self.form == "json":
             self._print_json(row)
         elif self.form == "quiet":
-            self._stdout.write(f"{render_value(next(iter(row.values()), ''))}\n")
+            self._stdout.write(f"{render_value(row[name] if name else next(iter(row.values()), None))}\n")
         elif human is not None:
-            self._stdout.write(human(row).rstrip() + "\n")
+            self._stdout.write(without_controls(human(row).rstrip()) + "\n")
         else:
-            width = max((len(key) for key in row), default=0)
-            for key, value in row.items():
-                if value not in (None, "", [], {}):
-                    self._stdout.write(f"{_words(key):<{width}}  {render_value(value)}\n")
+            shown = {_words(key): value for key, value in row.items() if value not in (None, "", [], {})}
+            width = max((len(key) for key in shown), default=0)
+            self._stdout.writelines(f"{key:<{width}}  {render_value(value)}\n" for key, value in shown.items())
 
     def message(self, text: str) -> None:
         """Tell the person something that is not data."""
         if self.form != "quiet":
-            self._stderr.write(text + "\n")
+            self._stderr.write(without_controls(text) + "\n")
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
+    def progress(self, what: str) -> Generator[Callable[[int, int], None]]:
         """A progress bar of bytes (done, total) on a terminal; silent elsewhere."""
         if self.form != "human" or not self._stderr.isatty():
             yield lambda _done, _total: None
             return
-        from rich.console import Console  # noqa: PLC0415  (rich costs more than the rest of a command)
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        # Without markup: a name such as `[red]` is a name.
+        title = TextColumn("{task.description}", markup=False)
+        columns = (title, BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=Console(file=self._stderr), transient=True) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(without_controls(what), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def _print_json(self, value: object) -> None:
-        self._stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        # What JSON lets stand, a terminal might obey: DEL, C1 controls, direction marks, half surrogates.
+        self._stdout.write(
+            "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text) + "\n"
+        )
 
-    def _print_table(self, rows: list[list[str]], columns: Sequence[str], title: str | None) -> None:
-        from rich import box  # noqa: PLC0415
-        from rich.console import Console  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+    def _print_table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str | None) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        # Text, not markup, in every cell and heading.
         for column in columns:
-            table.add_column(_words(column.rpartition(".")[2]), overflow="fold")
+            table.add_column(Text(without_controls(_words(column.rpartition(".")[2]))), overflow="fold")
         for row in rows:
-            # Text, not markup: a name such as `[red]` is a name.
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(render_value(reach(row, column), is_short=True)) for column in columns))
         width = None if self._stdout.isatty() else _PIPE_WIDTH
         Console(file=self._stdout, width=width, highlight=False).print(table)
 
 
+def discard_stdout() -> None:
+    """Let go of a stdout whose reader left (`| head`), so that the interpreter does not complain of it at exit."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123  (a device)
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def reach(row: dict[str, Any], path: str) -> object:
-    """The member of a JSON object at a dotted path; None where there is none."""
+    """The member of a JSON object of that name, or at that dotted path; None where there is none."""
+    if path in row:
+        return row[path]
     value: object = row
     for key in path.split("."):
         value = cast("dict[str, object]", value).get(key) if isinstance(value, dict) else None
     return value
 
 
-def render_value(value: object) -> str:
-    """A JSON value as a person reads it."""
+def render_value(value: object, *, is_short: bool = False) -> str:
+    """A JSON value as a person reads it, on one line; `is_short` cuts digests to their first digits."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -115,14 +144,19 @@ def render_value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(render_value(item) for item in cast("list[object]", value)) or "-"
+        items = cast("list[object]", value)
+        return ", ".join(render_value(item, is_short=is_short) for item in items) or "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={render_value(item)}" for key, item in cast("dict[str, object]", value).items()) or "-"
-    text = str(value)
-    if text.startswith("sha256:") and len(text) == 71:  # noqa: PLR2004
-        return text[:19]
-    # A name from outside must not move the cursor or colour the terminal.
-    return "".join(character if character.isprintable() else "?" for character in text)
+        members = cast("dict[str, object]", value)
+        rendered = (f"{key}={render_value(item, is_short=is_short)}" for key, item in members.items())
+        return without_controls(", ".join(rendered), keep="") or "-"
+    text = without_controls(str(value), keep="")
+    return text[:_SHORT_DIGEST_LENGTH] if is_short and _DIGEST.fullmatch(text) else text
+
+
+def without_controls(text: str, *, keep: str = "\n") -> str:
+    """The text with a `?` for each character that could move the cursor, colour the terminal or reverse the line."""
+    return "".join(each if each.isprintable() or each in keep else "?" for each in text)
 
 
 def _words(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +31,11 @@ def parse_pairs(options: Sequence[str] | None) -> dict[str, str]:
 
 
 def parse_numbers(options: Sequence[str] | None) -> dict[str, float]:
-    """Read `NAME=NUMBER` options."""
+    """Read `NAME=NUMBER` options.
+
+    Raises:
+        InvalidInput: naming the one that holds no number.
+    """
     numbers: dict[str, float] = {}
     for name, value in parse_pairs(options).items():
         try:
@@ -46,17 +51,15 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInput: if it is missing, malformed or no object.
     """
-    import sys  # noqa: PLC0415
-
-    import yaml  # noqa: PLC0415
+    import yaml
 
     try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
         document: object = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path} is not valid: {str(error).splitlines()[0]}.") from None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not valid: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise InvalidInput(f"{path} holds no object.")
     return cast("dict[str, Any]", document)

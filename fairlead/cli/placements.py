@@ -1,12 +1,170 @@
-"""A placement answer as text."""
+"""A placement answer as text for a terminal."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from fairlead.cli.output import render_value
+_WIDTH = 100
+_NAMED_AT_MOST = 8
+
+_Json = dict[str, Any]
 
 
-def describe_placement(row: dict[str, Any]) -> str:
-    """The chosen regions, what they cost and why, and the runner-up."""
-    return render_value(row)
+def describe_placement(row: _Json) -> str:
+    """The chosen regions, whom they serve, what an hour costs and emits, what bound it, and what came second.
+
+    `row` is a kept placement: `id`, `request` and the `answer` of the placement engine. A `~` marks a figure that
+    nobody measured or published.
+    """
+    answer: _Json = row["answer"]
+    placement: _Json = answer["placement"]
+    terms: _Json = placement["terms"]
+    count = len(placement["regions"])
+    regions = f"{count} region{'' if count == 1 else 's'}"
+    sections = [
+        f"placement {row['id']}: {regions}, {_usd(terms['cost_usd'])} USD/h, {_grams(terms['carbon_g'])} gCO2e/h",
+        _grid(_choices(placement)),
+        _grid(_groups(placement)),
+        "\n".join(_terms(terms, answer["methods"])),
+        "\n".join(_bounds(answer["bounds"])),
+        "\n".join(_runner_up(answer["runner_up"])),
+        "\n".join(_rejected(answer["rejected"])),
+        "\n".join(_estimates(placement)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _choices(placement: _Json) -> Iterator[Sequence[str]]:
+    yield ("region", "runs", "load/room req/s", "USD/h", "gCO2e/h", "copied from")
+    for choice in placement["choices"]:
+        usd = choice["compute_usd"] + choice["serving_egress_usd"] + choice["replication_usd"]
+        grams = choice["compute_g"] + choice["serving_egress_g"] + choice["replication_g"]
+        yield (
+            choice["region"],
+            ", ".join(f"{each['count']} x {each['sku']}{_accelerator(each)}" for each in choice["instances"]),
+            f"{choice['load_requests_per_second']:g}/{choice['capacity_requests_per_second']:g}",
+            _usd(usd),
+            _grams(grams),
+            choice["replicate_from"] or "is there",
+        )
+
+
+def _accelerator(instance: _Json) -> str:
+    return "" if instance["accelerator"] is None else f" ({instance['accelerator']})"
+
+
+def _groups(placement: _Json) -> Iterator[Sequence[str]]:
+    yield ("users in", "req/s", "served by", "p95 round trip", "limit")
+    for group in placement["groups"]:
+        trips: _Json = group["round_trips"]
+        is_estimate = any(trip["is_estimate"] for trip in trips.values())
+        limit = group["latency_limit_ms"]
+        yield (
+            group["area"],
+            f"{group['requests_per_second']:g}",
+            ", ".join(f"{region} {100 * share:.4g} %" for region, share in group["shares"].items()),
+            f"{'~' if is_estimate else ''}{group['p95_ms']:g} ms",
+            "none" if limit is None else f"{limit:g} ms",
+        )
+
+
+def _terms(terms: _Json, methods: _Json) -> Iterator[str]:
+    yield f"an hour costs  {_addends(terms, 'usd', _usd)} = {_usd(terms['cost_usd'])} USD"
+    if terms["carbon_usd"] or terms["latency_usd"]:
+        yield (
+            f"weighed too    carbon {_usd(terms['carbon_usd'])}, waiting {_usd(terms['latency_usd'])}; "
+            f"the objective is {_usd(terms['objective_usd'])} USD/h"
+        )
+    yield f"and emits      {_addends(terms, 'g', _grams)} = {_grams(terms['carbon_g'])} gCO2e"
+    for name in ("compute_power", "network_energy"):
+        if name in methods:
+            yield _wrap(f"{name.replace('_', ' ')}: {methods[name]}", first=15, rest=17)
+
+
+def _addends(terms: _Json, unit: str, show: Callable[[float], str]) -> str:
+    parts = (("compute", "compute"), ("egress", "serving_egress"), ("replication", "replication"))
+    return " + ".join(f"{word} {show(terms[f'{term}_{unit}'])}" for word, term in parts)
+
+
+def _bounds(bounds: Sequence[_Json]) -> Iterator[str]:
+    yield "bound by       nothing" if not bounds else "bound by"
+    for bound in bounds:
+        saving = _usd(bound["saves_usd_per_hour"])
+        yield _wrap(f"{bound['limit']}. {bound['detail']}, and {saving} USD/h less.", first=2, rest=4)
+
+
+def _runner_up(runner_up: _Json | None) -> Iterator[str]:
+    if runner_up is None:
+        yield "runner-up      none: no other set of regions satisfies every limit"
+        return
+    terms = runner_up["placement"]["terms"]
+    yield _wrap(
+        f"runner-up      {', '.join(runner_up['placement']['regions'])}: "
+        f"{_usd(terms['cost_usd'])} USD/h, {_grams(terms['carbon_g'])} gCO2e/h. {runner_up['why']}",
+        first=0,
+        rest=15,
+    )
+
+
+def _rejected(rejected: Sequence[_Json]) -> Iterator[str]:
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for each in rejected:
+        by_reason.setdefault((each["rule"], each["detail"]), []).append(each["region"])
+    if by_reason:
+        yield "not chosen"
+    for (rule, detail), regions in sorted(by_reason.items(), key=lambda item: len(item[1])):
+        is_short = len(regions) <= _NAMED_AT_MOST
+        names = ", ".join(regions) if is_short else f"{len(regions)} regions (named with --output json)"
+        yield _wrap(f"{names}: {detail} [{rule}]", first=2, rest=4)
+
+
+def _estimates(placement: _Json) -> Iterator[str]:
+    found: dict[str, None] = {}
+    for choice in placement["choices"]:
+        for instance in choice["instances"]:
+            for what in ("price", "power"):
+                _note(found, f"{what} of {instance['sku']}", instance[what])
+        for what, title in (
+            ("grid", "grid carbon"),
+            ("pue", "PUE"),
+            ("internet_egress", "egress tariff"),
+            ("replication_tariff", "replication tariff"),
+        ):
+            _note(found, f"{title} of {choice['region']}", choice[what])
+    for group in placement["groups"]:
+        for region, trip in group["round_trips"].items():
+            _note(found, f"round trip {group['area']} to {region}", trip)
+    if not found:
+        yield "estimates      none: every figure was measured or published"
+        return
+    yield "estimates"
+    for line in found:
+        yield _wrap(line, first=2, rest=4)
+
+
+def _note(found: dict[str, None], what: str, figure: _Json | None) -> None:
+    if figure is not None and figure["is_estimate"]:
+        error = f" +-{figure['error']:g}" if "error" in figure else ""
+        found[f"{what}: ~{figure['value']:g}{error} {figure['unit']} ({figure['source']})"] = None
+
+
+def _grid(rows: Iterator[Sequence[str]]) -> str:
+    table = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
+
+
+def _wrap(text: str, *, first: int, rest: int) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent=" " * first, subsequent_indent=" " * rest, break_on_hyphens=False)
+
+
+def _usd(value: float) -> str:
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _grams(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")

@@ -1,13 +1,19 @@
-"""`fairlead server`, `worker`, `db`: running Fairlead itself."""
+"""`fairlead server`, `worker`, `stop`, `db`: running Fairlead itself."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairlead.cli.context import command, group
+from fairlead.cli.context import command, current_output, group
 from fairlead.core.errors import MissingExtra
+from fairlead.sdk.embedded import Home
+from fairlead.sdk.settings import ClientSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 app = group("Running Fairlead itself.")
 db_app = group("The metadata database.")
@@ -22,10 +28,8 @@ def server(
     worker: Annotated[bool, typer.Option(help="Run a worker for every region inside.")] = True,
 ) -> None:
     """Serve the registry's REST API (health at /healthz, documentation at /docs)."""
-    try:
-        from fairlead.app.server import serve  # noqa: PLC0415  (the server's packages take seconds to import)
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    with _server_packages():
+        from fairlead.app.server import serve
     serve(host=host, port=port, has_worker=worker)
 
 
@@ -35,24 +39,45 @@ def worker(
     region: Annotated[list[str], typer.Option(help="CLOUD:REGION whose work to do; repeat for more.")],
 ) -> None:
     """Do a region's work: verify, replicate, materialize, deploy."""
-    try:
-        from fairlead.app.worker import run_worker  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    with _server_packages():
+        from fairlead.app.worker import run_worker
     run_worker(regions=region)
+
+
+@command(app, "stop")
+def stop(
+    *,
+    is_all: Annotated[
+        bool, typer.Option("--all", help="Also stop the processes of its deployments and the gateway.")
+    ] = False,
+) -> None:
+    """Stop the embedded server of FAIRLEAD_HOME; what it was doing goes on at the next start."""
+    with _server_packages():
+        from fairlead.app.cleanup import stop_everything, stop_server
+    home = Home(path=ClientSettings.read().home)
+    if is_all:
+        stop_everything(home)
+        current_output().message(f"Nothing of {home.path} runs any more.")
+    else:
+        was_running = stop_server(home)
+        current_output().message(f"The server of {home.path} {'is stopped' if was_running else 'was not running'}.")
 
 
 @command(db_app, "upgrade")
 def upgrade() -> None:
     """Bring the metadata database to this version's schema."""
-    try:
-        from fairlead.app.schema import upgrade_configured  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise _missing(error) from error
+    with _server_packages():
+        from fairlead.app.schema import upgrade_configured
     upgrade_configured()
 
 
-def _missing(error: ModuleNotFoundError) -> MissingExtra:
-    return MissingExtra(
-        f"Running a server needs {error.name}, which is not installed.", hint="Run: pip install 'fairlead[all]'"
-    )
+@contextmanager
+def _server_packages() -> Generator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "fairlead":
+            raise
+        raise MissingExtra(
+            f"Running a server needs {error.name}, which is not installed.", hint="Run: pip install 'fairlead[all]'"
+        ) from error
