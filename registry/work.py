@@ -19,15 +19,15 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 
-from fairlead.core.clock import format_time
-from fairlead.core.errors import FairleadError, JsonValue, LeaseLost
+from fairlead.core.errors import FairleadError, LeaseLost
 from fairlead.core.ids import RowId, new_row_id
+from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import WorkRow
 
 if TYPE_CHECKING:
@@ -218,33 +218,60 @@ def retry_delay(attempt: int, *, draw: float | None = None) -> timedelta:
     return longest * (0.5 + chance / 2)
 
 
-def list_work(session: Session, workspace_id: str, now: datetime) -> list[dict[str, JsonValue]]:
-    """Everything that is waited for or being done in a workspace, in the order it will be served."""
-    rows = session.scalars(
-        select(WorkRow)
-        .where(WorkRow.workspace_id == workspace_id)
-        .order_by(WorkRow.priority, WorkRow.created_at, WorkRow.id)
-    )
-    return [_describe(row, now) for row in rows]
+def release_leases(database: Database) -> int:
+    """Give every lease back; how many there were.
+
+    For a process that owns the database alone, when it starts: what its killed predecessor held is then taken at once
+    instead of after the lease's time. Were a holder still alive, its token would be old as soon as the work is taken.
+    """
+    with database.write() as session:
+        held = update(WorkRow).where(WorkRow.lease_holder.is_not(None))
+        return _changed(session, held.values(lease_holder=None, lease_expires_at=None))
 
 
-def _describe(row: WorkRow, now: datetime) -> dict[str, JsonValue]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkStatus:
+    """One piece of work as it stands. A holder is named only while its lease runs; errors are the last attempt's."""
+
+    kind: str
+    subject: str
+    region: str
+    residency: str
+    state: Literal["RUNNING", "WAITING"]
+    holder: str | None
+    attempts: int
+    progress_bytes: int | None
+    total_bytes: int | None
+    not_before: datetime
+    error_code: str | None
+    error_detail: str | None
+    created_at: datetime
+
+
+def list_work(session: Session, workspace_id: str, now: datetime, page: PageRequest | None = None) -> Page[WorkStatus]:
+    """What runs and what waits in a workspace, in the order it was asked for."""
+    query = select(WorkRow).where(WorkRow.workspace_id == workspace_id)
+    found = (page or PageRequest()).fetch(session, query, [WorkRow.id], listing=("work", workspace_id))
+    return found.map(lambda row: _to_status(row, now))
+
+
+def _to_status(row: WorkRow, now: datetime) -> WorkStatus:
     is_running = row.lease_expires_at is not None and row.lease_expires_at > now
-    return {
-        "kind": row.kind,
-        "subject": row.subject,
-        "region": row.region,
-        "residency": row.residency,
-        "state": "RUNNING" if is_running else "WAITING",
-        "holder": row.lease_holder if is_running else None,
-        "attempts": row.attempts,
-        "progress_bytes": row.progress_bytes,
-        "total_bytes": row.total_bytes,
-        "not_before": format_time(row.not_before),
-        "error_code": row.error_code,
-        "error_detail": row.error_detail,
-        "created_at": format_time(row.created_at),
-    }
+    return WorkStatus(
+        kind=row.kind,
+        subject=row.subject,
+        region=row.region,
+        residency=row.residency,
+        state="RUNNING" if is_running else "WAITING",
+        holder=row.lease_holder if is_running else None,
+        attempts=row.attempts,
+        progress_bytes=row.progress_bytes,
+        total_bytes=row.total_bytes,
+        not_before=row.not_before,
+        error_code=row.error_code,
+        error_detail=row.error_detail,
+        created_at=row.created_at,
+    )
 
 
 def _due(kinds: Collection[str], regions: Collection[str] | None, now: datetime) -> Select[WorkRow]:

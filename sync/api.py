@@ -158,10 +158,12 @@ def work_router(database: Database, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/work", tags=["work"])
 
     @router.get("")
-    def list_work(caller: MayRead) -> WorkPage:
-        """What runs and what waits, in the order it will be served, with progress and the last error."""
+    def list_work(caller: MayRead, page: Annotated[PageRequest, Depends(read_page_request)]) -> WorkPage:
+        """What runs and what waits, in the order it was asked for, with progress and the last error."""
         with database.read() as session:
-            rows = work.list_work(session, caller.workspace_id, clock.now())
-        return WorkPage(items=[WorkAnswer.model_validate(row) for row in rows])
+            found = work.list_work(session, caller.workspace_id, clock.now(), page)
+        return WorkPage(
+            items=[WorkAnswer.model_validate(status) for status in found.items], next_page_token=found.next_page_token
+        )
 
     return router

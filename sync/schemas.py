@@ -255,6 +255,8 @@ class VerificationRequest(_Body):
 class WorkAnswer(BaseModel):
     """One piece of work that runs or waits."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     kind: str
     subject: str
     region: str
@@ -264,14 +266,14 @@ class WorkAnswer(BaseModel):
     attempts: int
     progress_bytes: int | None
     total_bytes: int | None
-    not_before: str
+    not_before: Time
     error_code: str | None
     error_detail: str | None
-    created_at: str
+    created_at: Time
 
 
 class WorkPage(BaseModel):
-    """All work of the workspace, in the order it will be served."""
+    """Some work, in the order it was asked for."""
 
     items: list[WorkAnswer]
-    next_page_token: None = None
+    next_page_token: str | None

@@ -36,6 +36,7 @@ Deriver = Callable[["Session", datetime], None]
 
 LEASE_TTL = timedelta(seconds=30)
 _DERIVE_SECONDS = 1.0
+_DERIVE_PAUSE_SECONDS = 0.05
 _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.5
 _log = logging.getLogger(__name__)
@@ -219,7 +220,9 @@ class Worker:
             self._derive_now.clear()
             self.derive()
             self._call_threads()
-            self._derive_now.wait(_DERIVE_SECONDS)
+            # Busy threads wake this loop after every piece of work; it need not look as often as that.
+            if not self._stopping.wait(_DERIVE_PAUSE_SECONDS):
+                self._derive_now.wait(_DERIVE_SECONDS)
 
     def _call_threads(self) -> None:
         with self._work_now:

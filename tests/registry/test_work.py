@@ -175,15 +175,26 @@ def test_work_that_was_lost_and_derived_again_fences_off_its_former_holder(
     record(database, clock, second)
 
 
+def test_a_process_that_owns_the_database_takes_over_at_once(database: Database, clock: ManualClock) -> None:
+    ask(database, clock, "a")
+    killed = take_some(database, clock, "one")
+    assert work.release_leases(database) == 1
+    successor = take_some(database, clock, "two")
+    assert successor.token > killed.token
+    with pytest.raises(LeaseLost):
+        record(database, clock, killed)
+    record(database, clock, successor)
+
+
 def test_failed_work_waits_and_says_why(database: Database, clock: ManualClock) -> None:
     ask(database, clock, "a")
     leased = take_some(database, clock)
     work.fail(database, clock, leased, LocationUnavailable("The bucket does not answer."), timedelta(seconds=5))
     assert take(database, clock) is None
     with database.read() as session:
-        (shown,) = work.list_work(session, WORKSPACE, clock.now())
-    assert (shown["state"], shown["error_code"]) == ("WAITING", "location-unavailable")
-    assert shown["error_detail"] == "The bucket does not answer."
+        (shown,) = work.list_work(session, WORKSPACE, clock.now()).items
+    assert (shown.state, shown.error_code) == ("WAITING", "location-unavailable")
+    assert shown.error_detail == "The bucket does not answer."
     clock.advance(timedelta(seconds=5))
     assert take_some(database, clock).attempt == 2
 
@@ -192,8 +203,8 @@ def test_the_text_of_an_unforeseen_error_is_not_shown(database: Database, clock:
     ask(database, clock, "a")
     work.fail(database, clock, take_some(database, clock), ValueError("patient 4711"), None)
     with database.read() as session:
-        (shown,) = work.list_work(session, WORKSPACE, clock.now())
-    assert (shown["error_code"], shown["error_detail"]) == ("internal", "ValueError")
+        (shown,) = work.list_work(session, WORKSPACE, clock.now()).items
+    assert (shown.error_code, shown.error_detail) == ("internal", "ValueError")
 
 
 def test_hastened_work_is_due_at_once(database: Database, clock: ManualClock) -> None:

@@ -86,9 +86,9 @@ def test_an_only_replica_that_is_damaged_says_so_and_keeps_its_state(fleet: Flee
     fleet.run()
     assert fleet.states(written.digest) == {"virginia": "CORRUPT"}
     with fleet.database.read() as session:
-        (waiting,) = work.list_work(session, ADMIN.workspace_id, fleet.clock.now())
-    assert waiting["error_code"] == "replica-unavailable"
-    assert "register them again" in str(waiting["error_detail"])
+        (waiting,) = work.list_work(session, ADMIN.workspace_id, fleet.clock.now()).items
+    assert waiting.error_code == "replica-unavailable"
+    assert "register them again" in (waiting.error_detail or "")
 
     fleet.register(FILES, regions=[REGIONS["virginia"]])
     fleet.settle()
@@ -159,9 +159,9 @@ def test_progress_is_told_while_a_copy_runs(local: Fleet) -> None:
         def write(self, key: str, data: bytes | bytearray | memoryview, *, create_only: bool = False) -> bool:
             with local.database.read() as session:
                 seen.extend(
-                    (row["progress_bytes"], row["total_bytes"])
-                    for row in work.list_work(session, ADMIN.workspace_id, local.clock.now())
-                    if row["state"] == "RUNNING"
+                    (row.progress_bytes, row.total_bytes)
+                    for row in work.list_work(session, ADMIN.workspace_id, local.clock.now()).items
+                    if row.state == "RUNNING"
                 )
             return super().write(key, data, create_only=create_only)
 
