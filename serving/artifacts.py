@@ -19,6 +19,7 @@ from fairlead.registry.locations import Location, StoreOpener, to_location
 from fairlead.registry.replicas import Artifacts
 from fairlead.registry.tables import LocationRow, ReplicaRow
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, Uploads
+from fairlead.sync.shelves import by_digest, open_for_writing, open_location
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.reader import ArtifactReader
@@ -64,7 +65,7 @@ class RegionArtifacts:
                 digest=digest,
             )
         location, layout_key = found[0]
-        store = self._open_store(location.url, location.options)
+        store = open_location(self._open_store, location)
         try:
             ArtifactReader.open(store, DedupDomain(workspace_id, residency), digest, layout_key).download(destination)
         except (IntegrityError, ObjectNotFound) as error:
@@ -94,13 +95,13 @@ class RegionArtifacts:
             caller, kind="bundle", residency=residency, regions=regions, labels=labels, region=region
         )
 
-        def known_blocks(digests: Sequence[Digest]) -> dict[Digest, StoredBlock]:
+        def known_blocks(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
             places: list[BlockPlace] = []
             for start in range(0, len(digests), DIGESTS_AT_ONCE):
                 places += self._uploads.known_blocks(caller, upload.id, digests[start : start + DIGESTS_AT_ONCE])
-            return {Digest(place.digest): _to_block(place) for place in places}
+            return by_digest(places)
 
-        store = self._open_store(upload.location.url, upload.location.options)
+        store = open_for_writing(self._open_store, upload.location, residency=residency)
         written = write_artifact(store, DedupDomain(workspace_id, residency), folder, known_blocks=known_blocks)
         self._uploads.complete(
             caller,
@@ -138,16 +139,3 @@ def verified_replicas(
     if region is not None:
         query = query.where(LocationRow.region == region)
     return [(to_location(location), replica.layout_key) for replica, location in session.execute(query).all()]
-
-
-def _to_block(place: BlockPlace) -> StoredBlock:
-    return StoredBlock(
-        digest=Digest(place.digest),
-        pack=Digest(f"sha256:{place.pack}"),
-        offset=place.offset,
-        stored_length=place.stored_length,
-        stored_digest=Digest(f"sha256:{place.stored_sha256}"),
-        plain_length=place.plain_length,
-        codec=int(place.codec),
-        base=None if place.base is None else Digest(place.base),
-    )

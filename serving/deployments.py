@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog, Residency, check
@@ -221,6 +221,28 @@ class Deployments:
         with self._database.read() as session:
             found = page.fetch(session, query, [DeploymentRow.name], listing=("deployments", caller.workspace_id))
             return found.map(lambda row: self._render(session, row))
+
+    def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
+        """The deployments that follow an environment's pointer (see `fairlead.core.ports.DeploymentIndex`)."""
+        query = (
+            select(DeploymentRow.name)
+            .join(
+                RegisteredModelRow,
+                and_(
+                    RegisteredModelRow.workspace_id == DeploymentRow.workspace_id,
+                    RegisteredModelRow.id == DeploymentRow.model_id,
+                ),
+            )
+            .where(
+                DeploymentRow.workspace_id == workspace_id,
+                DeploymentRow.environment == environment,
+                DeploymentRow.state == ACTIVE,
+                RegisteredModelRow.name == model,
+            )
+            .order_by(DeploymentRow.name)
+        )
+        with self._database.read() as session:
+            return session.scalars(query).all()
 
     def delete(self, caller: Caller, name: str) -> Deployment:
         """Stop every region, after it has finished its requests, and forget the deployment. May be repeated.

@@ -1,0 +1,188 @@
+"""Serving without processes, over a record, content store and replication that are real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from fairlead.catalog import load_catalog
+from fairlead.core.errors import FairleadError, Unavailable
+from fairlead.registry.identity import bootstrap
+from fairlead.registry.models import Labels, Models
+from fairlead.registry.promotion import Promotions
+from fairlead.registry.rollback import Rollbacks
+from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.work import LeasedWork
+from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
+from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles
+from fairlead.serving.deployments import Deployments
+from fairlead.serving.placements import Placements
+from fairlead.serving.rollout import DEPLOY, Deployer, RolloutDeriver, RouteBook
+from fairlead.serving.routing import Route, read_table
+from fairlead.serving.targets import EndpointSpec, RunningEndpoint
+from fairlead.sync.worker import Worker
+from tests.fleet import ADMIN, BACK_OFF, Fleet
+from tests.records import WORKSPACE
+
+US, EU_WEST, EU_AZURE = "aws:us-east-1", "gcp:europe-west4", "azure:westeurope"
+
+
+class MemoryTarget:
+    """A deploy target without processes. `refuses` holds regions where nothing starts."""
+
+    def __init__(self) -> None:
+        self.running: dict[tuple[str, str, str], RunningEndpoint] = {}
+        self.refuses: set[str] = set()
+        self.log: list[str] = []
+        self._next_port = 10_000
+
+    def ensure(self, spec: EndpointSpec, switch: Callable[[RunningEndpoint], None]) -> RunningEndpoint:
+        if spec.region in self.refuses:
+            raise Unavailable(f"The endpoint in {spec.region} did not start.")
+        key = (spec.workspace_id, spec.deployment, spec.region)
+        before = self.running.get(key)
+        if before is not None and before.spec == spec:
+            switch(before)
+            return before
+        self._next_port += 1
+        started = RunningEndpoint(spec=spec, url=f"http://127.0.0.1:{self._next_port}", process_id=self._next_port)
+        self.log.append(f"start {spec.region}")
+        switch(started)
+        self.running[key] = started
+        return started
+
+    def observe(self, workspace_id: str, deployment: str, region: str) -> RunningEndpoint | None:
+        return self.running.get((workspace_id, deployment, region))
+
+    def stop(self, workspace_id: str, deployment: str, region: str) -> None:
+        self.log.append(f"stop {region}")
+        self.running.pop((workspace_id, deployment, region), None)
+
+    def kill(self, region: str) -> None:
+        for key in [key for key in self.running if key[2] == region]:
+            del self.running[key]
+
+
+class QuickBuilder(BundleBuilder):
+    """Publishes a folder that stands for the bundle; building a real one is tested where it is built."""
+
+    def _build(self, leased: LeasedWork, job: object) -> PublishedArtifact:
+        folder = Path(self.scratch) / leased.subject
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "bento.yaml").write_text(f"{job}")
+        return self.artifacts.publish_bundle(
+            leased.workspace_id, folder, residency=leased.residency, regions=None, labels={}, region=leased.region
+        )
+
+    scratch: Path
+    artifacts: RegionArtifacts
+
+
+@dataclass(slots=True, kw_only=True)
+class Platform:
+    """Serving over a fleet, with its own part of the worker."""
+
+    fleet: Fleet
+    target: MemoryTarget = field(default_factory=MemoryTarget)
+    stores: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        bootstrap(self.fleet.database, self.fleet.clock, principal="ana", workspace_id="other")
+        with self.fleet.database.write() as session:
+            for name, rank in (("dev", 10), ("production", 30)):
+                session.add(environment_row(name, rank, self.fleet))
+
+    @property
+    def deployments(self) -> Deployments:
+        return Deployments(self.fleet.database, self.fleet.clock, catalog=load_catalog(), target=self.target)
+
+    @property
+    def bundles(self) -> Bundles:
+        return Bundles(self.fleet.database, self.fleet.clock)
+
+    @property
+    def placements(self) -> Placements:
+        return Placements(self.fleet.database, self.fleet.clock, catalog=load_catalog())
+
+    @property
+    def promotions(self) -> Promotions:
+        return Promotions(self.fleet.database, self.fleet.clock, load_catalog(), self.deployments)
+
+    @property
+    def rollbacks(self) -> Rollbacks:
+        return Rollbacks(self.fleet.database, self.fleet.clock)
+
+    @property
+    def routes(self) -> RouteBook:
+        return RouteBook(self.fleet.database, self.fleet.root / "routes.json")
+
+    def table(self) -> Mapping[str, Route]:
+        return read_table(self.routes.path) or {}
+
+    def worker(self) -> Worker:
+        database, clock = self.fleet.database, self.fleet.clock
+        artifacts = RegionArtifacts(database, clock, uploads=self.fleet.uploads, open_store=self.fleet.open_store)
+        builder = QuickBuilder(database, clock, artifacts)
+        builder.scratch, builder.artifacts = self.fleet.root / "builds", artifacts
+        deployer = Deployer(database, clock, catalog=load_catalog(), target=self.target, routes=self.routes)
+
+        def online_store(_session: Session, _workspace_id: str, service: str, region: str) -> str | None:
+            return self.stores.get(f"{service} in {region}")
+
+        duties = self.fleet.duties
+        return Worker(
+            database,
+            clock,
+            regions=None,
+            handlers={**duties.handlers, BUILD_BUNDLE: builder, DEPLOY: deployer},
+            derivers=[*duties.derivers, derive_bundles, RolloutDeriver(self.target, online_store)],
+        )
+
+    def settle(self, rounds: int = 3) -> None:
+        """Work until nothing changes, letting back-offs pass."""
+        for _ in range(rounds):
+            self.worker().run_until_idle()
+            self.fleet.clock.advance(BACK_OFF)
+
+    def register(self, name: str, files: Mapping[str, bytes], *, feature_service: str | None = None) -> int:
+        """One more version of a model, READY."""
+        model = Models(self.fleet.database, self.fleet.clock).get(ADMIN, name)
+        near = "virginia" if model.residency == "unrestricted" else "eemshaven"
+        upload_id, _ = self.fleet.register(files, residency=model.residency, near=near)
+        draft = VersionDraft(upload_id=upload_id, feature_service=feature_service)
+        version = Versions(self.fleet.database, self.fleet.clock).register(ADMIN, name, draft)
+        self.worker().run_until_idle()
+        return version.version
+
+    def create_model(self, name: str, residency: str = "unrestricted") -> None:
+        labels = Labels(owner="ana", team="risk", cost_centre="cc-7")
+        Models(self.fleet.database, self.fleet.clock).create(ADMIN, name=name, labels=labels, residency=residency)
+
+    def promote(self, name: str, version: int, environment: str = "production", *, revision: int) -> None:
+        self.promotions.request(ADMIN, name, version, environment, expected_revision=revision)
+
+
+def environment_row(name: str, rank: int, fleet: Fleet) -> object:
+    from fairlead.registry.tables import EnvironmentRow
+
+    return EnvironmentRow(
+        workspace_id=WORKSPACE,
+        name=name,
+        rank=rank,
+        policy={},
+        revision=1,
+        updated_by="ana",
+        updated_at=fleet.clock.now(),
+    )
+
+
+def refused(error: type[FairleadError], action: Callable[[], object]) -> FairleadError:
+    """The error of the class that an action raises."""
+    try:
+        action()
+    except error as found:
+        return found
+    raise AssertionError(f"nothing raised {error.__name__}")
