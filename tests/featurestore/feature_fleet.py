@@ -134,7 +134,7 @@ def patient(**changes: Any) -> FeatureObject:
     return FeatureObject(kind="Entity", spec={"spec": spec, "meta": {}})
 
 
-def view_spec(name: str, features: Sequence[tuple[str, str]], path: Path, **changes: Any) -> FeatureObject:
+def view_spec(name: str, features: Sequence[tuple[str, str]], path: Path, /, **changes: Any) -> FeatureObject:
     spec = {
         "name": name,
         "entities": ["patient"],

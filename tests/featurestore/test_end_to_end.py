@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,16 +19,29 @@ CELLS = [(1, 0, 1.0), (1, 2, 1.5), (1, 9, 9.0), (2, 0, 2.0), (2, 2, None)]
 GENES = [(1, 1, "a"), (1, 8, "leak"), (3, 1, "c")]
 
 
-@pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[FeatureFleet]:
-    with open_feature_fleet(tmp_path, database_url) as fleet:
+@contextlib.contextmanager
+def open_world(folder: Path, url: str | None = None) -> Generator[FeatureFleet]:
+    with open_feature_fleet(folder, url) as fleet:
         fleet.cells(CELLS)
         fleet.genes(GENES)
         fleet.apply(fleet.definitions())
         yield fleet
 
 
-def test_a_snapshot_is_joined_in_time_and_served_where_its_classes_permit(world: FeatureFleet) -> None:
+@pytest.fixture
+def world_on_each_database(database_url: str, tmp_path: Path) -> Iterator[FeatureFleet]:
+    with open_world(tmp_path, database_url) as world:
+        yield world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[FeatureFleet]:
+    with open_world(tmp_path) as world:
+        yield world
+
+
+def test_a_snapshot_is_joined_in_time_and_served_where_its_classes_permit(world_on_each_database: FeatureFleet) -> None:
+    world = world_on_each_database
     snapshot = world.snapshot(as_of=day(5))
     assert (snapshot.state, [part.rows for part in snapshot.artifacts]) == ("READY", [4, 2])
     cells, genes = snapshot.artifacts

@@ -17,7 +17,7 @@ from tests.fleet import ADMIN, REGIONS
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 EU = REGIONS["eemshaven"]
 
-REPOSITORY = '''
+REPOSITORY = """
 from datetime import timedelta
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
@@ -39,7 +39,7 @@ genes = FeatureView(
     tags={"fairlead.residency": "eu"},
 )
 diagnosis = FeatureService(name="diagnosis", features=[cells, genes[["marker"]]], owner="ana")
-'''
+"""
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_feast_over_a_region_gives_the_same_values_as_fairlead(
 
     with pytest.raises(PermissionDenied, match="for reading"):
         feast.materialize(start_date=day(0), end_date=day(9))
+    with pytest.raises(PermissionDenied, match="for reading"):
+        feast.apply([feast.get_entity("patient")])
+    # What was refused had no effect.
+    again: Any = FeatureStore(repo_path=str(tmp_path / "repo"))
+    rows = again.get_online_features(features=service, entity_rows=[{"patient_id": 1}]).to_dict()
+    assert rows["marker"] == ["a"]
 
 
 def test_views_that_run_code_are_refused_by_name(world: FeatureFleet, repository: list[FeatureObject]) -> None:
