@@ -129,6 +129,11 @@ class FairLock:
         with self._guard:
             self._pass_on()
 
+    @property
+    def waiting_count(self) -> int:
+        """How many threads wait for it now."""
+        return len(self._waiting)
+
     def _pass_on(self) -> None:
         if self._waiting:
             self._waiting.popleft().set()

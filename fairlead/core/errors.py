@@ -11,6 +11,8 @@ FairleadError
 │   ├── UnknownArea              no such demand area in the catalog
 │   ├── UnknownResidency         no such residency class
 │   ├── FeatureDefinitionInvalid
+│   ├── BodyTooLarge             413
+│   ├── MethodNotAllowed         405
 │   ├── FeatureSourceInvalid     a file or column of a feature view's source is missing or unreadable
 │   └── IdempotencyKeyReused     422: same key, other request
 ├── NotFound                     404, exit 3
