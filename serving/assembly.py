@@ -24,6 +24,7 @@ from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, OnlineStoreOf, RolloutDeriver, RouteBook
+from fairlead.serving.routing import read_table
 from fairlead.serving.targets import EndpointSpec
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ class Serving:
         """
         self.routes.publish()
         return self.gateway.ensure()
+
+    def tend_gateway(self) -> None:
+        """Start the gateway if something is deployed and it does not run; cheap to ask where nothing is to do.
+
+        Raises:
+            Unavailable: if it does not start.
+        """
+        if read_table(self.routes.path) and self.gateway.address is None:
+            self.start_gateway()
 
     def routers(self) -> list[APIRouter]:
         """The routes, to be mounted under `/api/v1`."""

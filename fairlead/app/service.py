@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fairlead.core.ports import Clock
 
 SEAL_SECONDS = 0.5
+GATEWAY_SECONDS = 0.5
 _KEY_BYTES = 32
 _log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ class Service:
         self._sealing.start()
         if not has_worker:
             return
+        threading.Thread(target=self._tend_gateway, name="fairlead-gateway", daemon=True).start()
         worker = Worker(
             self.database,
             self.clock,
@@ -221,6 +223,13 @@ class Service:
     def _wake(self) -> None:
         for worker in self._wakers:
             worker.wake()
+
+    def _tend_gateway(self) -> None:
+        while not self._stopping.wait(GATEWAY_SECONDS):
+            try:
+                self.serving.tend_gateway()
+            except Exception:  # noqa: BLE001  (the loop goes on)
+                _log.exception("the gateway did not start and is tried again")
 
     def _seal(self) -> None:
         sealer = Sealer(self.database, self.clock)

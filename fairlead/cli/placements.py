@@ -12,11 +12,11 @@ _NAMED_AT_MOST = 8
 _Json = dict[str, Any]
 
 
-def describe_placement(row: _Json) -> str:
+def describe_placement(row: _Json, *, is_brief: bool = False) -> str:
     """The chosen regions, whom they serve, what an hour costs and emits, what bound it, and what came second.
 
     `row` is a kept placement: `id`, `request` and the `answer` of the placement engine. A `~` marks a figure that
-    nobody measured or published.
+    nobody measured or published. A brief text leaves out methods, rejected regions and the sources of estimates.
     """
     answer: _Json = row["answer"]
     placement: _Json = answer["placement"]
@@ -27,12 +27,12 @@ def describe_placement(row: _Json) -> str:
         f"placement {row['id']}: {regions}, {_usd(terms['cost_usd'])} USD/h, {_grams(terms['carbon_g'])} gCO2e/h",
         _grid(_choices(placement)),
         _grid(_groups(placement)),
-        "\n".join(_terms(terms, answer["methods"])),
+        "\n".join(_terms(terms, {} if is_brief else answer["methods"])),
         "\n".join(_bounds(answer["bounds"])),
         "\n".join(_runner_up(answer["runner_up"])),
-        "\n".join(_rejected(answer["rejected"])),
-        "\n".join(_estimates(placement)),
     ]
+    if not is_brief:
+        sections += ["\n".join(_rejected(answer["rejected"])), "\n".join(_estimates(placement))]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
