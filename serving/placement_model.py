@@ -21,7 +21,8 @@ from fairlead.core.errors import FairleadError, MissingExtra
 from fairlead.core.ids import RegionId
 from fairlead.serving.placement_options import GRAMS_PER_TONNE, SECONDS_PER_HOUR, Problem
 
-SHARE_DECIMALS = 6
+SHARE_DECIMALS = 9
+_LEAST_SHARE = 1e-6
 _TIE_USD_PER_HOUR = 1e-7
 _RELATIVE_GAP = 0.0
 _NO_LIMIT = math.inf
@@ -228,9 +229,9 @@ def _read(
     shares: dict[tuple[int, RegionId], float] = {}
     for group in range(len(problem.request.demand)):
         found = {region: values[column] for (index, region), column in served.items() if index == group}
-        rounded = {region: round(share, SHARE_DECIMALS) for region, share in found.items()}
-        kept = {region: share for region, share in rounded.items() if share > 0}
-        # What rounding took or gave goes to the largest share, so that the shares of a group are exactly one.
+        # A millionth of a group's requests is the solver's dust, not a decision.
+        kept = {region: round(share, SHARE_DECIMALS) for region, share in found.items() if share >= _LEAST_SHARE}
+        # What that took or gave goes to the largest share, so that the shares of a group are exactly one.
         largest = max(kept, key=lambda region: (kept[region], region))
         kept[largest] = round(1.0 - sum(share for region, share in kept.items() if region != largest), SHARE_DECIMALS)
         shares.update({(group, region): share for region, share in sorted(kept.items())})
