@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
+from urllib.parse import quote
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog, Residency, check
@@ -33,7 +34,7 @@ from fairlead.core.ids import RegionId, parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
-from fairlead.registry.identity import Caller
+from fairlead.registry.identity import DEFAULT_WORKSPACE, Caller
 from fairlead.registry.ledger import decimal_text, transfer_cost
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.locations import all_locations
@@ -221,28 +222,6 @@ class Deployments:
         with self._database.read() as session:
             found = page.fetch(session, query, [DeploymentRow.name], listing=("deployments", caller.workspace_id))
             return found.map(lambda row: self._render(session, row))
-
-    def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
-        """The deployments that follow an environment's pointer (see `fairlead.core.ports.DeploymentIndex`)."""
-        query = (
-            select(DeploymentRow.name)
-            .join(
-                RegisteredModelRow,
-                and_(
-                    RegisteredModelRow.workspace_id == DeploymentRow.workspace_id,
-                    RegisteredModelRow.id == DeploymentRow.model_id,
-                ),
-            )
-            .where(
-                DeploymentRow.workspace_id == workspace_id,
-                DeploymentRow.environment == environment,
-                DeploymentRow.state == ACTIVE,
-                RegisteredModelRow.name == model,
-            )
-            .order_by(DeploymentRow.name)
-        )
-        with self._database.read() as session:
-            return session.scalars(query).all()
 
     def delete(self, caller: Caller, name: str) -> Deployment:
         """Stop every region, after it has finished its requests, and forget the deployment. May be repeated.
@@ -455,7 +434,7 @@ class Deployments:
             bundle_digest=None if desired.bundle is None else desired.bundle.digest,
             placement_id=row.placement_id,
             regions=tuple(self._status(row, each) for each in regions_of(session, row)),
-            endpoint=None if address is None else f"{address}/{row.name}",
+            endpoint=None if address is None else f"{address}/{quote(route_name(row))}",
             created_by=row.created_by,
             created_at=row.created_at,
         )
@@ -475,6 +454,11 @@ class Deployments:
             error_detail=each.error_detail,
             updated_at=each.updated_at,
         )
+
+
+def route_name(row: DeploymentRow) -> str:
+    """What the gateway calls a deployment; names hold no colon, so workspaces never collide."""
+    return row.name if row.workspace_id == DEFAULT_WORKSPACE else f"{row.workspace_id}:{row.name}"
 
 
 def desired_of(session: Session, model: RegisteredModelRow, environment: str | None, version: int | None) -> Desired:

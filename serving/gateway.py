@@ -19,10 +19,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import httpx2
 import uvicorn
@@ -269,12 +271,31 @@ async def _read_body(request: Request) -> bytes:
 
 def _render(answer: httpx2.Response, endpoint: Endpoint, attempts: int) -> Response:
     headers = {key: value for key in _RETURNED_HEADERS if (value := answer.headers.get(key)) is not None}
+    content = answer.content
+    if answer.status_code >= 400 and headers.get("content-type") != MEDIA_TYPE:
+        content = _problem_of(answer, endpoint)
+        headers["content-type"] = MEDIA_TYPE
     headers |= {
         "x-fairlead-region": endpoint.region,
         "x-fairlead-bundle": endpoint.bundle_digest,
         "x-fairlead-attempts": str(attempts),
     }
-    return Response(answer.content, status_code=answer.status_code, headers=headers)
+    return Response(content, status_code=answer.status_code, headers=headers)
+
+
+def _problem_of(answer: httpx2.Response, endpoint: Endpoint) -> bytes:
+    """A problem document for an answer that is none: what BentoML itself refuses, or an unforeseen error."""
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    members = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
+    cls = InvalidInput if answer.status_code < 500 else EndpointUnavailable
+    error = cls(
+        f"The endpoint in {endpoint.region} answered {answer.status_code}: {members.get('error', 'without a reason')}",
+        errors=members.get("detail"),
+    )
+    return json.dumps(to_problem(error) | {"status": answer.status_code}).encode()
 
 
 def main() -> None:

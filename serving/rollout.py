@@ -24,7 +24,7 @@ from fairlead.core.errors import FairleadError, JsonValue
 from fairlead.core.ids import Digest, RegionId
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, ledger, work
-from fairlead.registry.identity import DEFAULT_WORKSPACE, system_caller
+from fairlead.registry.identity import system_caller
 from fairlead.registry.models import to_labels
 from fairlead.registry.tables import RegisteredModelRow
 from fairlead.registry.work import LeasedWork
@@ -40,6 +40,7 @@ from fairlead.serving.deployments import (
     WAITING,
     desired_of,
     regions_of,
+    route_name,
 )
 from fairlead.serving.routing import Endpoint, Route, write_table
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
@@ -67,13 +68,8 @@ class RouteBook:
             fcntl.flock(handle, fcntl.LOCK_EX)
             with self._database.read() as session:
                 rows = session.scalars(select(DeploymentRow).where(DeploymentRow.state == ACTIVE)).all()
-                table = {_address(row): _route(session, row) for row in rows}
+                table = {route_name(row): _route(session, row) for row in rows}
             write_table(self.path, {name: route for name, route in table.items() if route.endpoints})
-
-
-def _address(row: DeploymentRow) -> str:
-    # Names hold no colon, so workspaces never collide.
-    return row.name if row.workspace_id == DEFAULT_WORKSPACE else f"{row.workspace_id}:{row.name}"
 
 
 def _route(session: Session, row: DeploymentRow) -> Route:

@@ -18,6 +18,7 @@ from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
 from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles
+from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, RolloutDeriver, RouteBook
@@ -109,7 +110,9 @@ class Platform:
 
     @property
     def promotions(self) -> Promotions:
-        return Promotions(self.fleet.database, self.fleet.clock, load_catalog(), self.deployments)
+        return Promotions(
+            self.fleet.database, self.fleet.clock, load_catalog(), FollowingDeployments(self.fleet.database)
+        )
 
     @property
     def rollbacks(self) -> Rollbacks:

@@ -103,7 +103,17 @@ def test_a_mistake_of_the_caller_is_answered_once_and_not_repeated(routes: Insta
         us.status = 404
         answer = predict(routes({"churn": route(us, eu)}))
         assert answer.status_code == 404
+        assert answer.json()["type"] == "urn:fairlead:error:invalid-input"
         assert not eu.requests
+
+
+def test_an_error_of_every_endpoint_comes_back_as_a_problem(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.status = eu.status = 500
+        answer = predict(routes({"churn": route(us, eu)}))
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["x-fairlead-attempts"] == "2"
 
 
 def test_an_endpoint_is_used_again_once_it_is_back(routes: Install) -> None:
