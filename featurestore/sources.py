@@ -108,7 +108,13 @@ class Sources:
             ) from None
         except arrow.ArrowInvalid:
             raise unreadable(view) from None
-        except (OSError, TimeoutError) as error:
+        except PermissionError:
+            raise PermissionDenied(
+                f"This worker may not read the source of view {view!r}.",
+                hint="Give the worker's identity read access to the bucket.",
+                view=view,
+            ) from None
+        except Exception as error:  # (each cloud's library has errors of its own)
             raise Unavailable(
                 f"The source of view {view!r} does not answer ({type(error).__name__}).",
                 hint="It is tried again by itself; check the bucket and the worker's credentials.",
