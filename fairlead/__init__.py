@@ -45,7 +45,7 @@ def connect(url: str | None = None, *, token: str | None = None, home: Path | st
         ServerUnavailable: if the server does not answer, or the embedded one cannot start.
         Unauthenticated: if the token is missing, wrong or expired.
     """
-    from fairlead.sdk.client import Fairlead  # noqa: PLC0415  (keeps `import fairlead` light)
-    from fairlead.sdk.settings import ClientSettings  # noqa: PLC0415
+    from fairlead.sdk.client import Fairlead
+    from fairlead.sdk.settings import ClientSettings
 
     return Fairlead.connect(ClientSettings.read(url=url, token=token, home=home))
