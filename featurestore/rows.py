@@ -55,6 +55,10 @@ class RowStatistics:
     max_event_time: str | None
     nulls: Mapping[str, int]
 
+    def counts(self) -> dict[str, Any]:
+        """Only how many rows there are, as plain JSON."""
+        return {"rows": self.rows, "left_out": self.left_out}
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
         return asdict(self) | {"nulls": dict(self.nulls)}

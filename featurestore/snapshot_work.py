@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.orm import Session
 
+from fairlead.catalog import UNRESTRICTED
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput, MissingExtra, PermissionDenied, ResidencyViolation
 from fairlead.core.ids import Digest
@@ -138,7 +139,9 @@ class SnapshotHandler:
                 part.upload_id = upload.id
                 part.artifact_digest = upload.artifact_digest
                 part.row_count = statistics.rows
-                part.statistics = statistics.to_json()
+                # The record may lie outside the jurisdiction: of restricted rows it holds how many there are, no more.
+                is_restricted = part.residency != UNRESTRICTED
+                part.statistics = statistics.counts() if is_restricted else statistics.to_json()
             work.finish(session, leased)
 
     def _give_up(self, leased: LeasedWork, error: FairleadError) -> None:

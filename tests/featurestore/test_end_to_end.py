@@ -45,6 +45,8 @@ def test_a_snapshot_is_joined_in_time_and_served_where_its_classes_permit(world_
     snapshot = world.snapshot(as_of=day(5))
     assert (snapshot.state, [part.rows for part in snapshot.artifacts]) == ("READY", [4, 2])
     cells, genes = snapshot.artifacts
+    assert (cells.statistics or {})["max_event_time"]
+    assert genes.statistics == {"rows": 2, "left_out": 0}  # what restricted rows hold stays where they are
     assert world.fleet.states(cells.digest or "") == {"eemshaven": "VERIFIED", "virginia": "VERIFIED"}
     assert world.fleet.states(genes.digest or "") == {"eemshaven": "VERIFIED"}
 
