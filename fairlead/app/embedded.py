@@ -74,6 +74,7 @@ def _serve(home: Home) -> None:
     settings = ServerSettings(home=home.path)
     service = Service.build(settings, SystemClock(), is_embedded=True)
     try:
+        service.take_over()
         _ensure_token(home, service)
         service.ensure_embedded_locations(EMBEDDED_REGIONS)
         instance = new_row_id()

@@ -19,11 +19,12 @@ from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
+from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.locations import Locations
 from fairlead.registry.replicas import Artifacts
-from fairlead.registry.tables import LocationRow, TokenRow
+from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import Uploads
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.deployment_index import FollowingDeployments
@@ -192,8 +193,16 @@ class Service:
         return True
 
     def is_drained(self) -> bool:
-        """Whether no worker of this process is doing anything."""
-        return not any(worker.is_busy for worker in self._wakers)
+        """Whether nothing runs and nothing waits but what was tried in vain, which the next server tries again."""
+        if any(worker.is_busy for worker in self._wakers):
+            return False
+        with self.database.read() as session:
+            return session.scalar(select(WorkRow.id).where(WorkRow.attempts == 0).limit(1)) is None
+
+    def take_over(self) -> None:
+        """Free what the home's last server held when it died; a database of others' is left alone."""
+        if self.database.is_sqlite:
+            work.release_leases(self.database)
 
     def issue_owner_token(self) -> str:
         """Make the workspace unless it exists, and a new token of its owner; answers the secret."""
