@@ -154,7 +154,6 @@ def _run_bentoml(context: Path, home: Path, version: str) -> None:
     environment |= {
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "BENTOML_ENABLE_FEATURES": "no_image",
     }
     try:

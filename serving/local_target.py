@@ -170,6 +170,9 @@ class LocalTarget:
     def _fetch(self, home: Path, spec: EndpointSpec) -> Path:
         bundle = home / digest_hex(spec.bundle_digest)
         if bundle.exists():
+            # Python's byte code is no part of the bundle, and what stands there was checked by nobody.
+            for cache in list(bundle.rglob("__pycache__")):
+                shutil.rmtree(cache)
             if build_manifest(bundle).digest == spec.bundle_digest:
                 return bundle
             _log.warning("the bundle on disk of %s in %s was altered; fetching it again", spec.deployment, spec.region)
@@ -190,8 +193,6 @@ def _environment(home: Path, spec: EndpointSpec) -> dict[str, str]:
     environment |= {
         "BENTOML_HOME": str(home / "home"),
         "BENTOML_DO_NOT_TRACK": "true",
-        # Byte code beside the sources would alter the bundle.
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "FAIRLEAD_REGION": spec.region,
         "FAIRLEAD_DEPLOYMENT": spec.deployment,

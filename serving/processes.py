@@ -27,7 +27,11 @@ _TAIL_LINES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRecord:
-    """One process: its id, and when it began in seconds since the epoch as the system reports it."""
+    """One process: its id, and when it began.
+
+    That is in seconds since the machine started where the system says so (Linux), which no change of the clock moves,
+    and since the epoch elsewhere.
+    """
 
     pid: int
     began_at: float
@@ -39,8 +43,8 @@ class ProcessRecord:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            return ProcessRecord(pid=pid, began_at=process.create_time())
-        except psutil.Error:
+            return ProcessRecord(pid=pid, began_at=_began_at(process))
+        except (psutil.Error, OSError):
             return None
 
     @property
@@ -58,6 +62,15 @@ class ProcessRecord:
     def from_json(value: Any) -> ProcessRecord:
         """Read what `to_json` gave."""
         return ProcessRecord(pid=int(value["pid"]), began_at=float(value["began_at"]))
+
+
+def _began_at(process: psutil.Process) -> float:
+    try:
+        status = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return process.create_time()
+    # Field 22, in clock ticks; the second field is a name in brackets that may hold anything.
+    return int(status.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(record: ProcessRecord) -> tuple[ProcessRecord, ...]:
