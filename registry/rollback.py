@@ -65,7 +65,7 @@ class Rollbacks:
             StaleRevision: if the environment's pointer is not at the expected revision.
             Conflict: if there is no such earlier holder.
             InvalidInput: if no reason is given.
-            ModelNotFound, EnvironmentNotFound: if there is no such thing.
+            ModelNotFound, ModelVersionNotFound, EnvironmentNotFound: if there is no such thing.
         """
         if not parse_text(reason, what="reason", max_length=REASON_MAX_LENGTH).strip():
             raise InvalidInput("A roll-back needs a reason.", hint="Say why; it is kept with the move: --reason TEXT")
@@ -74,6 +74,8 @@ class Rollbacks:
             advance_refs(session, caller.workspace_id)
             environment_row = find_environment(session, caller.workspace_id, environment)
             check_revision(session, model_row, environment_row.name, expected_revision)
+            if to_version is not None:
+                find_version(session, model_row, to_version)
             target = _holder_to_return_to(session, model_row, environment_row.name, to_version)
             require_ready(model_row, find_version(session, model_row, target))
             skipped = policy.gate_names(policy.from_json(environment_row.policy))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 from fastapi import FastAPI
 from sqlalchemy import select
@@ -14,6 +17,7 @@ from starlette.testclient import TestClient
 from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
+from fairlead.core.errors import FairleadError
 from fairlead.core.ids import new_row_id, sha256_digest
 from fairlead.registry.access import install_access
 from fairlead.registry.aliases import Aliases
@@ -28,6 +32,7 @@ from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, Uploa
 from fairlead.registry.versions import ModelVersion, VersionDraft, Versions, mark_ready
 from fairlead.testing.clock import ManualClock
 
+Outcome = TypeVar("Outcome")
 LABELS = Labels(owner="ana", team="churn", cost_centre="cc-7")
 
 
@@ -200,6 +205,21 @@ def make_world(database: Database) -> World:
     issued = bootstrap(database, clock, principal="ana", workspace_id=f"w-{new_row_id()}")
     owner = Tokens(database, clock).authenticate(issued.secret)
     return World(database=database, clock=clock, owner_secret=issued.secret, owner=owner)
+
+
+def run_together(*actions: Callable[[], Outcome]) -> list[Outcome | FairleadError]:
+    """Start actions at the same moment, each in a thread; what each gave, or the error of ours that it raised."""
+    start = threading.Barrier(len(actions), timeout=30)
+
+    def run(action: Callable[[], Outcome]) -> Outcome | FairleadError:
+        start.wait()
+        try:
+            return action()
+        except FairleadError as error:
+            return error
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return list(pool.map(run, actions))
 
 
 def unknown_id() -> str:

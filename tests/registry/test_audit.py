@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from fairlead.registry import audit
 from fairlead.registry.audit import AuditLog, Sealer, parse_anchor, verify
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.tables import AuditEventRow
-from tests.record_world import World, make_world
+from tests.record_world import World, make_world, run_together
 
 Tampering = Callable[[World], None]
 
@@ -195,22 +195,12 @@ def test_a_rewritten_chain_shows_against_an_exported_anchor(world: World) -> Non
 
 
 def test_several_sealers_and_writers_at_once_leave_one_whole_chain(world: World) -> None:
-    start = threading.Barrier(6)
-
-    def write() -> None:
-        start.wait()
-        write_events(world, 10)
-
     def keep_sealing() -> None:
-        start.wait()
         for _ in range(6):
             Sealer(world.database, world.clock).seal_once()
 
-    threads = [threading.Thread(target=act) for act in (write, write, write, keep_sealing, keep_sealing, keep_sealing)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    write = partial(write_events, world, 10)
+    assert run_together(write, write, write, keep_sealing, keep_sealing, keep_sealing) == [None] * 6
     Sealer(world.database, world.clock).seal_once()
     found = verify(world.database, world.owner.workspace_id)
     assert (found.is_intact, found.unsealed, found.sealed) == (True, 0, 32)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import pytest
 
 from fairlead.core.errors import (
     AlreadyExists,
-    FairleadError,
     IdempotencyKeyReused,
     InvalidInput,
     InvalidName,
@@ -16,8 +15,8 @@ from fairlead.core.errors import (
     UnknownResidency,
 )
 from fairlead.registry.idempotency import KEPT_FOR, IdempotencyKey, forget_old_keys
-from fairlead.registry.models import Labels, ModelChange, RegisteredModel
-from tests.record_world import LABELS, World
+from fairlead.registry.models import Labels, ModelChange
+from tests.record_world import LABELS, World, run_together
 
 
 def key(name: str, request: str = "a") -> IdempotencyKey:
@@ -129,38 +128,11 @@ def test_a_key_is_forgotten_after_a_day(world: World) -> None:
 
 
 def test_of_many_calls_with_one_key_at_once_one_registers_and_all_get_its_answer(world: World) -> None:
-    answers: list[RegisteredModel | FairleadError] = []
-    start = threading.Barrier(8)
-
-    def create() -> None:
-        start.wait()
-        try:
-            answers.append(world.models.create(world.owner, name="churn", labels=LABELS, key=key("k")))
-        except FairleadError as error:
-            answers.append(error)
-
-    threads = [threading.Thread(target=create) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    create = partial(world.models.create, world.owner, name="churn", labels=LABELS, key=key("k"))
+    answers = run_together(*[create] * 8)
     assert answers == [world.models.get(world.owner, "churn")] * 8
 
 
 def test_of_many_who_take_one_name_at_once_one_gets_it(world: World) -> None:
-    outcomes: list[str] = []
-    start = threading.Barrier(8)
-
-    def create() -> None:
-        start.wait()
-        try:
-            outcomes.append(world.model("churn").name)
-        except AlreadyExists as error:
-            outcomes.append(error.code)
-
-    threads = [threading.Thread(target=create) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["already-exists"] * 7 + ["churn"]
+    outcomes = run_together(*[partial(world.model, "churn")] * 8)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["AlreadyExists"] * 7 + ["RegisteredModel"]

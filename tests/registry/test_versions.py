@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import pytest
 
@@ -21,7 +21,7 @@ from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.tables import UploadRow
 from fairlead.registry.versions import ModelVersion, VersionDraft, VersionError, mark_failed
-from tests.record_world import World, unknown_id
+from tests.record_world import World, run_together, unknown_id
 
 
 def test_a_version_is_pending_until_its_bytes_were_read_back(world: World) -> None:
@@ -214,35 +214,16 @@ def test_a_repeated_registration_makes_one_version(world: World) -> None:
 
 def test_concurrent_registrations_get_different_numbers(world: World) -> None:
     world.model()
-    uploads = [world.upload() for _ in range(12)]
-    made: list[ModelVersion] = []
-    start = threading.Barrier(12)
-
-    def register(upload: str) -> None:
-        start.wait()
-        made.append(world.versions.register(world.owner, "churn", VersionDraft(upload_id=upload)))
-
-    threads = [threading.Thread(target=register, args=(upload,)) for upload in uploads]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(each.version for each in made) == list(range(1, 13))
+    drafts = [VersionDraft(upload_id=world.upload()) for _ in range(12)]
+    made = run_together(*(partial(world.versions.register, world.owner, "churn", draft) for draft in drafts))
+    numbers = [each.version for each in made if isinstance(each, ModelVersion)]
+    assert sorted(numbers) == list(range(1, 13))
 
 
 def test_registering_while_the_upload_is_being_verified_always_ends_ready(world: World) -> None:
     world.model()
-    for _ in range(8):
+    for number in range(1, 9):
         upload = world.upload()
-        start = threading.Barrier(2)
-
-        def verify(upload: str = upload, start: threading.Barrier = start) -> None:
-            start.wait()
-            world.verify(upload)
-
-        thread = threading.Thread(target=verify)
-        thread.start()
-        start.wait()
-        made = world.versions.register(world.owner, "churn", VersionDraft(upload_id=upload))
-        thread.join()
-        assert world.versions.get(world.owner, "churn", made.version).state == "READY"
+        draft = VersionDraft(upload_id=upload)
+        run_together(partial(world.verify, upload), partial(world.versions.register, world.owner, "churn", draft))
+        assert world.versions.get(world.owner, "churn", number).state == "READY"
