@@ -33,13 +33,18 @@ def place(request: Annotated[Path, typer.Argument(help="YAML or JSON placement r
 
 @command(app, "bundle")
 def bundle(
-    reference: Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")],
+    reference: Annotated[
+        str | None, typer.Argument(help="NAME/VERSION or NAME@ALIAS; none: list all.", metavar="REFERENCE")
+    ] = None,
     *,
     wait: Annotated[bool, typer.Option(help="Wait until it is built, stored and read back.")] = True,
 ) -> None:
     """Build the BentoML bundle of a version; the same version gives the same digest."""
     with connected() as (client, output):
-        output.record(client.bundles.build(reference, wait=wait))
+        if reference is None:
+            output.table(client.bundles.list(), ["reference", "state", "digest", "size_bytes", "error_detail", "id"])
+        else:
+            output.record(client.bundles.build(reference, wait=wait), name="digest" if wait else "id")
 
 
 @command(deploy_app, "plan")

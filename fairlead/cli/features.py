@@ -40,6 +40,20 @@ def list_() -> None:
         output.table(client.features.services(), ["name", "version", "digest", "updated_at"])
 
 
+@command(app, "show")
+def show(service: Service) -> None:
+    """Show a feature service as it is defined now."""
+    with connected() as (client, output):
+        output.record(client.features.get_service(service), name="digest")
+
+
+@command(app, "snapshots")
+def snapshots(service: Annotated[str | None, typer.Argument(help="Feature service; none: all.")] = None) -> None:
+    """List snapshots, newest first."""
+    with connected() as (client, output):
+        output.table(client.features.snapshots(service=service), ["digest", "service", "as_of", "state", "id"])
+
+
 @command(app, "snapshot")
 def snapshot(
     service: Service,
@@ -50,7 +64,7 @@ def snapshot(
     """Pin a feature service's data as it was known at a time."""
     with connected() as (client, output):
         moment = None if as_of is None else parse_time(as_of)
-        output.record(client.features.snapshot(service, as_of=moment, wait=wait))
+        output.record(client.features.snapshot(service, as_of=moment, wait=wait), name="digest" if wait else "id")
 
 
 @command(app, "materialize")

@@ -15,7 +15,7 @@ from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_u
 from fairlead.sdk.records import OnlineState, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -81,6 +81,14 @@ class Features:
         """Feature services with their present versions."""
         return list(self._transport.items("/api/v1/features/services"))
 
+    def get_service(self, service: str) -> JsonObject:
+        """One feature service: its version, digest and definition.
+
+        Raises:
+            FeatureServiceNotFound
+        """
+        return self._transport.get(_service_path(service))
+
     def views(self) -> list[JsonObject]:
         """Feature views with their present versions."""
         return list(self._transport.items("/api/v1/features/views"))
@@ -103,6 +111,10 @@ class Features:
             SnapshotNotFound
         """
         return Snapshot.from_json(self._transport.get(f"/api/v1/features/snapshots/{quote(digest_or_id, safe=':')}"))
+
+    def snapshots(self, *, service: str | None = None) -> Iterator[Snapshot]:
+        """Snapshots, newest first; with a service, its own."""
+        return map(Snapshot.from_json, self._transport.items("/api/v1/features/snapshots", service=service))
 
     def wait_snapshot(self, digest_or_id: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> Snapshot:
         """Wait until every artifact of a snapshot was stored and read back."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
-from fairlead.core.problems import from_problem
+from fairlead.core.problems import MEDIA_TYPE, from_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -198,7 +198,8 @@ def _decode(response: httpx2.Response) -> object:
 
 
 def _raise_problem(response: httpx2.Response) -> None:
-    if response.status_code >= 400:
+    # By its type too: a partial success is a problem with status 207.
+    if response.status_code >= 400 or response.headers.get("content-type", "").startswith(MEDIA_TYPE):
         raise from_problem(_decode(response), status=response.status_code)
 
 
