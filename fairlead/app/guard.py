@@ -8,13 +8,16 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fairlead.core.db import dry_run
 from fairlead.core.errors import PermissionDenied
 from fairlead.core.problems import MEDIA_TYPE, to_problem
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+DRY_RUN_HEADER = b"fairlead-dry-run"
 
 
 class HostGuard:
@@ -88,6 +91,31 @@ class ActivityMiddleware:
             await self._app(scope, receive, send)
         finally:
             self._activity.end()
+
+
+class DryRunMiddleware:
+    """Answers a request with `Fairlead-Dry-Run: true` as if it had been done, and keeps nothing of it.
+
+    The same code runs to the end, with every check, and its transaction is rolled back. The answer carries the header
+    again, so that a caller knows it was heeded.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the request dry if it asks for that."""
+        if scope["type"] != "http" or (DRY_RUN_HEADER, b"true") not in scope["headers"]:
+            await self._app(scope, receive, send)
+            return
+
+        async def mark(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (DRY_RUN_HEADER, b"true")]
+            await send(message)
+
+        with dry_run():
+            await self._app(scope, receive, mark)
 
 
 async def _refuse(send: Send) -> None:

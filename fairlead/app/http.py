@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from fairlead import __version__
-from fairlead.app.guard import ActivityMiddleware, HostGuard
+from fairlead.app.guard import ActivityMiddleware, DryRunMiddleware, HostGuard
 from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.registry.access import install_access, undeclared_routes
 
@@ -35,7 +35,9 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
     app = FastAPI(
         title="Fairlead",
         version=__version__,
-        description="Models and features, versioned once and true in every cloud they may go to.",
+        description="Models and features, versioned once and true in every cloud they may go to.\n\n"
+        "Any request may carry `Fairlead-Dry-Run: true`: it is checked and answered as if it were done, and nothing of "
+        "it is kept. The answer then carries the same header.",
     )
     install_access(app, service.tokens.authenticate)
     install_problem_handlers(app, max_body_bytes=service.settings.max_body_bytes)
@@ -51,6 +53,7 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
     if undeclared:
         msg = f"routes without a permission: {', '.join(undeclared)}"
         raise RuntimeError(msg)
+    app.add_middleware(DryRunMiddleware)
     app.add_middleware(ActivityMiddleware, activity=service.activity)
     app.add_middleware(HostGuard, trusted_hosts=service.settings.trusted_hosts)
     return app

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 _OUTPUT_OPTION = Annotated[
     OutputFormat, typer.Option("--output", "-o", help="How to print the answer.", envvar="FAIRLEAD_OUTPUT")
 ]
+_DRY_RUN_OPTION = Annotated[bool, typer.Option("--dry-run", help="Check and show what would be; change nothing.")]
 _output: ContextVar[Output | None] = ContextVar("output", default=None)
+_is_dry_run: ContextVar[bool] = ContextVar("is_dry_run", default=False)
 
 
 def current_output() -> Output:
     """How this command answers."""
     return _output.get() or Output()
+
+
+def is_dry_run() -> bool:
+    """Whether this command was asked to change nothing; then there is nothing to wait for either."""
+    return _is_dry_run.get()
 
 
 @contextmanager
@@ -39,7 +46,7 @@ def connected() -> Generator[tuple[Fairlead, Output]]:
     # Retries are no answer: structlog, where it is installed, would print them to stdout.
     set_on_retry_hooks([])
     with fairlead.connect() as client:
-        yield client, current_output()
+        yield client.dry_run() if is_dry_run() else client, current_output()
 
 
 def group(help_text: str, *, add_completion: bool = False) -> typer.Typer:
@@ -55,24 +62,38 @@ def group(help_text: str, *, add_completion: bool = False) -> typer.Typer:
     )
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command of a group, and give it `--output`."""
+def command(
+    app: typer.Typer, name: str, *, has_dry_run: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of a group, and give it `--output`, and `--dry-run` where it changes state.
+
+    A command whose dry run says more than its answer (a plan) has an option of its own instead.
+    """
+    common: dict[str, tuple[object, object]] = {"output": (_OUTPUT_OPTION, "human")}
+    if has_dry_run:
+        common["dry_run"] = (_DRY_RUN_OPTION, False)
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(*arguments: Any, output: OutputFormat, **options: Any) -> None:
             _output.set(Output(output))
+            _is_dry_run.set(has_dry_run and options.pop("dry_run"))
             try:
                 function(*arguments, **options)
+                if is_dry_run():
+                    current_output().message("A dry run: nothing was changed.")
                 sys.stdout.flush()
             except BrokenPipeError:
                 discard_stdout()
 
         # Typer reads a command's options from its signature.
         signature = inspect.signature(function, eval_str=True)
-        option = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, default="human", annotation=_OUTPUT_OPTION)
-        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # pyright: ignore[reportAttributeAccessIssue]  (inspect reads it)
-        run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()} | {"output": _OUTPUT_OPTION}
+        options = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for option, (annotation, default) in common.items()
+        ]
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *options])  # pyright: ignore[reportAttributeAccessIssue]  (inspect reads it)
+        run.__annotations__ = {p.name: p.annotation for p in [*signature.parameters.values(), *options]}
         # Given here, the summary in a group's list is not cut off.
         summary = (inspect.getdoc(function) or "").partition("\n")[0]
         return app.command(name, short_help=summary)(run)

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fairlead.cli.context import command, connected, group
+from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.features import parse_value
 from fairlead.cli.output import Output
-from fairlead.cli.parsing import parse_pairs, read_document
+from fairlead.cli.parsing import parse_pairs, read_document, read_resource
 from fairlead.cli.placements import describe_placement
 from fairlead.cli.plans import describe_deployment_plan
 from fairlead.sdk.records import Deployment
@@ -28,10 +28,10 @@ Reference = Annotated[str, typer.Argument(help="NAME/VERSION, or NAME@ENVIRONMEN
 def place(request: Annotated[Path, typer.Argument(help="YAML or JSON placement request (- for stdin).")]) -> None:
     """Ask where to run: regions, cost, latency and carbon, and why the runner-up lost."""
     with connected() as (client, output):
-        output.record(client.place(read_document(request)), human=describe_placement)
+        output.record(client.place(read_resource(request, "PlacementRequest")), human=describe_placement)
 
 
-@command(app, "bundle")
+@command(app, "bundle", has_dry_run=True)
 def bundle(
     reference: Annotated[
         str | None, typer.Argument(help="NAME/VERSION or NAME@ALIAS; none: list all.", metavar="REFERENCE")
@@ -44,7 +44,8 @@ def bundle(
         if reference is None:
             output.table(client.bundles.list(), ["reference", "state", "digest", "size_bytes", "error_detail", "id"])
         else:
-            output.record(client.bundles.build(reference, wait=wait), name="digest" if wait else "id")
+            has_waited = wait and not is_dry_run()
+            output.record(client.bundles.build(reference, wait=has_waited), name="digest" if has_waited else "id")
 
 
 @command(deploy_app, "plan")
@@ -87,12 +88,13 @@ def status(name: Annotated[str | None, typer.Argument(help="Deployment; none: al
         _show(output, client.deployments.get(name))
 
 
-@command(deploy_app, "destroy")
+@command(deploy_app, "destroy", has_dry_run=True)
 def destroy(name: Annotated[str, typer.Argument(help="Deployment.")]) -> None:
     """Stop a deployment everywhere."""
     with connected() as (client, output):
         client.deployments.delete(name)
-        output.message(f"{name} is being stopped everywhere.")
+        if not is_dry_run():
+            output.message(f"{name} is being stopped everywhere.")
 
 
 @command(app, "predict")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairlead.cli.context import command, connected, group
-from fairlead.cli.parsing import read_document
+from fairlead.cli.parsing import read_resource
 
 app = group("Environments and their promotion policies.")
 
@@ -21,7 +21,7 @@ def list_() -> None:
         output.table(client.environments.list(), columns)
 
 
-@command(app, "policy")
+@command(app, "policy", has_dry_run=True)
 def policy(
     name: Annotated[str, typer.Argument(help="Environment.")],
     file: Annotated[Path | None, typer.Argument(help="YAML or JSON policy to set; none: show it.")] = None,
@@ -33,4 +33,5 @@ def policy(
         if file is None:
             output.record(client.environments.get(name))
         else:
-            output.record(client.environments.set_policy(name, read_document(file), revision=revision))
+            wanted = read_resource(file, "EnvironmentPolicy")
+            output.record(client.environments.set_policy(name, wanted, revision=revision))

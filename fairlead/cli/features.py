@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fairlead.cli.context import command, connected, group
+from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.parsing import parse_pairs
 from fairlead.core.clock import parse_time
 
@@ -54,7 +54,7 @@ def snapshots(service: Annotated[str | None, typer.Argument(help="Feature servic
         output.table(client.features.snapshots(service=service), ["digest", "service", "as_of", "state", "id"])
 
 
-@command(app, "snapshot")
+@command(app, "snapshot", has_dry_run=True)
 def snapshot(
     service: Service,
     *,
@@ -64,10 +64,12 @@ def snapshot(
     """Pin a feature service's data as it was known at a time."""
     with connected() as (client, output):
         moment = None if as_of is None else parse_time(as_of)
-        output.record(client.features.snapshot(service, as_of=moment, wait=wait), name="digest" if wait else "id")
+        has_waited = wait and not is_dry_run()
+        taken = client.features.snapshot(service, as_of=moment, wait=has_waited)
+        output.record(taken, name="digest" if has_waited else "id")
 
 
-@command(app, "materialize")
+@command(app, "materialize", has_dry_run=True)
 def materialize(
     service: Service,
     *,
@@ -77,7 +79,7 @@ def materialize(
 ) -> None:
     """Load a snapshot into each region's online store, from that region's own replica."""
     with connected() as (client, output):
-        states = client.features.materialize(service, snapshot=snapshot, regions=region, wait=wait)
+        states = client.features.materialize(service, snapshot=snapshot, regions=region, wait=wait and not is_dry_run())
         output.table(states, ["region", "state", "snapshot", "rows", "materialized_at", "error.detail"])
 
 

@@ -12,7 +12,7 @@ from fairlead.cli.parsing import parse_pairs
 app = group("Locations: buckets and prefixes, each in a region.")
 
 
-@command(app, "add")
+@command(app, "add", has_dry_run=True)
 def add(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     *,

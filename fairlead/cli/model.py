@@ -107,7 +107,7 @@ def promote(
         _show_promotion(output, promotion)
 
 
-@command(app, "approve")
+@command(app, "approve", has_dry_run=True)
 def approve(
     promotion_id: Annotated[str, typer.Argument(help="Id of the promotion.", metavar="PROMOTION")],
     *,
@@ -132,7 +132,7 @@ def promotions(
         output.table(client.models.promotions(model=model, state=state), columns)
 
 
-@command(app, "rollback")
+@command(app, "rollback", has_dry_run=True)
 def rollback(
     reference: Annotated[str, typer.Argument(help="NAME@ENVIRONMENT, such as churn@production.")],
     *,
@@ -149,7 +149,7 @@ def rollback(
         output.record(client.models.rollback(parsed.name, parsed.alias, reason=reason, to_version=to))
 
 
-@command(app, "alias")
+@command(app, "alias", has_dry_run=True)
 def alias(
     reference: Annotated[str, typer.Argument(help="NAME@ALIAS to set.")],
     version: Annotated[int, typer.Argument(help="Version it is to point at.", min=1)],

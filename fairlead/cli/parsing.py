@@ -63,3 +63,23 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInput(f"{path} holds no object.")
     return cast("dict[str, Any]", document)
+
+
+API_VERSION = "fairlead/v1"
+
+
+def read_resource(path: Path, kind: str) -> dict[str, Any]:
+    """Read the `spec` of a resource: a document that says which version of which kind it is.
+
+    Raises:
+        InvalidInput: if it is of another kind or version, or holds more than apiVersion, kind and spec.
+    """
+    document = read_document(path)
+    said = (document.pop("apiVersion", None), document.pop("kind", None))
+    spec = document.pop("spec", None)
+    if said != (API_VERSION, kind) or not isinstance(spec, dict) or document:
+        raise InvalidInput(
+            f"{path} is no {kind} of {API_VERSION}.",
+            hint=f"Begin it with 'apiVersion: {API_VERSION}' and 'kind: {kind}', and put the rest below 'spec:'.",
+        )
+    return cast("dict[str, Any]", spec)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 POSTGRES_SCHEMA = "fairlead"
 _WRITES = "fairlead_writes"
+_is_dry_run: ContextVar[bool] = ContextVar("is_dry_run", default=False)
 
 # Names of SQLite's result codes, and SQLSTATEs of PostgreSQL.
 _UNIQUE = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505"}
@@ -141,6 +143,16 @@ class FairLock:
             self._is_held = False
 
 
+@contextmanager
+def dry_run() -> Generator[None]:
+    """Let every write of this context do all that it does, and keep none of it."""
+    token = _is_dry_run.set(True)
+    try:
+        yield
+    finally:
+        _is_dry_run.reset(token)
+
+
 class Database:
     """A SQLite file or a PostgreSQL database that holds Fairlead's record.
 
@@ -175,7 +187,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Generator[Session]:
-        """One transaction: committed when the block ends, rolled back when it raises.
+        """One transaction: committed when the block ends, rolled back when it raises, or in a dry run.
 
         Raises:
             AlreadyExists: if a unique constraint is broken (by a writer who was first).
@@ -183,17 +195,19 @@ class Database:
             StorageFull: if the disk is full; nothing was kept.
             Unavailable: if the database does not answer; whether a commit happened is then unknown.
         """
-        if not self.is_sqlite:
-            with _translated_errors(), Session(self.engine, expire_on_commit=False) as session, session.begin():
-                yield session
-            return
+        lock = self._write_lock if self.is_sqlite else nullcontext()
         with (
             _translated_errors(),
-            self._write_lock,
+            lock,
             Session(self._write_engine, expire_on_commit=False) as session,
-            session.begin(),
+            session.begin() as transaction,
         ):
             yield session
+            if _is_dry_run.get():
+                # All that the database would have said against it has been said; what was read stays readable.
+                session.flush()
+                session.expunge_all()
+                transaction.rollback()
 
     def close(self) -> None:
         """Close every pooled connection."""

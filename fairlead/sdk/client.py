@@ -57,6 +57,10 @@ class Fairlead:
         """The server's address; its REST documentation is at `/docs`."""
         return self._transport.url
 
+    def dry_run(self) -> Self:
+        """A client whose calls are checked and answered as if they were done, while nothing of them is kept."""
+        return type(self)(self._transport.dry_run(), self.settings)
+
     def whoami(self) -> JsonObject:
         """The workspace, principal and scopes of the caller's token."""
         return self._transport.get("/api/v1/whoami")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import json
 import uuid
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
@@ -35,6 +36,7 @@ class Transport:
         import httpx2
 
         self.url = url
+        self.is_dry_run = False
         self._http = httpx2.Client(
             base_url=url,
             headers={"authorization": f"Bearer {token}"} if token else {},
@@ -46,6 +48,12 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def dry_run(self) -> Self:
+        """The same connections, on which nothing that is asked for is kept."""
+        rehearsal = copy.copy(self)
+        rehearsal.is_dry_run = True
+        return rehearsal
 
     def get(self, path: str, **query: JsonValue) -> JsonObject:
         """GET a JSON object."""
@@ -137,7 +145,7 @@ class Transport:
         import httpx2
         import stamina
 
-        headers: dict[str, str] = {}
+        headers: dict[str, str] = {"fairlead-dry-run": "true"} if self.is_dry_run else {}
         if content_type is not None:
             headers["content-type"] = content_type
         if if_match is not None:

@@ -14,7 +14,7 @@ from sqlalchemy import ForeignKey, MetaData, select, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from fairlead.core.db import POSTGRES_SCHEMA, Database, FairLock, JsonType, UtcDateTime, name_type
+from fairlead.core.db import POSTGRES_SCHEMA, Database, FairLock, JsonType, UtcDateTime, dry_run, name_type
 from fairlead.core.errors import AlreadyExists, Conflict, InvalidInput, StorageFull, Unavailable
 
 
@@ -271,3 +271,24 @@ def _wait_for(is_true: object) -> None:
     while not is_true():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_a_dry_run_does_everything_and_keeps_nothing(database: Database) -> None:
+    with dry_run(), database.write() as session:
+        account = _Account(name="rehearsed")
+        session.add(account)
+    assert account.amount == 0
+    assert _names(database) == []
+
+
+def test_a_dry_run_meets_the_rules_of_the_database(database: Database) -> None:
+    _open_account(database, "taken")
+    with pytest.raises(AlreadyExists), dry_run():
+        _open_account(database, "taken")
+
+
+def test_after_a_dry_run_writes_are_kept_again(database: Database) -> None:
+    with dry_run():
+        _open_account(database, "once")
+    _open_account(database, "once")
+    assert _names(database) == ["once"]
