@@ -21,6 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ from fairlead.serving.targets import EndpointSpec, RunningEndpoint
 from fairlead.sync.store.manifest import build_manifest
 
 START_SECONDS = 90.0
-_WORKERS_TRIED = 2
+_WORKER_POLLS = 2
+_ARRIVAL_SECONDS = 0.5
 _STATE_FORMAT = 1
 _log = logging.getLogger(__name__)
 
@@ -109,8 +111,7 @@ class LocalTarget:
                 current = served
             switch(current.running)
             _write_state(home, current, leftover)
-            for old in leftover:
-                terminate(_with_children(old).records)
+            _drain(leftover)
             _write_state(home, _with_children(current), [])
             _remove_bundles(home, keep={spec.bundle_digest, *(old.spec.bundle_digest for old in leftover[-1:])})
             return current.running
@@ -127,8 +128,7 @@ class LocalTarget:
             return
         with _locked(home):
             current, others = _read_state(home)
-            for served in [*others, *([] if current is None else [current])]:
-                terminate(_with_children(served).records)
+            _drain([*others, *([] if current is None else [current])])
             _write_state(home, None, [])
         shutil.rmtree(home, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -206,21 +206,32 @@ def _environment(home: Path, spec: EndpointSpec) -> dict[str, str]:
 
 def _wait_until_ready(served: _Served) -> bool:
     deadline = time.monotonic() + START_SECONDS
-    workers: set[ProcessRecord] = set()
+    polls: Counter[ProcessRecord] = Counter()
     while time.monotonic() < deadline and served.process.is_alive:
-        if _is_ready(served.port):
+        # The port is open before anyone answers at it, so a question waits.
+        if _is_ready(served.port, timeout_seconds=0.5):
             return True
-        # BentoML starts a worker that ends with an error again and again, and would do so for ever.
-        workers.update(descendants(served.process))
-        if len(workers) > _WORKERS_TRIED:
+        # BentoML starts a worker that ended with an error again, and would do so for ever. Helpers are seen once.
+        living = descendants(served.process)
+        polls.update(living)
+        if any(count >= _WORKER_POLLS and record not in living for record, count in polls.items()):
             return False
         time.sleep(0.1)
     return False
 
 
-def _is_ready(port: int) -> bool:
+def _drain(leftover: list[_Served]) -> None:
+    """End processes that get no new requests, once those that were on their way to them have arrived."""
+    if any(old.process.is_alive for old in leftover):
+        time.sleep(_ARRIVAL_SECONDS)
+    for old in leftover:
+        # It finishes what it has begun by itself.
+        terminate(_with_children(old).records)
+
+
+def _is_ready(port: int, *, timeout_seconds: float = 2.0) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=timeout_seconds) as answer:
             return answer.status == 200
     except (OSError, urllib.error.URLError):
         return False

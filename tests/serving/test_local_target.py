@@ -47,8 +47,12 @@ class Depot:
 
 
 @pytest.fixture(scope="module")
-def depot(tmp_path_factory: pytest.TempPathFactory) -> Depot:
-    return Depot(tmp_path_factory.mktemp("deployments"))
+def depot(tmp_path_factory: pytest.TempPathFactory) -> Generator[Depot]:
+    """Leaves no process behind, whatever fails."""
+    depot = Depot(tmp_path_factory.mktemp("deployments"))
+    yield depot
+    for deployment in ("churn", "replaced", "broken"):
+        depot.target.stop("default", deployment, REGION)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +69,12 @@ def spec(depot: Depot, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture(scope="module")
-def endpoint(depot: Depot, spec: EndpointSpec) -> Generator[RunningEndpoint]:
+def endpoint(depot: Depot, spec: EndpointSpec) -> RunningEndpoint:
     """A real endpoint that the tests of this file share; the server that starts it holds secrets."""
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRETS:
             patch.setenv(name, "secret")
-        started = depot.target.ensure(spec, lambda _: None)
-    yield started
-    depot.target.stop("default", "churn", REGION)
+        return depot.target.ensure(spec, lambda _: None)
 
 
 def post(endpoint: RunningEndpoint, method: str, body: Any) -> httpx2.Response:
