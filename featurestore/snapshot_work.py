@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy.orm import Session
 
-from fairlead.catalog import UNRESTRICTED
+from fairlead.catalog import Residency, permits
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput, MissingExtra, PermissionDenied, ResidencyViolation
 from fairlead.core.ids import Digest
@@ -28,6 +28,7 @@ from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import work
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.locations import StoreOpener
+from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, Upload, Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.sync.shelves import by_digest, open_for_writing
@@ -139,9 +140,10 @@ class SnapshotHandler:
                 part.upload_id = upload.id
                 part.artifact_digest = upload.artifact_digest
                 part.row_count = statistics.rows
-                # The record may lie outside the jurisdiction: of restricted rows it holds how many there are, no more.
-                is_restricted = part.residency != UNRESTRICTED
-                part.statistics = statistics.counts() if is_restricted else statistics.to_json()
+                # Of rows that must stay elsewhere, the record holds how many there are and no more.
+                workspace = session.get_one(WorkspaceRow, leased.workspace_id)
+                is_at_home = permits(Residency(part.residency), workspace.jurisdiction or "")
+                part.statistics = statistics.to_json() if is_at_home else statistics.counts()
             work.finish(session, leased)
 
     def _give_up(self, leased: LeasedWork, error: FairleadError) -> None:

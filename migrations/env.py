@@ -54,7 +54,7 @@ if given is not None:
     run(given)
 else:
     # `alembic` typed by a developer: the database comes from the environment, as for the server.
-    database = ServerSettings().open_database()
+    database = ServerSettings.read().open_database()
     with database.engine.connect() as own:
         run(own)
         own.commit()

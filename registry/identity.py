@@ -20,6 +20,7 @@ from typing import Literal, cast, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fairlead.catalog import parse_residency
 from fairlead.core.db import Database
 from fairlead.core.errors import Conflict, InvalidInput, InvalidName, JsonValue, TokenNotFound, Unauthenticated
 from fairlead.core.ids import NAME_MAX_LENGTH, parse_name
@@ -248,13 +249,20 @@ def issue(
 
 
 def bootstrap(
-    database: Database, clock: Clock, *, principal: str, workspace_id: str = DEFAULT_WORKSPACE
+    database: Database,
+    clock: Clock,
+    *,
+    principal: str,
+    workspace_id: str = DEFAULT_WORKSPACE,
+    jurisdiction: str | None = None,
 ) -> IssuedToken:
     """Create a workspace with its default environments unless it exists, and issue an owner's token for it.
 
     The workspace and its environments may be created again without effect; each call issues one more token.
+    `jurisdiction` is that of the database (None: not stated), and stays what it was when the workspace was created.
 
     Raises:
+        UnknownResidency: if there is no such jurisdiction.
         InvalidName: if the workspace's id is not lower-case letters, digits and dashes, 1 to 63 of them.
     """
     if not _WORKSPACE.fullmatch(workspace_id):
@@ -264,13 +272,14 @@ def bootstrap(
     caller = system_caller(workspace_id, "bootstrap")
     with database.write() as session:
         if session.get(WorkspaceRow, workspace_id, with_for_update=True) is None:
-            _create_workspace(session, caller, clock)
+            _create_workspace(session, caller, clock, jurisdiction)
         return issue(session, caller, clock, name="owner", principal=principal, scopes=("admin",))
 
 
-def _create_workspace(session: Session, caller: Caller, clock: Clock) -> None:
+def _create_workspace(session: Session, caller: Caller, clock: Clock, jurisdiction: str | None) -> None:
     now = clock.now()
-    session.add(WorkspaceRow(workspace_id=caller.workspace_id, created_at=now))
+    where = None if jurisdiction is None else parse_residency(jurisdiction).upper()
+    session.add(WorkspaceRow(workspace_id=caller.workspace_id, jurisdiction=where, created_at=now))
     session.flush()
     for name, rank in DEFAULT_ENVIRONMENTS.items():
         session.add(

@@ -32,11 +32,15 @@ ROW_ID = String(36)
 
 
 class WorkspaceRow(Base):
-    """A tenant. `refs_revision` grows with every move of a pointer; signed refs are published as of it."""
+    """A tenant. `refs_revision` grows with every move of a pointer; signed refs are published as of it.
+
+    `jurisdiction` is where the database itself is (None: not stated, so outside of every one).
+    """
 
     __tablename__ = "workspaces"
 
     workspace_id: Mapped[str] = mapped_column(name_type(63), primary_key=True)
+    jurisdiction: Mapped[str | None] = mapped_column(name_type(16))
     refs_revision: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

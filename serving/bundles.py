@@ -109,7 +109,7 @@ class Bundles:
         with self._database.read() as session:
             row = session.get(BundleRow, (caller.workspace_id, parse_row_id(bundle_id, BundleNotFound, what="bundle")))
             if row is None:
-                raise BundleNotFound(f"There is no bundle {bundle_id}.", hint="List them with: fairlead bundle list")
+                raise BundleNotFound(f"There is no bundle {bundle_id}.", hint="List them with: fairlead bundle")
             return _to_bundle(_name_of(session, row), row)
 
     def list(self, caller: Caller, page: PageRequest, *, reference: str | None = None) -> Page[Bundle]:

@@ -70,7 +70,7 @@ def upgrade_configured() -> None:
 
     from fairlead.app.settings import ServerSettings
 
-    database = ServerSettings().open_database()
+    database = ServerSettings.read().open_database()
     try:
         sys.stderr.write(f"The database is at revision {upgrade(database)}.\n")
     finally:

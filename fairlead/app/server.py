@@ -21,7 +21,7 @@ def serve(*, host: str, port: int, has_worker: bool) -> None:
         DatabaseRevisionMismatch: if the database wants `fairlead db upgrade`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = ServerSettings()
+    settings = ServerSettings.read()
     try:
         listener = listen(host, port)
     except OSError as error:

@@ -207,7 +207,11 @@ class Service:
     def issue_owner_token(self) -> str:
         """Make the workspace unless it exists, and a new token of its owner; answers the secret."""
         issued = bootstrap(
-            self.database, self.clock, principal=self.settings.owner, workspace_id=self.settings.workspace
+            self.database,
+            self.clock,
+            principal=self.settings.owner,
+            workspace_id=self.settings.workspace,
+            jurisdiction=self.settings.jurisdiction,
         )
         return issued.secret
 

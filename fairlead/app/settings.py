@@ -7,10 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from fairlead.core.db import Database
+from fairlead.core.errors import InvalidInput
 
 
 class ServerSettings(BaseSettings):
@@ -27,6 +28,11 @@ class ServerSettings(BaseSettings):
         description="Metadata database, sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME; none: in the home.",
     )
     workspace: str = Field(default="default", description="Workspace that is made at the first start.")
+    jurisdiction: str | None = Field(
+        default=None,
+        description="Jurisdiction of the metadata database, such as EU: no statistics of data that must stay "
+        "elsewhere are kept in it. None: those of unrestricted data alone are.",
+    )
     owner: str = Field(default="owner", description="Principal of the first token.")
     signing_key_file: Path | None = Field(
         default=None,
@@ -49,6 +55,23 @@ class ServerSettings(BaseSettings):
         description="Host names that requests may be addressed to, separated by commas, beside loopback names.",
     )
     max_body_bytes: int = Field(default=64 * 2**20, description="Largest request body that is read.")
+
+    @classmethod
+    def read(cls) -> ServerSettings:
+        """The settings of this process.
+
+        Raises:
+            InvalidInput: naming the variable that holds no valid value.
+        """
+        try:
+            return cls()
+        except (ValidationError, SettingsError) as error:
+            wrong = error.errors()[0] if isinstance(error, ValidationError) else None
+            name = "" if wrong is None else f" FAIRLEAD_{'__'.join(str(part) for part in wrong['loc']).upper()}"
+            reason = str(error) if wrong is None else wrong["msg"]
+            raise InvalidInput(
+                f"The setting{name} is not valid: {reason}.", hint="See docs/reference/settings.md."
+            ) from error
 
     @property
     def folder(self) -> Path:

@@ -26,7 +26,7 @@ def run_worker(*, regions: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for region in regions:
         load_catalog().region(region)
-    service = Service.build(ServerSettings(), SystemClock(), is_embedded=False)
+    service = Service.build(ServerSettings.read(), SystemClock(), is_embedded=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

@@ -176,13 +176,19 @@ class Database:
                 pool_pre_ping=True,
                 connect_args={"options": f"-csearch_path={POSTGRES_SCHEMA} -ctimezone=UTC"},
             )
+        # All that one reader reads is of one moment, as it is on SQLite anyway.
+        self._read_engine = (
+            self.engine
+            if self.is_sqlite
+            else self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        )
         self._write_engine = self.engine.execution_options(**{_WRITES: True})
         self._write_lock = FairLock()
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        """A session for reading; nothing it does is kept."""
-        with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
+        """A session for reading: all it sees is of one moment, and nothing it does is kept."""
+        with _translated_errors(), Session(self._read_engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

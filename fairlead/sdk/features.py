@@ -129,11 +129,19 @@ class Features:
         wait_until(check, "the snapshot to be READY", timeout_seconds)
         return seen[0]
 
-    def training_set(self, service: str, entity_rows: pd.DataFrame, *, snapshot: str | None = None) -> TrainingSet:
+    def training_set(
+        self,
+        service: str,
+        entity_rows: pd.DataFrame,
+        *,
+        snapshot: str | None = None,
+        region: str | None = None,
+    ) -> TrainingSet:
         """Join features to entity rows as of each row's `event_timestamp`: never a value from its future.
 
         `entity_rows` holds the join keys, `event_timestamp` (aware, UTC), and any columns to keep, such as labels.
-        Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used.
+        Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used. Views under a
+        residency class are read only where `region` names a region that may hold them.
 
         Raises:
             FeatureServiceNotFound, SnapshotNotFound, ResidencyViolation, InvalidInput.
@@ -149,7 +157,7 @@ class Features:
         response = self._transport.send(
             "POST",
             "/api/v1/features/historical",
-            query={"service": parse_name(service, what="feature service"), "snapshot": snapshot},
+            query={"service": parse_name(service, what="feature service"), "snapshot": snapshot, "region": region},
             content=sink.getvalue().to_pybytes(),
             content_type=ARROW_STREAM,
         )

@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.create_table(
         "workspaces",
         sa.Column("workspace_id", name_type(63), nullable=False),
+        sa.Column("jurisdiction", name_type(16), nullable=True),
         sa.Column("refs_revision", sa.BigInteger(), nullable=False),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("workspace_id", name=op.f("pk_workspaces")),

@@ -222,20 +222,16 @@ def place(story: Story) -> dict[str, str]:
             {"area": "frankfurt", "requests_per_second": 40, "latency_limit_ms": 60},
         ]
         request: Any = {
+            "reference": f"{MODEL}@production",
             "demand": world,
             "resources": resources,
-            "candidate_regions": list(REGIONS),
-            "existing_replicas": list(REGIONS),
-            "artifact_bytes": 16_000_000,
         }
         narrator.say("60 requests/s from New York and 40 from Frankfurt, each within 60 ms")
         answers = {MODEL: ana.place(request)}
         narrator.say(describe_placement(answers[MODEL].to_json(), is_brief=True))
         narrator.say("\nthe EU-only model: 20 requests/s from Paris, two regions so that either may fail")
         europe: Any = [{"area": "paris", "requests_per_second": 20, "latency_limit_ms": 60}]
-        answers[EU_MODEL] = ana.place(
-            request | {"demand": europe, "residency": "eu", "min_regions": 2, "existing_replicas": list(REGIONS[1:])}
-        )
+        answers[EU_MODEL] = ana.place(request | {"reference": f"{EU_MODEL}@dev", "demand": europe, "min_regions": 2})
         narrator.say(describe_placement(answers[EU_MODEL].to_json(), is_brief=True))
     return {name: answer.id for name, answer in answers.items()}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,8 @@ def save_model(extractor: Extractor, head: object, data: Split, folder: Path) ->
         data_path=str(weights),
         code_paths=[str(Path(__file__).with_name("extractor_head.py"))],
         signature=infer_signature(example, np.zeros(3)),
-        pip_requirements=["numpy", "pandas", "safetensors", "scikit-learn", "skops"],
+        pip_requirements=[
+            f"{package}=={version(package)}" for package in ("numpy", "pandas", "safetensors", "scikit-learn", "skops")
+        ],
     )
     return folder / "model"
