@@ -41,7 +41,7 @@ class ServerSettings(BaseSettings):
     lease: timedelta = Field(
         default=timedelta(seconds=30), description="How long a worker holds work between renewals."
     )
-    worker_threads: int = Field(default=2, ge=1, le=64, description="How many pieces of work one worker does at once.")
+    worker_threads: int = Field(default=4, ge=1, le=64, description="How many pieces of work one worker does at once.")
     idle_exit: timedelta = Field(
         default=timedelta(minutes=15), description="The embedded server leaves after this long without a call or work."
     )
