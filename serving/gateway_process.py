@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from fairlead.core.errors import Unavailable
 from fairlead.serving.processes import (
@@ -47,6 +48,7 @@ class GatewayProcess:
             if state is not None:
                 record = ProcessRecord.from_json(state["process"])
                 if record.is_alive and _answers(int(state["port"])):
+                    write_atomically(self._state, state | {"is_ready": True})
                     return _address(int(state["port"]))
                 terminate([record])
             # The port may be somebody else's by now.
@@ -60,9 +62,9 @@ class GatewayProcess:
 
     @property
     def address(self) -> str | None:
-        """Where the gateway answers, or None where it does not run. Cheap."""
+        """Where the gateway answers, or None where it does not. Cheap."""
         state = read_json(self._state)
-        if state is None or not ProcessRecord.from_json(state["process"]).is_alive:
+        if state is None or not state["is_ready"] or not ProcessRecord.from_json(state["process"]).is_alive:
             return None
         return _address(int(state["port"]))
 
@@ -87,10 +89,13 @@ class GatewayProcess:
         record = ProcessRecord.of(pid)
         if record is None:
             return False
-        write_atomically(self._state, {"port": port, "process": record.to_json()})
+        # Noted at once, so that it is found again if we die; its address is given out once it answers.
+        state: dict[str, Any] = {"port": port, "process": record.to_json(), "is_ready": False}
+        write_atomically(self._state, state)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and record.is_alive:
             if _answers(port):
+                write_atomically(self._state, state | {"is_ready": True})
                 return True
             time.sleep(0.05)
         terminate([record])
