@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,9 +92,18 @@ class Server(uvicorn.Server):
         self._on_ready: Callable[[], None] = lambda: None
 
     def run_on(self, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
-        """Serve until told to stop; `on_ready` is called once requests are answered."""
+        """Serve until told to stop; `on_ready` is called once requests are answered.
+
+        Returns after SIGTERM and SIGINT too. By itself uvicorn raises the signal once more when it has shut down, which
+        would end the process before whoever called could finish its work and close its database.
+        """
         self._on_ready = on_ready
-        self.run(sockets=[listener])
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.run(sockets=[listener])
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
