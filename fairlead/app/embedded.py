@@ -71,7 +71,7 @@ def _serve(home: Home) -> None:
     from fairlead.app.service import Service
     from fairlead.app.settings import ServerSettings
 
-    settings = ServerSettings(home=home.path)
+    settings = ServerSettings.read(home=home.path)
     service = Service.build(settings, SystemClock(), is_embedded=True)
     try:
         service.take_over()

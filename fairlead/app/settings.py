@@ -39,11 +39,15 @@ class ServerSettings(BaseSettings):
         description="Ed25519 private key (32 raw bytes) that signs refs; none: one in the home.",
     )
     lease: timedelta = Field(
-        default=timedelta(seconds=30), description="How long a worker holds work between renewals."
+        default=timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        description="How long a worker holds work between renewals, at least a second.",
     )
     worker_threads: int = Field(default=4, ge=1, le=64, description="How many pieces of work one worker does at once.")
     idle_exit: timedelta = Field(
-        default=timedelta(minutes=15), description="The embedded server leaves after this long without a call or work."
+        default=timedelta(minutes=15),
+        gt=timedelta(0),
+        description="The embedded server leaves after this long without a call or work.",
     )
     feature_source_roots: Annotated[list[Path] | None, NoDecode] = Field(
         default=None,
@@ -54,17 +58,17 @@ class ServerSettings(BaseSettings):
         default_factory=list[str],
         description="Host names that requests may be addressed to, separated by commas, beside loopback names.",
     )
-    max_body_bytes: int = Field(default=64 * 2**20, description="Largest request body that is read.")
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest request body that is read.")
 
     @classmethod
-    def read(cls) -> ServerSettings:
-        """The settings of this process.
+    def read(cls, *, home: Path | None = None) -> ServerSettings:
+        """The settings of this process; a home that is given goes before FAIRLEAD_HOME.
 
         Raises:
             InvalidInput: naming the variable that holds no valid value.
         """
         try:
-            return cls()
+            return cls() if home is None else cls(home=home)
         except (ValidationError, SettingsError) as error:
             wrong = error.errors()[0] if isinstance(error, ValidationError) else None
             name = "" if wrong is None else f" FAIRLEAD_{'__'.join(str(part) for part in wrong['loc']).upper()}"
