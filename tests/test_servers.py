@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.servers.object_stores import ObjectStoreServer
+from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerDidNotStart, is_listening, running_server
 
 
@@ -47,10 +48,19 @@ def test_a_database_is_empty_and_speaks_sql(database_url: str) -> None:
     engine.dispose()
 
 
-def test_a_postgresql_database_is_dropped_although_somebody_is_connected(postgres_url: str) -> None:
+def test_a_postgresql_database_is_dropped_although_somebody_is_connected(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with postgres_server.new_database() as url:
+        name = url.rpartition("/")[2].partition("?")[0]
+        engine = sqlalchemy.create_engine(url)
+        idler = engine.connect()
+    idler.close()
+    engine.dispose()
     with psycopg.connect(postgres_url) as connection:
-        leftovers = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%'").fetchall()
-    assert leftovers == []
+        names = [row[0] for row in connection.execute("SELECT datname FROM pg_database").fetchall()]
+    assert "postgres" in names
+    assert name not in names
 
 
 def test_the_network_beyond_loopback_is_out_of_reach() -> None:
