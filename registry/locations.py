@@ -20,7 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog, Residency, permits
-from fairlead.core.db import Database
+from fairlead.core.db import Database, is_dry_run
 from fairlead.core.errors import AlreadyExists, InvalidInput, JsonValue, LocationNotFound, LocationUnavailable
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock, ObjectStore
@@ -116,7 +116,9 @@ class Locations:
             # Only to spare an impossible location the trial; a repeated call finds its first answer below.
             with self._database.read() as session:
                 _check_is_new(session, row)
-        self._try_out(row.url, row.options)
+        if not is_dry_run():
+            # The trial writes, and may make a folder.
+            self._try_out(row.url, row.options)
         with self._database.write() as session:
             return run_once(
                 session,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fairlead.core.db import dry_run
-from fairlead.core.errors import PermissionDenied
+from fairlead.core.errors import FairleadError, InvalidInput, PermissionDenied
 from fairlead.core.problems import MEDIA_TYPE, to_problem
 
 if TYPE_CHECKING:
@@ -40,7 +40,11 @@ class HostGuard:
             }
             origin = headers.get(b"origin")
             if not self._is_ours("//" + headers.get(b"host", "")) or (origin is not None and not self._is_ours(origin)):
-                await _refuse(send)
+                error = PermissionDenied(
+                    "The request is addressed to, or comes from, a host that this server does not serve.",
+                    hint="Add the name to FAIRLEAD_TRUSTED_HOSTS.",
+                )
+                await _refuse(send, error)
                 return
         await self._app(scope, receive, send)
 
@@ -97,7 +101,8 @@ class DryRunMiddleware:
     """Answers a request with `Fairlead-Dry-Run: true` as if it had been done, and keeps nothing of it.
 
     The same code runs to the end, with every check, and its transaction is rolled back. The answer carries the header
-    again, so that a caller knows it was heeded.
+    again, so that a caller knows it was heeded. Whoever writes anything but `true` or `false` may mean either, and is
+    refused.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -105,8 +110,13 @@ class DryRunMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request dry if it asks for that."""
-        if scope["type"] != "http" or (DRY_RUN_HEADER, b"true") not in scope["headers"]:
+        said = {value for name, value in scope.get("headers", ()) if name == DRY_RUN_HEADER}
+        if scope["type"] != "http" or said <= {b"false"}:
             await self._app(scope, receive, send)
+            return
+        if said != {b"true"}:
+            hint = "Send `true`, or leave the header out."
+            await _refuse(send, InvalidInput("The header Fairlead-Dry-Run is neither `true` nor `false`.", hint=hint))
             return
 
         async def mark(message: Message) -> None:
@@ -118,11 +128,7 @@ class DryRunMiddleware:
             await self._app(scope, receive, mark)
 
 
-async def _refuse(send: Send) -> None:
-    error = PermissionDenied(
-        "The request is addressed to, or comes from, a host that this server does not serve.",
-        hint="Add the name to FAIRLEAD_TRUSTED_HOSTS.",
-    )
+async def _refuse(send: Send, error: FairleadError) -> None:
     body = json.dumps(to_problem(error)).encode()
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

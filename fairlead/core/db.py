@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 POSTGRES_SCHEMA = "fairlead"
-_WRITES = "fairlead_writes"
+_WRITES, _READS = "fairlead_writes", "fairlead_reads"
 _is_dry_run: ContextVar[bool] = ContextVar("is_dry_run", default=False)
 
 # Names of SQLite's result codes, and SQLSTATEs of PostgreSQL.
@@ -153,6 +153,11 @@ def dry_run() -> Generator[None]:
         _is_dry_run.reset(token)
 
 
+def is_dry_run() -> bool:
+    """Whether the writes of this context are rolled back; then nothing outside the database is touched either."""
+    return _is_dry_run.get()
+
+
 class Database:
     """A SQLite file or a PostgreSQL database that holds Fairlead's record.
 
@@ -164,7 +169,8 @@ class Database:
         parsed = _parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            self.engine = create_engine(parsed, pool_size=pool_size, max_overflow=48)
+            # What is hidden does not reach a log: a row may be of data that must stay elsewhere.
+            self.engine = create_engine(parsed, pool_size=pool_size, max_overflow=48, hide_parameters=True)
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
@@ -174,11 +180,12 @@ class Database:
                 pool_size=pool_size,
                 max_overflow=16,
                 pool_pre_ping=True,
+                hide_parameters=True,
                 connect_args={"options": f"-csearch_path={POSTGRES_SCHEMA} -ctimezone=UTC"},
             )
         # All that one reader reads is of one moment, as it is on SQLite anyway.
         self._read_engine = (
-            self.engine
+            self.engine.execution_options(**{_READS: True})
             if self.is_sqlite
             else self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         )
@@ -187,7 +194,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        """A session for reading: all it sees is of one moment, and nothing it does is kept."""
+        """A session for reading: all it sees is of one moment, and the database refuses what would change it."""
         with _translated_errors(), Session(self._read_engine, expire_on_commit=False) as session:
             yield session
 
@@ -209,7 +216,7 @@ class Database:
             session.begin() as transaction,
         ):
             yield session
-            if _is_dry_run.get():
+            if is_dry_run():
                 # All that the database would have said against it has been said; what was read stays readable.
                 session.flush()
                 session.expunge_all()
@@ -255,8 +262,9 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    is_write = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+    options = connection.get_execution_options()
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if options.get(_READS) else 'OFF'}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -104,12 +103,19 @@ def test_a_write_that_raises_keeps_nothing(database: Database) -> None:
     assert _names(database) == []
 
 
-def test_what_a_read_session_changes_is_not_kept(database: Database) -> None:
-    # PostgreSQL refuses it besides.
-    with suppress(InternalError), database.read() as session:
+def test_a_read_session_changes_nothing(database: Database) -> None:
+    with pytest.raises((InternalError, Unavailable)), database.read() as session:
         session.add(_Account(name="a"))
         session.flush()
     assert _names(database) == []
+    _open_account(database, "a")
+
+
+def test_what_a_row_holds_is_in_no_error_that_a_log_could_show(database: Database) -> None:
+    with pytest.raises(AlreadyExists) as refused:
+        for _ in range(2):
+            _open_account(database, "of a patient")
+    assert "'of a patient'" not in str(refused.value.__cause__)
 
 
 def test_a_name_that_is_taken_is_an_error_of_ours_without_sql(database: Database) -> None:

@@ -1,0 +1,241 @@
+"""One header rehearses any change: the real application answers it as ever, and keeps nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import select
+from starlette.testclient import TestClient
+
+from fairlead.app.embedded import EMBEDDED_REGIONS
+from fairlead.app.http import create_app
+from fairlead.app.schema import metadata
+from fairlead.app.service import Service
+from fairlead.app.settings import ServerSettings
+from fairlead.registry.policy import Policy
+from fairlead.serving.deployments import DeploymentDraft
+from fairlead.sync.worker import Worker
+from fairlead.testing.clock import ManualClock
+from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
+from tests.featurestore.test_api import ipc
+from tests.fleet import Fleet
+from tests.record_world import LABELS, World
+
+DRY = {"fairlead-dry-run": "true"}
+READS = {"POST /features/historical", "POST /features/online"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that would change something, were it not for the header."""
+
+    path: str
+    body: Any = None
+    if_match: int | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A service with one of everything."""
+
+    service: Service
+    world: World
+    calls: dict[str, Call]
+    http: TestClient
+
+    def state(self) -> dict[str, Any]:
+        """Every row of every table, and every file but the database's own."""
+        with self.service.database.read() as session:
+            rows = {
+                table.name: sorted(repr(row) for row in session.execute(select(table)))
+                for table in metadata().sorted_tables
+            }
+        files = {str(path) for path in self.service.home.rglob("*") if not path.name.startswith("fairlead.db")}
+        return {**rows, "files": files}
+
+    def send(self, route: str, headers: dict[str, str]) -> Any:
+        call = self.calls[route]
+        self.world.clock.advance(timedelta(seconds=1))
+        fence = {} if call.if_match is None else {"if-match": f'"{call.if_match}"'}
+        body: dict[str, Any] = {"json": call.body} if call.content is None else {"content": call.content}
+        if call.content is not None:
+            fence["content-type"] = "application/vnd.apache.arrow.stream"
+        return self.http.request(route.split()[0], "/api/v1" + call.path, headers={**headers, **fence}, **body)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    clock = ManualClock()
+    service = Service.build(ServerSettings(home=tmp_path / "home"), clock, is_embedded=True)
+    try:
+        secret = service.issue_owner_token()
+        owner = service.tokens.authenticate(secret)
+        world = World(database=service.database, clock=clock, owner_secret=secret, owner=owner)
+        app = create_app(service, instance="one")
+        with TestClient(app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {secret}"}) as http:
+            yield Stage(service=service, world=world, calls=prepare(service, world, tmp_path), http=http)
+    finally:
+        service.close()
+
+
+def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
+    """Make one of everything, and say how each route is called on it."""
+    service.ensure_embedded_locations(EMBEDDED_REGIONS)
+    features = FeatureFleet(fleet=Fleet(root=folder, database=service.database), store=service.features, sources=folder)
+    features.cells([(1, 0, 1.0), (2, 2, 2.5)])
+    features.genes([(1, 1, "a")])
+    objects = features.definitions()
+    service.features.definitions.apply(world.owner, objects)
+    taken = service.features.snapshots.take(world.owner, "diagnosis")
+    worker = Worker(
+        service.database,
+        world.clock,
+        regions=None,
+        handlers={**service.duties.handlers, **service.features.handlers},
+        derivers=[*service.duties.derivers, *service.features.derivers(None)],
+    )
+    worker.run_until_idle()
+    service.features.online.materialize(world.owner, "diagnosis")
+    worker.run_until_idle()
+    assert service.features.snapshots.get(world.owner, taken.id).state == "READY"
+
+    world.model()
+    version = world.version()
+    world.replica(version, "aws:us-east-1")
+    second = world.version()
+    world.version()
+    world.aliases.set(world.owner, "churn", "champion", 1, expected_revision=0)
+    world.promotions.request(world.owner, "churn", 1, "dev", expected_revision=0)
+    world.promotions.request(world.owner, "churn", 2, "dev", expected_revision=1)
+    world.policy("production", Policy(approvals=1))
+    requester = world.caller("bea", "promote")
+    asked = world.promotions.request(requester, "churn", 1, "production", expected_revision=0)
+    token = world.tokens.create(world.owner, name="ci", principal="ci", scopes=["read"]).token
+    upload = service.uploads.begin(world.owner, kind="model", residency="unrestricted")
+    layout = f"default/unrestricted/plain/layouts/{'0' * 64}/one"
+    draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
+    service.serving.deployments.apply(world.owner, draft)
+    labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
+    return {
+        "POST /models": Call(path="/models", body={"name": "fraud", "labels": labels}),
+        "PATCH /models/{name}": Call(path="/models/churn", body={"description": "changed", "tags": {"a": "b"}}),
+        "POST /models/{name}/versions": Call(path="/models/churn/versions", body={"upload_id": version.upload_id}),
+        "PATCH /models/{name}/versions/{version}": Call(path="/models/churn/versions/1", body={"tags": {"a": "b"}}),
+        "PUT /models/{name}/aliases/{alias}": Call(
+            path="/models/churn/aliases/champion", body={"version": second.version}, if_match=1
+        ),
+        "DELETE /models/{name}/aliases/{alias}": Call(path="/models/churn/aliases/champion", if_match=1),
+        "PUT /environments/{environment}": Call(
+            path="/environments/dev", body={"rank": 11, "policy": {"approvals": 2}}, if_match=1
+        ),
+        "POST /models/{name}/promotions": Call(
+            path="/models/churn/promotions", body={"version": 2, "environment": "staging"}, if_match=0
+        ),
+        "POST /promotions/{promotion}/approve": Call(path=f"/promotions/{asked.id}/approve", body={}),
+        "POST /promotions/{promotion}/reject": Call(path=f"/promotions/{asked.id}/reject", body={}),
+        "POST /models/{name}/environments/{environment}/rollback": Call(
+            path="/models/churn/environments/dev/rollback", body={"reason": "worse"}, if_match=2
+        ),
+        "POST /tokens": Call(path="/tokens", body={"name": "eve", "principal": "eve", "scopes": ["read"]}),
+        "DELETE /tokens/{token}": Call(path=f"/tokens/{token.id}"),
+        "POST /locations": Call(
+            path="/locations",
+            body={"name": "dublin", "region": "aws:eu-west-1", "url": (service.home / "dublin").as_uri()},
+        ),
+        "POST /uploads": Call(path="/uploads", body={"kind": "model"}),
+        "POST /uploads/{upload_id}/known-blocks": Call(path=f"/uploads/{upload.id}/known-blocks", body={"digests": []}),
+        "POST /uploads/{upload_id}/complete": Call(
+            path=f"/uploads/{upload.id}/complete",
+            body={"artifact_digest": "sha256:" + "0" * 64, "layout_key": layout, "sent_bytes": 1},
+        ),
+        "POST /artifacts/{digest}/reports": Call(
+            path=f"/artifacts/{version.artifact_digest}/reports",
+            body={"location": "aws:us-east-1", "code": "corrupt-block"},
+        ),
+        "POST /artifacts/{digest}/verify": Call(path=f"/artifacts/{version.artifact_digest}/verify"),
+        "POST /features/apply": Call(
+            path="/features/apply",
+            body={
+                "objects": [
+                    {"kind": each.kind, "spec": dict(each.spec)} for each in features.definitions(ttl="864001s")
+                ]
+            },
+        ),
+        "POST /features/services/{name}/snapshots": Call(path="/features/services/diagnosis/snapshots", body={}),
+        "POST /features/historical": Call(
+            path="/features/historical?service=diagnosis&region=gcp:europe-west4", content=ipc(entity_rows([(1, 5)]))
+        ),
+        "POST /features/services/{name}/materialize": Call(
+            path="/features/services/diagnosis/materialize", body={"regions": ["gcp:europe-west4"]}
+        ),
+        "POST /features/online": Call(
+            path="/features/online",
+            body={"service": "diagnosis", "entities": {"patient_id": [1]}, "region": "gcp:europe-west4"},
+        ),
+        "POST /placements": Call(
+            path="/placements",
+            body={
+                "reference": "churn/1",
+                "demand": [{"area": "london", "requests_per_second": 10.0}],
+                "resources": {"vcpus": 1.0, "memory_gib": 2.0, "requests_per_second_per_replica": 10.0},
+            },
+        ),
+        "POST /bundles": Call(path="/bundles", body={"reference": "churn/2"}),
+        "POST /deployments": Call(
+            path="/deployments", body={"model": "churn", "version": 2, "regions": ["aws:us-east-1"], "name": "live"}
+        ),
+        "DELETE /deployments/{name}": Call(path="/deployments/live"),
+    }
+
+
+def test_any_change_can_be_rehearsed_and_leaves_no_trace(stage: Stage) -> None:
+    document = stage.http.get("/openapi.json").json()
+    routes = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, methods in document["paths"].items()
+        for method in methods
+        if method != "get"
+    }
+    assert routes == stage.calls.keys(), "every route that may change something is rehearsed here"
+    for route in sorted(READS):  # they may fill a cache on disk
+        answer = stage.send(route, DRY)
+        assert answer.status_code == 200, f"{route}: {answer.text}"
+    before = stage.state()
+    for route in sorted(routes - READS):
+        answer = stage.send(route, DRY)
+        assert 200 <= answer.status_code < 300, f"{route}: {answer.text}"
+        assert answer.headers["fairlead-dry-run"] == "true"
+        assert {name for name, rows in stage.state().items() if rows != before[name]} == set(), route
+
+
+def test_what_was_rehearsed_can_be_done(stage: Stage) -> None:
+    """The calls above do change something, each of them; else their rehearsal would show nothing."""
+    undone = {"POST /promotions/{promotion}/reject", "DELETE /models/{name}/aliases/{alias}"}  # excluded by others
+    for route in sorted(stage.calls.keys() - READS - undone, reverse=True):
+        before = stage.state()
+        answer = stage.send(route, {})
+        assert 200 <= answer.status_code < 300, f"{route}: {answer.text}"
+        assert "fairlead-dry-run" not in answer.headers
+        assert stage.state() != before, route
+
+
+@pytest.mark.parametrize("value", ["True", "1", "yes", "", " true,true"])
+def test_a_rehearsal_that_is_asked_for_wrongly_is_refused_rather_than_done(stage: Stage, value: str) -> None:
+    before = stage.state()
+    answer = stage.send("POST /models", {"fairlead-dry-run": value})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:fairlead:error:invalid-input"
+    assert stage.state() == before
+
+
+def test_the_header_may_say_no(stage: Stage) -> None:
+    assert stage.send("POST /models", {"fairlead-dry-run": "false"}).status_code == 201
+    assert stage.http.get("/api/v1/models/fraud").status_code == 200
