@@ -8,10 +8,10 @@ It runs as a process of its own, knows only the routing table, and runs no code 
     GET  /{deployment}                the endpoints and how they are
     GET  /healthz
 
-A request is repeated at the next endpoint when a connection fails, an endpoint does not answer in time or answers
-500, 502, 503 or 504: predictions change nothing, so a repeat does no harm. `x-fairlead-prefer: REGION` and
-`x-fairlead-area: AREA` say what to try first. Answers carry `x-fairlead-region`, `x-fairlead-bundle` and
-`x-fairlead-attempts`.
+A request is repeated at the next endpoint when a connection fails, an endpoint does not answer in time, answers more
+than can be taken, or answers 500, 502, 503 or 504: predictions change nothing, so a repeat does no harm.
+`x-fairlead-prefer: REGION` and `x-fairlead-area: AREA` say what to try first. Answers carry `x-fairlead-region`,
+`x-fairlead-bundle` and `x-fairlead-attempts`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +47,7 @@ from fairlead.serving.routing import Endpoint, Route, read_table
 
 PROBE_SECONDS = 0.5
 BODY_MAX_BYTES = 32 * 2**20
+ANSWER_MAX_BYTES = 32 * 2**20
 _ATTEMPT_SECONDS = 10.0
 _CONNECT_SECONDS = 1.0
 _PROBE_TIMEOUT_SECONDS = 1.0
@@ -74,6 +76,19 @@ class _Health:
         # One slow probe is no proof; a refused connection is.
         if is_certain or self.failures > 1:
             self.is_healthy = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What an endpoint answered, as a whole."""
+
+    status: int
+    headers: httpx2.Headers
+    content: bytes
+
+
+class _TooLarge(Exception):
+    """An answer is larger than `ANSWER_MAX_BYTES`."""
 
 
 class Gateway:
@@ -114,7 +129,7 @@ class Gateway:
             if answer is None:
                 continue
             last = _render(answer, endpoint, attempts)
-            if answer.status_code not in _REPEATED:
+            if answer.status not in _REPEATED:
                 return last
         if last is not None:
             return last
@@ -174,40 +189,63 @@ class Gateway:
         # With nothing healthy left, what is known may be old: asking costs little.
         return healthy or ordered
 
-    async def _ask(
-        self, endpoint: Endpoint, method: str, body: bytes, headers: dict[str, str]
-    ) -> httpx2.Response | None:
+    async def _ask(self, endpoint: Endpoint, method: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
+        """The endpoint's answer, or None where it gives none that can be passed on; its health is noted."""
         health = self._health.setdefault(endpoint.url, _Health())
+        url = f"{endpoint.url}/{method}"
         try:
-            answer = await self._client.post(f"{endpoint.url}/{method}", content=body, headers=headers)
-        except httpx2.TimeoutException as error:
-            health.fail(type(error).__name__, is_certain=True)
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                try:
+                    answer = await self._post(url, body, headers)
+                except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
+                    # An endpoint may close a connection that was idle just as a request sets out on it.
+                    answer = await self._post(url, body, headers)
+        except (TimeoutError, httpx2.RequestError, _TooLarge) as error:
+            health.fail(type(error).__name__.lstrip("_"), is_certain=True)
             return None
-        except httpx2.TransportError as error:
-            health.fail(type(error).__name__, is_certain=True)
-            return None
-        if answer.status_code in _UNHEALTHY:
-            health.fail(f"HTTP {answer.status_code}", is_certain=True)
+        if answer.status in _UNHEALTHY:
+            health.fail(f"HTTP {answer.status}", is_certain=True)
         return answer
+
+    async def _post(self, url: str, body: bytes, headers: dict[str, str]) -> _Answer:
+        async with self._client.stream("POST", url, content=body, headers=headers) as answer:
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in answer.aiter_bytes():
+                size += len(piece)
+                if size > ANSWER_MAX_BYTES:
+                    raise _TooLarge
+                pieces.append(piece)
+            return _Answer(status=answer.status_code, headers=answer.headers, content=b"".join(pieces))
 
     async def _probe(self, url: str) -> None:
         health = self._health.setdefault(url, _Health())
         try:
-            answer = await self._client.get(f"{url}/readyz", timeout=_PROBE_TIMEOUT_SECONDS)
-        except httpx2.TransportError as error:
+            async with (
+                asyncio.timeout(_PROBE_TIMEOUT_SECONDS),
+                # What it says beside its status is not read.
+                self._client.stream("GET", f"{url}/readyz") as answer,
+            ):
+                status = answer.status_code
+        except (TimeoutError, httpx2.RequestError) as error:
             health.fail(type(error).__name__, is_certain=isinstance(error, httpx2.ConnectError))
             return
-        if answer.status_code == 200:
+        if status == 200:
             health.succeed()
         else:
-            health.fail(f"readyz {answer.status_code}", is_certain=False)
+            health.fail(f"readyz {status}", is_certain=False)
 
 
 def create_app(state: Path) -> Starlette:
     """The gateway as an ASGI application; health checks run while it does."""
+    # An attempt has a time of its own as a whole, however slowly bytes drip.
     timeout = httpx2.Timeout(_ATTEMPT_SECONDS, connect=_CONNECT_SECONDS)
     limits = httpx2.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
-    client = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False, follow_redirects=False)
+    # Cookies know no ports: what one endpoint sets would be told to all others, whatever residency class they are in.
+    cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    client = httpx2.AsyncClient(
+        timeout=timeout, limits=limits, cookies=cookies, trust_env=False, follow_redirects=False
+    )
     gateway = Gateway(state, client)
 
     @contextlib.asynccontextmanager
@@ -269,10 +307,10 @@ async def _read_body(request: Request) -> bytes:
     return b"".join(pieces)
 
 
-def _render(answer: httpx2.Response, endpoint: Endpoint, attempts: int) -> Response:
+def _render(answer: _Answer, endpoint: Endpoint, attempts: int) -> Response:
     headers = {key: value for key in _RETURNED_HEADERS if (value := answer.headers.get(key)) is not None}
     content = answer.content
-    if answer.status_code >= 400 and headers.get("content-type") != MEDIA_TYPE:
+    if answer.status >= 400 and headers.get("content-type") != MEDIA_TYPE:
         content = _problem_of(answer, endpoint)
         headers["content-type"] = MEDIA_TYPE
     headers |= {
@@ -280,22 +318,22 @@ def _render(answer: httpx2.Response, endpoint: Endpoint, attempts: int) -> Respo
         "x-fairlead-bundle": endpoint.bundle_digest,
         "x-fairlead-attempts": str(attempts),
     }
-    return Response(content, status_code=answer.status_code, headers=headers)
+    return Response(content, status_code=answer.status, headers=headers)
 
 
-def _problem_of(answer: httpx2.Response, endpoint: Endpoint) -> bytes:
+def _problem_of(answer: _Answer, endpoint: Endpoint) -> bytes:
     """A problem document for an answer that is none: what BentoML itself refuses, or an unforeseen error."""
     try:
-        said = answer.json()
-    except ValueError:
+        said = json.loads(answer.content)
+    except (ValueError, RecursionError):
         said = None
     members = cast("dict[str, Any]", said) if isinstance(said, dict) else {}
-    cls = InvalidInput if answer.status_code < 500 else EndpointUnavailable
+    cls = InvalidInput if answer.status < 500 else EndpointUnavailable
     error = cls(
-        f"The endpoint in {endpoint.region} answered {answer.status_code}: {members.get('error', 'without a reason')}",
+        f"The endpoint in {endpoint.region} answered {answer.status}: {members.get('error', 'without a reason')}",
         errors=members.get("detail"),
     )
-    return json.dumps(to_problem(error) | {"status": answer.status_code}).encode()
+    return json.dumps(to_problem(error) | {"status": answer.status}).encode()
 
 
 def main() -> None:

@@ -14,12 +14,19 @@ from typing import Any
 
 
 class FakeEndpoint:
-    """One HTTP server on loopback. `status` is what `predict` answers; `delay` comes before it, in seconds."""
+    """One HTTP server on loopback.
+
+    `status` is what `predict` answers, with `headers` and `padding` more bytes; `delay` comes before it, in seconds.
+    The next `drops` requests are read, and then their connection is closed without an answer.
+    """
 
     def __init__(self, region: str, port: int = 0) -> None:
         self.region = region
         self.status = 200
         self.delay = 0.0
+        self.drops = 0
+        self.headers: dict[str, str] = {}
+        self.padding = 0
         self.requests: list[tuple[str, Any, dict[str, str]]] = []
         self._connections: list[socket.socket] = []
         endpoint = self
@@ -33,19 +40,26 @@ class FakeEndpoint:
                 endpoint._connections.append(self.connection)
 
             def do_GET(self) -> None:
-                self._answer(200, {"ready": True})
+                self._answer(200, {"ready": True}, endpoint.headers)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", "0")))
                 endpoint.requests.append((self.path, json.loads(body or b"null"), dict(self.headers)))
                 time.sleep(endpoint.delay)
-                self._answer(endpoint.status, {"region": endpoint.region, "predictions": [0.5]})
+                if endpoint.drops > 0:
+                    endpoint.drops -= 1
+                    self.close_connection = True
+                    return
+                answer = {"region": endpoint.region, "predictions": [0.5], "padding": "x" * endpoint.padding}
+                self._answer(endpoint.status, answer, endpoint.headers)
 
-            def _answer(self, status: int, value: Any) -> None:
+            def _answer(self, status: int, value: Any, headers: dict[str, str]) -> None:
                 data = json.dumps(value).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))
+                for name, text in headers.items():
+                    self.send_header(name, text)
                 self.end_headers()
                 self.wfile.write(data)
 

@@ -116,6 +116,50 @@ def test_an_error_of_every_endpoint_comes_back_as_a_problem(routes: Install) -> 
     assert answer.headers["x-fairlead-attempts"] == "2"
 
 
+def test_a_connection_that_closes_under_a_request_is_no_reason_to_give_up_its_endpoint(routes: Install) -> None:
+    with endpoints(US) as (us,):
+        client = routes({"churn": route(us)})
+        assert predict(client).status_code == 200
+        us.drops = 1
+        answer = predict(client)
+        assert answer.status_code == 200
+        assert len(us.requests) == 3
+        assert client.get("/churn").json()["endpoints"][0]["is_healthy"]
+
+
+def test_a_request_that_always_ends_its_connection_is_answered_elsewhere(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.drops = 100
+        assert predict(routes({"churn": route(us, eu)})).json()["region"] == EU_WEST
+        assert len(us.requests) == 2
+
+
+def test_an_answer_that_cannot_be_read_counts_as_none_and_the_health_checks_go_on(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        client = routes({"churn": route(us, eu)})
+        us.headers = {"content-encoding": "gzip"}
+        assert predict(client).json()["region"] == EU_WEST
+        us.headers = {}
+        assert until(lambda: predict(client).json()["region"] == US)
+        us.stop()
+        assert until(lambda: not client.get("/churn").json()["endpoints"][0]["is_healthy"])
+
+
+def test_an_answer_without_end_is_not_taken_into_memory(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.padding = 33 * 2**20
+        assert predict(routes({"churn": route(us, eu)})).json()["region"] == EU_WEST
+
+
+def test_what_one_endpoint_wants_remembered_never_reaches_another(routes: Install) -> None:
+    with endpoints(EU_WEST, US) as (eu, us):
+        client = routes({"eu-model": route(eu, residency="eu"), "churn": route(us)})
+        eu.headers = {"set-cookie": "patient=ana; Path=/"}
+        assert predict(client, "eu-model").status_code == 200
+        assert predict(client, "churn").status_code == 200
+        assert not {key.lower() for key in us.requests[0][2]} & {"cookie"}
+
+
 def test_an_endpoint_is_used_again_once_it_is_back(routes: Install) -> None:
     with endpoints(US, EU_WEST) as (us, eu):
         client = routes({"churn": route(us, eu)})
