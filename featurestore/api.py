@@ -26,8 +26,8 @@ from fairlead.featurestore.schemas import (
     SnapshotRequest,
 )
 from fairlead.registry.access import MayRead, MayWrite
-from fairlead.registry.idempotency import MayRepeat
-from fairlead.sync.api import Wake, read_page_request
+from fairlead.registry.wire import MayRepeat, WantedPage
+from fairlead.sync.api import Wake
 
 if TYPE_CHECKING:
     from fairlead.featurestore.applied import FeatureDefinitions
@@ -35,13 +35,10 @@ if TYPE_CHECKING:
     from fairlead.featurestore.online import OnlineStores
     from fairlead.featurestore.snapshots import Snapshots
 
-from fairlead.registry.paging import PageRequest
 
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 SNAPSHOT_HEADER = "X-Fairlead-Snapshot"
 SERVICE_DIGEST_HEADER = "X-Fairlead-Service-Digest"
-
-_Page = Annotated[PageRequest, Depends(read_page_request)]
 
 
 def feature_routers(
@@ -73,13 +70,13 @@ def definitions_router(definitions: FeatureDefinitions) -> APIRouter:
         return ApplyAnswer(applied=not body.dry_run, changes=[ChangeAnswer.of(planned) for planned in plan])
 
     @router.get("/views")
-    def list_views(caller: MayRead, page: _Page) -> DefinitionPage:
+    def list_views(caller: MayRead, page: WantedPage) -> DefinitionPage:
         """Feature views, by name."""
         found = definitions.list(caller, VIEW, page).map(DefinitionAnswer.of)
         return DefinitionPage(items=list(found.items), next_page_token=found.next_page_token)
 
     @router.get("/services")
-    def list_services(caller: MayRead, page: _Page) -> DefinitionPage:
+    def list_services(caller: MayRead, page: WantedPage) -> DefinitionPage:
         """Feature services, by name."""
         found = definitions.list(caller, SERVICE, page).map(DefinitionAnswer.of)
         return DefinitionPage(items=list(found.items), next_page_token=found.next_page_token)
@@ -104,7 +101,7 @@ def snapshots_router(snapshots: Snapshots, wake: Wake) -> APIRouter:
         return SnapshotAnswer.of(taken)
 
     @router.get("/snapshots")
-    def list_snapshots(caller: MayRead, page: _Page, service: str | None = None) -> SnapshotPage:
+    def list_snapshots(caller: MayRead, page: WantedPage, service: str | None = None) -> SnapshotPage:
         """Snapshots, newest first."""
         found = snapshots.list(caller, page, service=service).map(SnapshotAnswer.of)
         return SnapshotPage(items=list(found.items), next_page_token=found.next_page_token)

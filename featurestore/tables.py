@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fairlead.core.db import Base, JsonType, UtcDateTime, name_type
+from fairlead.core.db import JsonType, UtcDateTime, name_type
 from fairlead.core.ids import new_row_id
-from fairlead.registry.tables import DIGEST, ROW_ID
-
-JsonObject = dict[str, Any]
+from fairlead.registry.tables import DIGEST, ROW_ID, InWorkspace, JsonObject
 
 
-class _InWorkspace(Base):
-    __abstract__ = True
-
-    workspace_id: Mapped[str] = mapped_column(
-        name_type(63), ForeignKey("workspaces.workspace_id"), primary_key=True, sort_order=-1
-    )
-
-
-class FeatureVersionRow(_InWorkspace):
+class FeatureVersionRow(InWorkspace):
     """One version of an entity, view, service or source: its digest names what it means. Never changed, never removed.
 
     `number` counts the versions of a name from 1, for people; going back to an earlier definition adds no row.
@@ -41,7 +30,7 @@ class FeatureVersionRow(_InWorkspace):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class FeatureDefinitionRow(_InWorkspace):
+class FeatureDefinitionRow(InWorkspace):
     """The definition that a name stands for now, as Feast's JSON gave it, and the version that it is.
 
     A view's residency class never changes: its earlier snapshots lie where that class let them.
@@ -69,7 +58,7 @@ class FeatureDefinitionRow(_InWorkspace):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class SnapshotRow(_InWorkspace):
+class SnapshotRow(InWorkspace):
     """The data of a service as of a time: PENDING -> READY (every part's bytes were read back) | FAILED.
 
     `digest` is the sha256 of the snapshot's record. Two snapshots with one digest are the same data.
@@ -95,7 +84,7 @@ class SnapshotRow(_InWorkspace):
     ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class SnapshotPartRow(_InWorkspace):
+class SnapshotPartRow(InWorkspace):
     """One view's rows in a snapshot: an artifact that stays where the view's residency class lets it be.
 
     `upload_id` is set when the rows are written and handed over to be verified.
@@ -118,7 +107,7 @@ class SnapshotPartRow(_InWorkspace):
     statistics: Mapped[JsonObject | None] = mapped_column(JsonType)
 
 
-class OnlineIntentRow(_InWorkspace):
+class OnlineIntentRow(InWorkspace):
     """That somebody asked for a service online. No snapshot: the newest; no regions: wherever its data may be."""
 
     __tablename__ = "online_intents"
@@ -130,7 +119,7 @@ class OnlineIntentRow(_InWorkspace):
     asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class OnlineStateRow(_InWorkspace):
+class OnlineStateRow(InWorkspace):
     """What one region's online store should serve and what it serves.
 
     WAITING (a part has no verified replica there yet) -> PENDING (work is asked for) -> READY (served is wanted);

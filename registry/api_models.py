@@ -9,7 +9,6 @@ from fastapi import APIRouter, Path, Query, Response
 from fairlead.core.ids import VERSION_MAX
 from fairlead.registry.access import MayRead, MayWrite
 from fairlead.registry.aliases import Aliases
-from fairlead.registry.idempotency import MayRepeat
 from fairlead.registry.models import Labels, ModelChange, Models
 from fairlead.registry.schemas import (
     AliasIn,
@@ -24,7 +23,7 @@ from fairlead.registry.schemas import (
     VersionOut,
 )
 from fairlead.registry.versions import VersionDraft, Versions
-from fairlead.registry.wire import ExpectedRevision, Listing, WantedPage, etag, listing
+from fairlead.registry.wire import ExpectedRevision, Listing, MayRepeat, WantedPage, etag, listing
 
 Version = Annotated[int, Path(ge=1, le=VERSION_MAX)]
 

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query
 
 from fairlead.registry.access import IsKnown, MayAdmin, MayRead
 from fairlead.registry.audit import AuditLog, parse_anchor
-from fairlead.registry.idempotency import MayRepeat
 from fairlead.registry.identity import Tokens
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.paging import Page
@@ -24,7 +23,7 @@ from fairlead.registry.schemas_operations import (
     TokenOut,
     VerificationOut,
 )
-from fairlead.registry.wire import Listing, WantedPage, listing
+from fairlead.registry.wire import Listing, MayRepeat, WantedPage, listing
 
 NewestFirst = Annotated[bool, Query(description="Begin with the newest.")]
 

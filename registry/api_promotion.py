@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Response
 
 from fairlead.registry.access import MayAdmin, MayApprove, MayPromote, MayRead
 from fairlead.registry.environments import Environments
-from fairlead.registry.idempotency import MayRepeat
 from fairlead.registry.policy import MetricGate, Policy
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.promotion_record import AWAITING_APPROVAL
@@ -24,7 +23,16 @@ from fairlead.registry.schemas_promotion import (
     RollbackIn,
     RollbackOut,
 )
-from fairlead.registry.wire import ExpectedRevision, IfMatch, Listing, WantedPage, etag, listing, require_if_match
+from fairlead.registry.wire import (
+    ExpectedRevision,
+    IfMatch,
+    Listing,
+    MayRepeat,
+    WantedPage,
+    etag,
+    listing,
+    require_if_match,
+)
 
 _PROMOTION_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"model": PromotionOut, "description": "The plan of a dry run; nothing was kept."},

@@ -10,9 +10,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from fastapi import Depends, Header, Request
 from pydantic import TypeAdapter
 from sqlalchemy import delete, text
 from sqlalchemy.orm import Session
@@ -40,29 +39,15 @@ class IdempotencyKey:
     request_sha256: str
 
 
-async def read_idempotency_key(
-    request: Request,
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="Any text of your own, 1 to 255 printable ASCII characters. Repeat it to repeat the call."),
-    ] = None,
-) -> IdempotencyKey | None:
-    """The request's `Idempotency-Key`, bound to its method, address and body.
+def parse_idempotency_key(text: str, *, request_sha256: str) -> IdempotencyKey:
+    """Check a caller's key; `request_sha256` binds it to one request.
 
     Raises:
         InvalidInput: if the key is empty, too long or not printable ASCII.
     """
-    if idempotency_key is None:
-        return None
-    is_valid = 1 <= len(idempotency_key) <= _MAX_KEY_LENGTH
-    if not is_valid or not (idempotency_key.isascii() and idempotency_key.isprintable()):
+    if not 1 <= len(text) <= _MAX_KEY_LENGTH or not (text.isascii() and text.isprintable()):
         raise InvalidInput("The Idempotency-Key is not 1 to 255 printable ASCII characters.", hint="Use a fresh UUID.")
-    asked = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
-    asked.update(await request.body())
-    return IdempotencyKey(key=idempotency_key, request_sha256=asked.hexdigest())
-
-
-MayRepeat = Annotated[IdempotencyKey | None, Depends(read_idempotency_key)]
+    return IdempotencyKey(key=text, request_sha256=request_sha256)
 
 
 def run_once(

@@ -45,7 +45,9 @@ class WorkspaceRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class _InWorkspace(Base):
+class InWorkspace(Base):
+    """The base of all that a workspace holds: its id is the first part of every primary key."""
+
     __abstract__ = True
 
     workspace_id: Mapped[str] = mapped_column(
@@ -53,7 +55,7 @@ class _InWorkspace(Base):
     )
 
 
-class TokenRow(_InWorkspace):
+class TokenRow(InWorkspace):
     """An API token: only the sha256 of its secret is kept."""
 
     __tablename__ = "tokens"
@@ -70,7 +72,7 @@ class TokenRow(_InWorkspace):
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class ArtifactRow(_InWorkspace):
+class ArtifactRow(InWorkspace):
     """Something that travels: a model version's files, a feature snapshot's view, a bundle. Named by its manifest."""
 
     __tablename__ = "artifacts"
@@ -85,7 +87,7 @@ class ArtifactRow(_InWorkspace):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class LocationRow(_InWorkspace):
+class LocationRow(InWorkspace):
     """A bucket and prefix in a region."""
 
     __tablename__ = "locations"
@@ -101,7 +103,7 @@ class LocationRow(_InWorkspace):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class ReplicaRow(_InWorkspace):
+class ReplicaRow(InWorkspace):
     """An artifact at a location, as it should be and as it is.
 
     PENDING (wanted, not there) -> COPYING -> VERIFIED (its own bytes were read back) -> CORRUPT (a read failed) ->
@@ -131,7 +133,7 @@ class ReplicaRow(_InWorkspace):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BlockRow(_InWorkspace):
+class BlockRow(InWorkspace):
     """Where a location keeps a block. An index only: it can be rebuilt from the layouts."""
 
     __tablename__ = "blocks"
@@ -153,7 +155,7 @@ class BlockRow(_InWorkspace):
     base_digest: Mapped[str | None] = mapped_column(DIGEST)
 
 
-class UploadRow(_InWorkspace):
+class UploadRow(InWorkspace):
     """A client's permission to write one artifact's packs into one location, under a fenced lease.
 
     OPEN -> VERIFYING (handed over) -> READY | FAILED; EXPIRED where the client never came back.
@@ -182,7 +184,7 @@ class UploadRow(_InWorkspace):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class WorkRow(_InWorkspace):
+class WorkRow(InWorkspace):
     """One difference between what should be true and what is, which a worker may lease.
 
     The row goes away when the work is done; a lost row is derived again from the desired state. `lease_token` only
@@ -213,7 +215,7 @@ class WorkRow(_InWorkspace):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class RegisteredModelRow(_InWorkspace):
+class RegisteredModelRow(InWorkspace):
     """A name under which versions are registered, with who answers for it."""
 
     __tablename__ = "registered_models"
@@ -233,7 +235,7 @@ class RegisteredModelRow(_InWorkspace):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class _OfModel(_InWorkspace):
+class _OfModel(InWorkspace):
     __abstract__ = True
 
     model_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, sort_order=-1)
@@ -339,7 +341,7 @@ class AliasMoveRow(_OfModel):
     moved_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class EnvironmentRow(_InWorkspace):
+class EnvironmentRow(InWorkspace):
     """A protected alias with a policy; `rank` orders dev before staging before production."""
 
     __tablename__ = "environments"
@@ -352,7 +354,7 @@ class EnvironmentRow(_InWorkspace):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class PromotionRow(_InWorkspace):
+class PromotionRow(InWorkspace):
     """A request to move an environment: AWAITING_APPROVAL -> APPLIED | REFUSED | REJECTED | STALE."""
 
     __tablename__ = "promotions"
@@ -375,7 +377,7 @@ class PromotionRow(_InWorkspace):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class ApprovalRow(_InWorkspace):
+class ApprovalRow(InWorkspace):
     """One identity's word on a promotion."""
 
     __tablename__ = "approvals"
@@ -390,7 +392,7 @@ class ApprovalRow(_InWorkspace):
     decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class AuditEventRow(_InWorkspace):
+class AuditEventRow(InWorkspace):
     """What happened, by whom. Written in the same transaction as the change; sealed into the chain soon after."""
 
     __tablename__ = "audit_events"
@@ -408,7 +410,7 @@ class AuditEventRow(_InWorkspace):
     event_hash: Mapped[str | None] = mapped_column(String(64))
 
 
-class LedgerRow(_InWorkspace):
+class LedgerRow(InWorkspace):
     """What one move or deployment cost. Dollars and grams are decimal text, so that sums are exact."""
 
     __tablename__ = "ledger"
@@ -432,7 +434,7 @@ class LedgerRow(_InWorkspace):
     recorded_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class IdempotencyRow(_InWorkspace):
+class IdempotencyRow(InWorkspace):
     """The answer that a creating call once gave; it exists only for committed success."""
 
     __tablename__ = "idempotency"

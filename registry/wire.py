@@ -1,18 +1,20 @@
-"""What all routes share: times and amounts on the wire, pages, revision fences."""
+"""What all routes share: times and amounts on the wire, pages, revision fences, idempotency keys."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Depends, Header, Query
+from fastapi import Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fairlead.core.clock import format_time
 from fairlead.core.errors import InvalidInput, RevisionRequired
 from fairlead.core.ids import VERSION_MAX
+from fairlead.registry.idempotency import IdempotencyKey, parse_idempotency_key
 from fairlead.registry.ledger import decimal_text
 from fairlead.registry.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageRequest
 
@@ -113,3 +115,25 @@ ExpectedRevision = Annotated[int, Depends(require_if_match)]
 def etag(revision: int) -> dict[str, str]:
     """The headers that carry a revision."""
     return {"ETag": f'"{revision}"'}
+
+
+async def read_idempotency_key(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="Any text of your own, 1 to 255 printable ASCII characters. Repeat it to repeat the call."),
+    ] = None,
+) -> IdempotencyKey | None:
+    """The request's `Idempotency-Key`, bound to its method, address and body.
+
+    Raises:
+        InvalidInput: if the key is empty, too long or not printable ASCII.
+    """
+    if idempotency_key is None:
+        return None
+    asked = hashlib.sha256(f"{request.method} {request.url.path}?{request.url.query}\n".encode())
+    asked.update(await request.body())
+    return parse_idempotency_key(idempotency_key, request_sha256=asked.hexdigest())
+
+
+MayRepeat = Annotated[IdempotencyKey | None, Depends(read_idempotency_key)]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Response
 
 from fairlead.registry.access import MayDeploy, MayRead
-from fairlead.registry.idempotency import MayRepeat
 from fairlead.registry.paging import DEFAULT_PAGE_SIZE, PageRequest
 from fairlead.serving.bundles import Bundles
 from fairlead.serving.deployments import DeploymentDraft, Deployments

@@ -39,7 +39,7 @@ from fairlead.serving.processes import (
     terminate,
     write_atomically,
 )
-from fairlead.serving.targets import EndpointSpec, RunningEndpoint
+from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
 from fairlead.sync.store.manifest import build_manifest
 
 START_SECONDS = 90.0
@@ -95,10 +95,16 @@ class LocalTarget:
         self._download = download
         self._python = python
 
-    def ensure(self, spec: EndpointSpec, switch: Callable[[RunningEndpoint], None]) -> RunningEndpoint:
+    def ensure(
+        self,
+        spec: EndpointSpec,
+        switch: Callable[[RunningEndpoint], None],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> RunningEndpoint:
         """See `DeployTarget.ensure`.
 
         Raises:
+            NoLongerWanted: once `is_wanted` says no.
             Unavailable: if the process does not get ready; its detail ends with the process's log.
             ReplicaUnavailable, IntegrityError: if the region's replica of the bundle cannot be read.
         """
@@ -106,7 +112,7 @@ class LocalTarget:
         with _locked(home):
             current, leftover = _read_state(home)
             if current is None or current.spec != spec or not current.process.is_alive or not _is_ready(current.port):
-                served = self._start(home, spec, current, leftover)
+                served = self._start(home, spec, current, leftover, is_wanted)
                 leftover = [*leftover, *([] if current is None else [current])]
                 current = served
             switch(current.running)
@@ -138,7 +144,14 @@ class LocalTarget:
         # A colon would split the path wherever a list of paths is written in one string.
         return self._folder / workspace_id / deployment / region.replace(":", "-")
 
-    def _start(self, home: Path, spec: EndpointSpec, current: _Served | None, others: list[_Served]) -> _Served:
+    def _start(
+        self,
+        home: Path,
+        spec: EndpointSpec,
+        current: _Served | None,
+        others: list[_Served],
+        is_wanted: Callable[[], bool],
+    ) -> _Served:
         bundle = self._fetch(home, spec)
         log, tail = home / "serve.log", ""
         # Another process may take the free port first.
@@ -156,9 +169,13 @@ class LocalTarget:
                 served = _Served(spec=spec, port=port, process=record)
                 # Written before anything else can go wrong, so that the process is never forgotten.
                 _write_state(home, current, [*others, served])
-                if _wait_until_ready(served):
-                    return _with_children(served)
-                terminate(_with_children(served).records)
+                is_ready = False
+                try:
+                    if is_ready := _wait_until_ready(served, is_wanted):
+                        return _with_children(served)
+                finally:
+                    if not is_ready:
+                        terminate(_with_children(served).records)
             tail = log_tail(log, start=written)
             if "address already in use" not in tail.lower():
                 break
@@ -204,7 +221,7 @@ def _environment(home: Path, spec: EndpointSpec) -> dict[str, str]:
     return environment
 
 
-def _wait_until_ready(served: _Served) -> bool:
+def _wait_until_ready(served: _Served, is_wanted: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + START_SECONDS
     polls: Counter[ProcessRecord] = Counter()
     while time.monotonic() < deadline and served.process.is_alive:
@@ -216,6 +233,8 @@ def _wait_until_ready(served: _Served) -> bool:
         polls.update(living)
         if any(count >= _WORKER_POLLS and record not in living for record, count in polls.items()):
             return False
+        if not is_wanted():
+            raise NoLongerWanted
         time.sleep(0.1)
     return False
 

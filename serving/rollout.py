@@ -44,7 +44,7 @@ from fairlead.serving.deployments import (
 )
 from fairlead.serving.routing import Endpoint, Route, write_table
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
-from fairlead.serving.targets import DeployTarget, EndpointSpec, RunningEndpoint
+from fairlead.serving.targets import DeployTarget, EndpointSpec, NoLongerWanted, RunningEndpoint
 
 DEPLOY = "deploy"
 """The work of making one region of a deployment right; its subject is `{deployment id}/{region}`."""
@@ -163,22 +163,30 @@ class Deployer:
         self._routes = routes
 
     def __call__(self, leased: LeasedWork) -> None:
-        """Make one region run what it should, or stop it."""
-        with self._database.read() as session:
-            job = _job(session, leased)
-        if job is None:
-            with self._database.write() as session:
-                work.finish(session, leased)
-        elif job.spec is None:
-            self._stop(leased, job)
-        else:
-            self._run(leased, job, job.spec)
+        """Make one region run what it should, or stop it; what it should do is looked up again while it starts."""
+        while True:
+            with self._database.read() as session:
+                job = _job(session, leased)
+            if job is not None and job.spec is None:
+                self._stop(leased, job)
+                return
+            with contextlib.suppress(NoLongerWanted):
+                if job is not None and job.spec is not None:
+                    self._run(leased, job, job.spec)
+                with self._database.write() as session:
+                    work.finish(session, leased)
+                return
 
     def _run(self, leased: LeasedWork, job: _Job, spec: EndpointSpec) -> None:
+        def is_wanted() -> bool:
+            with self._database.read() as session:
+                now = _job(session, leased)
+            return now is not None and now.spec == spec
+
         try:
             # Asked again where it counts: nothing runs outside its class, whatever a row says.
             check(Residency(spec.residency), spec.region)
-            self._target.ensure(spec, lambda running: self._switch(leased, job, running))
+            self._target.ensure(spec, lambda running: self._switch(leased, job, running), is_wanted)
         except FairleadError as error:
             with contextlib.suppress(FairleadError), self._database.write() as session:
                 work.check_lease(session, leased)
@@ -187,8 +195,6 @@ class Deployer:
                     row.state, row.updated_at = FAILED, self._clock.now()
                     row.error_code, row.error_detail = error.code, str(error)[-4000:]
             raise
-        with self._database.write() as session:
-            work.finish(session, leased)
 
     def _switch(self, leased: LeasedWork, job: _Job, running: RunningEndpoint) -> None:
         """Record the endpoint that is healthy now, and turn traffic to it."""

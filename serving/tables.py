@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, ForeignKeyConstraint, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from fairlead.core.db import Base, JsonType, UtcDateTime, name_type
+from fairlead.core.db import JsonType, UtcDateTime, name_type
 from fairlead.core.ids import new_row_id
-from fairlead.registry.tables import DIGEST, ROW_ID
-
-JsonObject = dict[str, Any]
+from fairlead.registry.tables import DIGEST, ROW_ID, InWorkspace, JsonObject
 
 
-class _InWorkspace(Base):
-    __abstract__ = True
-
-    workspace_id: Mapped[str] = mapped_column(
-        name_type(63), ForeignKey("workspaces.workspace_id"), primary_key=True, sort_order=-1
-    )
-
-
-class PlacementRow(_InWorkspace):
+class PlacementRow(InWorkspace):
     """A placement request with the answer it got. Never changed."""
 
     __tablename__ = "placements"
@@ -36,7 +25,7 @@ class PlacementRow(_InWorkspace):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BundleRow(_InWorkspace):
+class BundleRow(InWorkspace):
     """A model version as a Bento: PENDING (to be built) -> VERIFYING (its upload is read back) -> READY.
 
     A build that fails keeps its error and is tried again. One recipe of one version is one bundle.
@@ -69,7 +58,7 @@ class BundleRow(_InWorkspace):
     ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class DeploymentRow(_InWorkspace):
+class DeploymentRow(InWorkspace):
     """What should run: a model's environment (whatever it points at) or one version, in these regions.
 
     Exactly one of `environment` and `version` is set. DELETING lasts until every region has stopped.
@@ -94,7 +83,7 @@ class DeploymentRow(_InWorkspace):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class DeploymentRegionRow(_InWorkspace):
+class DeploymentRegionRow(InWorkspace):
     """One region of a deployment: what it should run (`wanted_...`) and what it does run.
 
     WAITING (the version, its bundle or the bundle's replica here is not ready) -> DEPLOYING -> RUNNING; FAILED keeps

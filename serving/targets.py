@@ -33,6 +33,10 @@ class RunningEndpoint:
     process_id: int | None
 
 
+class NoLongerWanted(Exception):
+    """What was being started is wanted no more; nothing of it is left, and what ran before still runs."""
+
+
 class DeployTarget(Protocol):
     """Runs one endpoint per deployment and region.
 
@@ -40,11 +44,20 @@ class DeployTarget(Protocol):
     retried; `ReplicaUnavailable` and `IntegrityError` may be retried once the region's replica is mended.
     """
 
-    def ensure(self, spec: EndpointSpec, switch: Callable[[RunningEndpoint], None]) -> RunningEndpoint:
+    def ensure(
+        self,
+        spec: EndpointSpec,
+        switch: Callable[[RunningEndpoint], None],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> RunningEndpoint:
         """Make exactly this run and answer.
 
         A new endpoint is started beside the old one; `switch` is called once it is healthy and before the old one
-        ends, so that traffic has moved by then. It is also called where the right endpoint runs already.
+        ends, so that traffic has moved by then. It is also called where the right endpoint runs already. `is_wanted`
+        is asked while a new endpoint gets ready, so that nothing newer waits for one that is slow, or hangs.
+
+        Raises:
+            NoLongerWanted: once `is_wanted` says no; the new endpoint has ended.
         """
         ...
 

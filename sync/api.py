@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, status
+from fastapi import APIRouter, Body, status
 
 from fairlead.core.ids import Digest
 from fairlead.registry import work
 from fairlead.registry.access import MayAdmin, MayRead, MayWrite
-from fairlead.registry.idempotency import MayRepeat
-from fairlead.registry.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, PageRequest
+from fairlead.registry.wire import MayRepeat, WantedPage
 from fairlead.sync.schemas import (
     ArtifactAnswer,
     BlockAnswer,
@@ -41,13 +40,6 @@ Wake = Callable[[], None]
 """Tells the worker of this process, if there is one, that the desired state has changed."""
 
 
-def read_page_request(
-    page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = DEFAULT_PAGE_SIZE, page_token: str | None = None
-) -> PageRequest:
-    """The page that a request asks for."""
-    return PageRequest(size=page_size, token=page_token)
-
-
 def sync_routers(
     *, locations: Locations, uploads: Uploads, artifacts: Artifacts, database: Database, clock: Clock, wake: Wake
 ) -> list[APIRouter]:
@@ -72,7 +64,7 @@ def locations_router(locations: Locations, wake: Wake) -> APIRouter:
         return LocationAnswer.of(added)
 
     @router.get("")
-    def list_locations(caller: MayRead, page: Annotated[PageRequest, Depends(read_page_request)]) -> LocationPage:
+    def list_locations(caller: MayRead, page: WantedPage) -> LocationPage:
         """The workspace's locations, by name."""
         found = locations.list(caller, page).map(LocationAnswer.of)
         return LocationPage(items=list(found.items), next_page_token=found.next_page_token)
@@ -158,7 +150,7 @@ def work_router(database: Database, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/work", tags=["work"])
 
     @router.get("")
-    def list_work(caller: MayRead, page: Annotated[PageRequest, Depends(read_page_request)]) -> WorkPage:
+    def list_work(caller: MayRead, page: WantedPage) -> WorkPage:
         """What runs and what waits, in the order it was asked for, with progress and the last error."""
         with database.read() as session:
             found = work.list_work(session, caller.workspace_id, clock.now(), page)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
@@ -67,7 +66,7 @@ class Stage:
         body: dict[str, Any] = {"json": call.body} if call.content is None else {"content": call.content}
         if call.content is not None:
             fence["content-type"] = "application/vnd.apache.arrow.stream"
-        return self.http.request(route.split()[0], "/api/v1" + call.path, headers={**headers, **fence}, **body)
+        return self.http.request(route.partition(" ")[0], "/api/v1" + call.path, headers={**headers, **fence}, **body)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from fairlead.serving.deployments import Deployments
 from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, RolloutDeriver, RouteBook
 from fairlead.serving.routing import Route, read_table
-from fairlead.serving.targets import EndpointSpec, RunningEndpoint
+from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
 from fairlead.sync.worker import Worker
 from tests.fleet import ADMIN, BACK_OFF, Fleet
 from tests.records import WORKSPACE
@@ -32,15 +32,24 @@ US, EU_WEST, EU_AZURE = "aws:us-east-1", "gcp:europe-west4", "azure:westeurope"
 
 
 class MemoryTarget:
-    """A deploy target without processes. `refuses` holds regions where nothing starts."""
+    """A deploy target without processes. `refuses` holds regions where nothing starts.
+
+    `meanwhile` is called once, while the next endpoint gets ready.
+    """
 
     def __init__(self) -> None:
         self.running: dict[tuple[str, str, str], RunningEndpoint] = {}
         self.refuses: set[str] = set()
         self.log: list[str] = []
+        self.meanwhile: Callable[[], None] | None = None
         self._next_port = 10_000
 
-    def ensure(self, spec: EndpointSpec, switch: Callable[[RunningEndpoint], None]) -> RunningEndpoint:
+    def ensure(
+        self,
+        spec: EndpointSpec,
+        switch: Callable[[RunningEndpoint], None],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> RunningEndpoint:
         if spec.region in self.refuses:
             raise Unavailable(f"The endpoint in {spec.region} did not start.")
         key = (spec.workspace_id, spec.deployment, spec.region)
@@ -48,6 +57,11 @@ class MemoryTarget:
         if before is not None and before.spec == spec:
             switch(before)
             return before
+        if self.meanwhile is not None:
+            happen, self.meanwhile = self.meanwhile, None
+            happen()
+        if not is_wanted():
+            raise NoLongerWanted
         self._next_port += 1
         started = RunningEndpoint(spec=spec, url=f"http://127.0.0.1:{self._next_port}", process_id=self._next_port)
         self.log.append(f"start {spec.region}")
