@@ -199,6 +199,36 @@ def test_a_region_that_cannot_start_the_new_version_goes_on_with_the_old_one(pla
     assert seen(platform.deployments.get(ADMIN, "churn")) == [(US, "RUNNING", one), (EU_WEST, "RUNNING", one)]
 
 
+def test_a_roll_back_does_not_wait_for_an_endpoint_that_is_still_getting_ready(platform: Platform) -> None:
+    one = platform.register("churn", model_files(1.0, 1.0, 1.0))
+    platform.promote("churn", one, revision=0)
+    platform.deployments.apply(ADMIN, follow((US,)))
+    platform.settle()
+    before = platform.deployments.get(ADMIN, "churn").regions[0]
+    two = platform.register("churn", model_files(2.0, 1.0, 1.0))
+
+    def roll_back() -> None:
+        platform.rollbacks.move_back(ADMIN, "churn", "production", expected_revision=2, reason="hangs")
+        platform.worker().derive()
+
+    platform.target.meanwhile = roll_back
+    platform.promote("churn", two, revision=1)
+    platform.settle()
+    status = platform.deployments.get(ADMIN, "churn")
+    assert seen(status) == [(US, "RUNNING", one)]
+    assert status.regions[0].endpoint_url == before.endpoint_url
+    assert platform.target.log == [f"start {US}"]
+
+
+def test_a_deployment_that_is_deleted_while_it_starts_is_stopped(platform: Platform) -> None:
+    platform.register("churn", model_files(1.0, 1.0, 1.0))
+    platform.target.meanwhile = lambda: (platform.deployments.delete(ADMIN, "churn"), platform.worker().derive())[1]
+    platform.deployments.apply(ADMIN, DeploymentDraft(model="churn", version=1, regions=(US,)))
+    platform.settle()
+    refused(DeploymentNotFound, lambda: platform.deployments.get(ADMIN, "churn"))
+    assert platform.target.log == [f"stop {US}"]
+
+
 def test_deleting_drains_every_region_and_forgets_the_deployment(platform: Platform) -> None:
     platform.register("churn", model_files(1.0, 1.0, 1.0))
     platform.deployments.apply(ADMIN, DeploymentDraft(model="churn", version=1, regions=(US, EU_WEST)))

@@ -17,7 +17,7 @@ from fairlead.core.errors import IntegrityError, Unavailable
 from fairlead.core.ids import Digest, RegionId
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.processes import ProcessRecord, read_json
-from fairlead.serving.targets import EndpointSpec, RunningEndpoint
+from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
 from fairlead.sync.store.manifest import build_manifest
 from tests.serving.models import COLUMNS, SNAPSHOT, expected, write_online_store
 
@@ -254,6 +254,26 @@ def test_an_endpoint_that_cannot_start_says_why_and_leaves_no_process(
     )
     with pytest.raises(Unavailable, match="the head is missing"):
         depot.target.ensure(mine, lambda _: pytest.fail("nothing to switch to"))
+    assert depot.target.observe("default", "broken", REGION) is None
+    state = read_json(depot.folder / "default" / "broken" / "gcp-europe-west4" / "state.json")
+    assert state is not None
+    assert not any(ProcessRecord.from_json(other["process"]).is_alive for other in state["others"])
+
+
+def test_an_endpoint_that_is_wanted_no_more_ends_before_it_is_ready(depot: Depot, bundle: Path, tmp_path: Path) -> None:
+    hanging = tmp_path / "bundle"
+    shutil.copytree(bundle, hanging)
+    (hanging / "src/model/code/tiny_head.py").write_text("import time\ntime.sleep(600)\n")
+    mine = EndpointSpec(
+        workspace_id="default",
+        deployment="broken",
+        region=REGION,
+        residency="eu",
+        bundle_digest=depot.add(hanging),
+        online_store=None,
+    )
+    with pytest.raises(NoLongerWanted):
+        depot.target.ensure(mine, lambda _: pytest.fail("nothing to switch to"), lambda: False)
     assert depot.target.observe("default", "broken", REGION) is None
     state = read_json(depot.folder / "default" / "broken" / "gcp-europe-west4" / "state.json")
     assert state is not None
