@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Response
 
 from fairlead.registry.access import MayDeploy, MayRead
-from fairlead.registry.paging import DEFAULT_PAGE_SIZE, PageRequest
+from fairlead.registry.wire import MayRepeat, WantedPage
 from fairlead.serving.bundles import Bundles
 from fairlead.serving.deployments import DeploymentDraft, Deployments
 from fairlead.serving.placements import Placements
@@ -60,17 +60,10 @@ def bundles_router(bundles: Bundles) -> APIRouter:
         return BundleOut.model_validate(bundles.get(caller, bundle_id))
 
     @router.get("")
-    def list_bundles(
-        caller: MayRead,
-        reference: str | None = None,
-        page_size: Annotated[int, Query()] = DEFAULT_PAGE_SIZE,
-        page_token: str | None = None,
-    ) -> BundlePage:
+    def list_bundles(caller: MayRead, page: WantedPage, reference: str | None = None) -> BundlePage:
         """Bundles, oldest first."""
-        page = bundles.list(caller, PageRequest(size=page_size, token=page_token), reference=reference)
-        return BundlePage(
-            items=[BundleOut.model_validate(item) for item in page.items], next_page_token=page.next_page_token
-        )
+        found = bundles.list(caller, page, reference=reference).map(BundleOut.model_validate)
+        return BundlePage(items=list(found.items), next_page_token=found.next_page_token)
 
     return router
 
@@ -98,16 +91,10 @@ def deployments_router(deployments: Deployments) -> APIRouter:
         return DeploymentOut.model_validate(deployments.apply(caller, draft, key=repeat))
 
     @router.get("")
-    def list_deployments(
-        caller: MayRead,
-        page_size: Annotated[int, Query()] = DEFAULT_PAGE_SIZE,
-        page_token: str | None = None,
-    ) -> DeploymentPage:
+    def list_deployments(caller: MayRead, page: WantedPage) -> DeploymentPage:
         """Deployments by name."""
-        page = deployments.list(caller, PageRequest(size=page_size, token=page_token))
-        return DeploymentPage(
-            items=[DeploymentOut.model_validate(item) for item in page.items], next_page_token=page.next_page_token
-        )
+        found = deployments.list(caller, page).map(DeploymentOut.model_validate)
+        return DeploymentPage(items=list(found.items), next_page_token=found.next_page_token)
 
     @router.get("/{name}")
     def get(caller: MayRead, name: str) -> DeploymentOut:

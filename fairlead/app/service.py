@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
+from fairlead.registry.idempotency import forget_old_keys
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.locations import Locations
 from fairlead.registry.replicas import Artifacts
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
+FORGET_SECONDS = 3600.0
 _KEY_BYTES = 32
 _log = logging.getLogger(__name__)
 
@@ -246,10 +249,14 @@ class Service:
 
     def _seal(self) -> None:
         sealer = Sealer(self.database, self.clock)
+        forget_at = time.monotonic()
         while True:
             is_last = self._stopping.wait(SEAL_SECONDS)
             try:
                 sealer.seal_once()
+                if time.monotonic() >= forget_at:
+                    forget_old_keys(self.database, self.clock)
+                    forget_at = time.monotonic() + FORGET_SECONDS
             except Exception:  # noqa: BLE001  (the loop goes on; what is not sealed now is sealed next time)
                 _log.exception("sealing failed and is tried again")
             if is_last:
