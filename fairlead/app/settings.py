@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from fairlead.core.config import read_config
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
 
 
 class ServerSettings(BaseSettings):
-    """Settings of `fairlead server` and `fairlead worker`, from variables that begin with `FAIRLEAD_`."""
+    """Settings of `fairlead server` and `fairlead worker`: variables that begin with `FAIRLEAD_`, or a TOML file."""
 
     model_config = SettingsConfigDict(env_prefix="FAIRLEAD_", env_nested_delimiter="__", extra="ignore")
 
@@ -62,13 +63,19 @@ class ServerSettings(BaseSettings):
 
     @classmethod
     def read(cls, *, home: Path | None = None) -> ServerSettings:
-        """The settings of this process; a home that is given goes before FAIRLEAD_HOME.
+        """The settings of this process: the environment first, then the table `server` of the TOML file.
+
+        A home that is given goes before both.
 
         Raises:
             InvalidInput: naming the variable that holds no valid value.
         """
+        place = home or Path(os.environ.get("FAIRLEAD_HOME") or "~/.fairlead")
+        given: dict[str, Any] = read_config(os.environ, place, "server", cls.model_fields)
+        if home is not None:
+            given["home"] = home
         try:
-            return cls() if home is None else cls(home=home)
+            return cls(**given)
         except (ValidationError, SettingsError) as error:
             wrong = error.errors()[0] if isinstance(error, ValidationError) else None
             name = "" if wrong is None else f" FAIRLEAD_{'__'.join(str(part) for part in wrong['loc']).upper()}"

@@ -1,13 +1,14 @@
-"""The client's settings, read once from arguments and environment."""
+"""The client's settings, read once from arguments, environment and file."""
 
 from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fairlead.core.config import read_config
 from fairlead.core.errors import InvalidInput
 
 DEFAULT_HOME = "~/.fairlead"
@@ -47,18 +48,24 @@ class ClientSettings:
     def read(
         cls, *, url: str | None = None, token: str | None = None, home: Path | str | None = None
     ) -> ClientSettings:
-        """Arguments first, then the environment, then the defaults.
+        """Arguments first, then the environment, then the table `client` of the TOML file, then the defaults.
 
         Raises:
             InvalidInput: if one of them cannot be what it should be.
         """
         environment = os.environ
+        place = Path(home or environment.get("FAIRLEAD_HOME") or DEFAULT_HOME)
+        config = read_config(environment, place, "client", [each.name for each in fields(cls)])
+
+        def setting(name: str) -> str:
+            return environment.get(f"FAIRLEAD_{name.upper()}") or str(config.get(name, ""))
+
         return cls(
-            url=_check_url(url or environment.get("FAIRLEAD_URL") or ""),
-            token=_check_token(token or environment.get("FAIRLEAD_TOKEN") or ""),
-            home=Path(home or environment.get("FAIRLEAD_HOME") or DEFAULT_HOME).expanduser().absolute(),
-            region=environment.get("FAIRLEAD_REGION") or None,
-            timeout_seconds=_check_seconds(environment.get("FAIRLEAD_TIMEOUT_SECONDS") or DEFAULT_TIMEOUT_SECONDS),
+            url=_check_url(url or setting("url")),
+            token=_check_token(token or setting("token")),
+            home=Path(home or setting("home") or DEFAULT_HOME).expanduser().absolute(),
+            region=setting("region") or None,
+            timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
         )
 
 
