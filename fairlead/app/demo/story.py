@@ -78,7 +78,9 @@ def clear_home(home: Path) -> None:
         InvalidInput: if the folder holds something that is not a demo's.
     """
     if home.exists() and any(home.iterdir()) and not (home / _MARKER).exists():
-        raise InvalidInput(f"{home} holds something else.", hint="Give an empty folder: python -m fairlead.app.demo --home FOLDER")
+        raise InvalidInput(
+            f"{home} holds something else.", hint="Give an empty folder: python -m fairlead.app.demo --home FOLDER"
+        )
     if home.exists():
         stop_everything(Home(path=home))
         shutil.rmtree(home)
