@@ -219,8 +219,9 @@ def derive_verifications(session: Session, now: datetime) -> None:
     for row in rows:
         location = get_location(session, row.workspace_id, row.location_id)
         _require_verification(session, row, location.region, now)
-    late = session.scalars(select(UploadRow).where(UploadRow.state == "OPEN", UploadRow.expires_at <= now)).all()
-    for row in late:
+    late = select(UploadRow).where(UploadRow.state == "OPEN", UploadRow.expires_at <= now)
+    # Locked, since its client may be about to prolong it or to hand it over.
+    for row in session.scalars(late.with_for_update(skip_locked=True)).all():
         row.state = "EXPIRED"
         detail = "The upload's time was over before it was handed over."
         versions.mark_failed(session, row.workspace_id, row.id, code="lease-lost", detail=detail, now=now)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,10 +22,11 @@ from fairlead.core.errors import (
 from fairlead.core.ids import sha256_digest
 from fairlead.registry.blocks import PLAIN_KEY_ID
 from fairlead.registry.idempotency import IdempotencyKey
-from fairlead.registry.tables import WorkRow
-from fairlead.registry.uploads import UPLOAD_LEASE
+from fairlead.registry.tables import UploadRow, WorkRow
+from fairlead.registry.uploads import UPLOAD_LEASE, derive_verifications
 from fairlead.sync.store import domain
 from tests.fleet import ADMIN, Fleet, open_fleet
+from tests.records import WORKSPACE
 
 FILES = {"model.txt": b"weights" * 1000}
 
@@ -179,3 +182,21 @@ def test_another_workspace_sees_no_upload_of_this_one(local: Fleet) -> None:
     stranger = type(ADMIN)(workspace_id="other", principal="eve", scopes=ADMIN.scopes)
     with pytest.raises(UploadNotFound):
         local.uploads.get(stranger, upload.id)
+
+
+def test_an_upload_that_is_prolonged_at_the_last_moment_does_not_expire(fleet: Fleet) -> None:
+    upload = fleet.begin(near="virginia")
+    late = upload.expires_at + timedelta(seconds=1)
+
+    def expire() -> None:
+        with fleet.database.write() as session:
+            derive_verifications(session, late)
+
+    with ThreadPoolExecutor(1) as pool:
+        with fleet.database.write() as session:
+            row = session.get_one(UploadRow, (WORKSPACE, upload.id), with_for_update=True)
+            expiry = pool.submit(expire)
+            time.sleep(0.3)
+            row.expires_at = late + UPLOAD_LEASE
+        expiry.result(timeout=30)
+    assert fleet.uploads.get(ADMIN, upload.id).state == "OPEN"
