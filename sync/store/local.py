@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from fairlead.core.errors import (
 from fairlead.core.ports import ObjectInfo
 from fairlead.sync.store.keys import TEMPORARY_PREFIX, check_key, check_prefix, check_range
 
+# No write of one object takes nearly as long.
+_ABANDONED_SECONDS = 3600
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -76,28 +79,20 @@ class LocalStore:
         """
         path = self._path(key)
         self._check_root()
-        if path.is_dir():
-            raise _overlap(key)
-        with self._translated(key):
+        try:
+            if path.is_dir():
+                raise _overlap(key)
             try:
                 self._make_folder(path.parent)
             except (FileExistsError, NotADirectoryError) as error:
                 raise _overlap(key) from error
-            temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-            try:
-                with temporary.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if create_only and not self._put_new(temporary, path):
-                    return False
-                if not create_only or not self._has_create_only:
-                    temporary.replace(path)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    temporary.unlink()
+            is_stored = self._put(path, data, create_only=create_only)
             _sync_folder(path.parent)
-        return True
+            _sweep(path.parent)
+        except OSError as error:
+            # Also what is not found: a folder that vanished says nothing of an object, here or where it came from.
+            raise translate_os_error(error, repr(key)) from error
+        return is_stored
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, or None where there is none.
@@ -145,6 +140,22 @@ class LocalStore:
                 path.unlink()
                 _sync_folder(path.parent)
 
+    def _put(self, path: Path, data: bytes | bytearray | memoryview, *, create_only: bool) -> bool:
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if create_only and not self._put_new(temporary, path):
+                return False
+            if not create_only or not self._has_create_only:
+                temporary.replace(path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+        return True
+
     def _put_new(self, temporary: Path, path: Path) -> bool:
         if not self._has_create_only:
             return not path.exists()
@@ -159,7 +170,11 @@ class LocalStore:
         return self._root / check_key(key)
 
     def _check_root(self) -> None:
-        if not self._root.is_dir():
+        try:
+            is_there = self._root.is_dir()
+        except OSError as error:
+            raise translate_os_error(error, "the folder of the location") from error
+        if not is_there:
             raise LocationUnavailable(
                 "The folder of this location does not exist.",
                 hint="Mount or create it, or open the location with the option `create`.",
@@ -194,6 +209,17 @@ class LocalStore:
 def _overlap(key: str) -> InvalidInput:
     # A file system cannot hold `a` and `a/b`; no two keys of a dedup domain are like that.
     return InvalidInput(f"{key!r} lies below, or above, another object of the location.")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers that were killed long ago left in a folder."""
+    before = time.time() - _ABANDONED_SECONDS
+    with os.scandir(folder) as items:
+        for item in items:
+            if item.name.startswith(TEMPORARY_PREFIX):
+                with contextlib.suppress(FileNotFoundError):
+                    if item.stat().st_mtime < before:
+                        os.unlink(item.path)  # noqa: PTH108  (what the scan gives)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import socket
 import uuid
 from pathlib import Path
@@ -99,6 +100,38 @@ def test_a_local_write_that_fails_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         store.write("folder", b"2")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "folder"]
+
+
+def test_a_folder_that_goes_away_under_a_write_is_no_missing_object(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path / "store", create=True)
+    sync = os.fsync
+
+    def sync_what_is_gone(handle: int) -> None:
+        sync(handle)
+        shutil.rmtree(tmp_path / "store" / "packs", ignore_errors=True)
+
+    monkeypatch.setattr(os, "fsync", sync_what_is_gone)
+    # A missing object would be said of the place that the bytes came from.
+    with pytest.raises(LocationUnavailable):
+        store.write("packs/a", b"x")
+    monkeypatch.undo()
+    assert store.write("packs/a", b"x")
+
+
+def test_what_a_killed_writer_left_is_swept_by_a_later_write_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    store = LocalStore(tmp_path, create=True)
+    store.write("packs/a", b"x")
+    old, new = tmp_path / "packs" / ".fairlead-tmp-0", tmp_path / "packs" / ".fairlead-tmp-1"
+    for leftover in (old, new):
+        leftover.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    store.write("packs/b", b"y")
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_half_written_files_are_not_listed(tmp_path: Path) -> None:
