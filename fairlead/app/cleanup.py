@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -11,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import Conflict
+from fairlead.sdk.embedded import is_owned
 from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
 
@@ -30,14 +30,17 @@ def stop_server(home: Home) -> bool:
         return False
     # The lock is held, so the address file is that of a living server, and its pid has not passed to another process.
     pid = _pid(home)
-    if pid is not None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-            if _is_released(home, seconds=_TERM_SECONDS):
-                home.address.unlink(missing_ok=True)
-                return True
-    raise Conflict(f"The server of {home.path} does not leave.", hint=f"Its log is {home.log}.")
+    if pid is None:
+        # It may have been leaving by itself.
+        if not is_owned(home):
+            return True
+        raise _stays(home)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if _is_released(home, seconds=_TERM_SECONDS):
+            return True
+    raise _stays(home)
 
 
 def stop_everything(home: Home) -> None:
@@ -49,18 +52,6 @@ def stop_everything(home: Home) -> None:
         workspace, deployment, region = state.parent.parts[-3:]
         target.stop(workspace, deployment, region)
     GatewayProcess(serving, serving / "routes.json").stop()
-
-
-def is_owned(home: Home) -> bool:
-    """Whether a living server holds the home's lock."""
-    try:
-        with home.lock.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
 
 
 def _pid(home: Home) -> int | None:
@@ -82,3 +73,7 @@ def _is_released(home: Home, *, seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _stays(home: Home) -> Conflict:
+    return Conflict(f"The server of {home.path} does not leave.", hint=f"Its log is {home.log}.")

@@ -99,7 +99,7 @@ def find_or_start(home: Home) -> EmbeddedServer:
             if process.returncode != ExitCode.CONFLICT:
                 break
             # Another server owned the home. It answers soon, or it was about to leave: then it is our turn.
-            if not _is_owned(home):
+            if not is_owned(home):
                 process = _start(home)
         time.sleep(0.05)
     raise _start_failure(home)
@@ -125,6 +125,20 @@ def find(home: Home) -> EmbeddedServer | None:
     return EmbeddedServer(url=url, token=token, pid=pid)
 
 
+def is_owned(home: Home) -> bool:
+    """Whether a living server holds the home's lock."""
+    import fcntl
+
+    try:
+        with home.lock.open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _start(home: Home) -> subprocess.Popen[bytes]:
     with home.log.open("ab") as log:
         home.log.chmod(0o600)
@@ -142,19 +156,6 @@ def _start(home: Home) -> subprocess.Popen[bytes]:
     # Reaped when it leaves, should this process live longer.
     threading.Thread(target=process.wait, name="embedded-server-exit", daemon=True).start()
     return process
-
-
-def _is_owned(home: Home) -> bool:
-    import fcntl
-
-    try:
-        with home.lock.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _home_failure(home: Home, error: OSError) -> FairleadError:
