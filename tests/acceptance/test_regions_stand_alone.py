@@ -1,0 +1,116 @@
+"""Each region answers by itself: neither the metadata service nor another region is in the way of a prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from fairlead.core.ids import Digest
+from fairlead.serving.processes import free_port
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.reader import ArtifactReader
+from tests.acceptance.command_line import kill
+from tests.acceptance.world import REGIONS, World, predictions, true_predictions, when
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("world")]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_region_predicts_the_same_when_everything_else_is_gone(world: World, region: str, tmp_path: Path) -> None:
+    before = world.wait_healthy()
+    others = [each for each in REGIONS if each != region]
+    url, pid = str(before[region]["endpoint_url"]), int(before[region]["process_id"])
+    assert predictions(url) == pytest.approx(true_predictions())
+    answered = predictions(url)
+
+    kill(
+        int(world.fairlead.address["pid"]),
+        gateway_pid(world),
+        *(int(before[each]["process_id"]) for each in others),
+    )
+    with gone(world, others):
+        assert predictions(url) == answered
+        kill(pid)
+        with restarted_from_its_own_disk(world, region, tmp_path) as again:
+            assert predictions(again) == answered
+
+    after = world.wait_healthy()
+    assert {each: predictions(str(after[each]["endpoint_url"])) for each in REGIONS} == dict.fromkeys(REGIONS, answered)
+    endpoint = str(world.status()["endpoint"])
+    answers = {each: predictions(endpoint, **{"x-fairlead-prefer": each}) for each in REGIONS}
+    assert answers == dict.fromkeys(REGIONS, answered)
+    for digest in (world.version["artifact_digest"], world.bundle["digest"]):
+        assert {each["state"] for each in world.replicas(digest).values()} == {"VERIFIED"}
+
+
+@contextmanager
+def gone(world: World, regions: Sequence[str]) -> Generator[None]:
+    """Rename all that the regions have on disk, and the record with it, while the block runs."""
+    folders = [
+        folder
+        for region in regions
+        for folder in (world.location(region), world.online_store(region), world.endpoint_folder(region))
+    ]
+    folders += sorted(world.home.glob("fairlead.db*"))
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}.away"))
+    try:
+        yield
+    finally:
+        for folder in folders:
+            folder.with_name(f"{folder.name}.away").rename(folder)
+
+
+@contextmanager
+def restarted_from_its_own_disk(world: World, region: str, folder: Path) -> Generator[str]:
+    """A new process, from the bundle and model bytes in the region's bucket and the region's online store alone."""
+    store, domain = open_store(world.location(region).as_uri()), DedupDomain("default", "unrestricted")
+    ArtifactReader.open(store, domain, Digest(world.bundle["digest"])).download(folder / "bundle")
+    ArtifactReader.open(store, domain, Digest(world.version["artifact_digest"])).download(folder / "model")
+    for file in (path for path in world.model.rglob("*") if path.is_file()):
+        name = file.relative_to(world.model)
+        assert (folder / "model" / name).read_bytes() == file.read_bytes()
+        assert (folder / "bundle" / "src" / "model" / name).read_bytes() == file.read_bytes()
+    port = free_port()
+    command = ["-m", "bentoml", "serve", str(folder / "bundle"), "--host", "127.0.0.1", "--port", str(port)]
+    variables = {
+        "BENTOML_HOME": str(folder / "bentoml"),
+        "FAIRLEAD_REGION": region,
+        "FAIRLEAD_ONLINE_STORE": str(world.online_store(region) / "default" / "diagnosis.sqlite"),
+    }
+    (folder / "bentoml").mkdir()
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env=os.environ | variables,
+        )
+    try:
+        when(lambda: True if is_ready(port) else None, seconds=90)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        kill(process.pid)
+        process.wait()
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def gateway_pid(world: World) -> int:
+    return int(json.loads((world.home / "serving" / "gateway.json").read_text())["process"]["pid"])
