@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -251,3 +255,28 @@ def test_the_log_is_filtered_by_subject_and_action_in_either_order(world: World)
     assert [event.subject for event in rest.items] == ["thing/0"]
     with pytest.raises(InvalidInput):
         log.list(world.owner, PageRequest(), subject="a\0b")
+
+
+def test_the_hash_of_an_event_is_that_of_its_documented_form() -> None:
+    """What auditors compute with tools of their own: it never changes for format 1."""
+    members = {
+        "format": 1,
+        "workspace_id": "acme",
+        "id": "01957f2e-7c00-7000-8000-000000000001",
+        "residency": "eu",
+        "actor": "ana",
+        "action": "model.promote",
+        "subject": "churn/3",
+        "facts": {"limit": "0.9", "to": 3},
+        "happened_at": "2026-03-01T12:00:00.000000Z",
+        "sequence": 1,
+        "previous_hash": "0" * 64,
+    }
+    text = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    expected = hashlib.sha256(text.encode()).hexdigest()
+    row = AuditEventRow(
+        **{name: members[name] for name in ("workspace_id", "id", "residency", "actor", "action", "subject", "facts")},
+        happened_at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+    )
+    assert audit.hash_event(row, sequence=1, previous_hash="0" * 64) == expected
+    assert f"`{expected}`" in (Path(__file__).parents[2] / "docs/reference/format.md").read_text(encoding="utf-8")
