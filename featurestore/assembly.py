@@ -18,6 +18,7 @@ from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import OnlineStateRow
+from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -104,7 +105,7 @@ def assemble_features(
         home_region: where this process runs; None where that is not stated (embedded mode).
     """
     online_folder = OnlineFolder(root=folder / "online")
-    scratch = folder / "scratch"
+    scratch = Scratch(folder / "scratch")
     replicas = ReplicaRows(database, artifacts=artifacts, open_store=open_store, folder=folder / "rows")
 
     def duties(regions: Collection[str] | None) -> Duties:

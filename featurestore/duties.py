@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from fairlead.featurestore.sources import Sources
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.uploads import Uploads
+    from fairlead.sync.scratch import Scratch
 
 
 def feature_duties(
@@ -34,7 +34,7 @@ def feature_duties(
     replicas: ReplicaRows,
     sources: Sources,
     online_folder: OnlineFolder,
-    scratch: Path,
+    scratch: Scratch,
     regions: Collection[str] | None,
 ) -> Duties:
     """The duties of this package; `regions` are those whose online stores are on this machine (None: all)."""

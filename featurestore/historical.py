@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.orm import Session
 
@@ -20,6 +18,7 @@ from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot, snapshot_parts
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.registry.identity import Caller
+from fairlead.sync.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +46,12 @@ class HistoricalReads:
     Args:
         database: the record.
         replicas: brings the snapshot's rows here.
-        scratch: a folder for what does not fit into memory.
+        scratch: for what does not fit into memory.
         home_region: where this process runs; None where nothing but the caller's word places it (embedded mode).
     """
 
     def __init__(
-        self, database: Database, *, replicas: ReplicaRows, scratch: Path, home_region: str | None = None
+        self, database: Database, *, replicas: ReplicaRows, scratch: Scratch, home_region: str | None = None
     ) -> None:
         self._database = database
         self._replicas = replicas
@@ -88,9 +87,8 @@ class HistoricalReads:
             name: ViewRows(view=found.pinned.views[name], path=self._replicas.fetch(artifact, near=region))
             for name, artifact in found.artifacts.items()
         }
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._scratch, prefix="join-") as folder:
-            rows = join_point_in_time(entity_rows, found.pinned.service, views, scratch=Path(folder))
+        with self._scratch.folder("join-") as folder:
+            rows = join_point_in_time(entity_rows, found.pinned.service, views, scratch=folder)
         return TrainingSet(
             rows=rows,
             snapshot=found.digest,

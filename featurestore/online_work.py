@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -24,6 +23,7 @@ from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.registry import audit, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.work import LeasedWork
+from fairlead.sync.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class MaterializeHandler:
     """Makes one region serve the wanted snapshot of one service; a handler for work of the kind `materialize`."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, replicas: ReplicaRows, folder: OnlineFolder, scratch: Path
+        self, database: Database, clock: Clock, *, replicas: ReplicaRows, folder: OnlineFolder, scratch: Scratch
     ) -> None:
         self._database = database
         self._clock = clock
@@ -48,7 +48,7 @@ class MaterializeHandler:
         self._scratch = scratch
 
     def __call__(self, leased: LeasedWork) -> None:
-        """Build the store beside its place, put it there, and note what is served.
+        """Build the store, put it into its place, and note what is served.
 
         Raises:
             LeaseLost: if another worker took over.
@@ -63,8 +63,7 @@ class MaterializeHandler:
             for name, artifact in task.found.artifacts.items()
             if name not in task.missing
         }
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._scratch, prefix="online-") as scratch:
+        with self._scratch.folder("online-") as scratch:
             count = write_online_store(
                 self._folder.path(task.region, leased.workspace_id, task.service),
                 service=task.found.pinned.service,
@@ -76,7 +75,7 @@ class MaterializeHandler:
                     "as_of": format_time(task.as_of),
                     "region": task.region,
                 },
-                scratch=Path(scratch),
+                scratch=scratch,
             )
         self._note(leased, task, count)
 

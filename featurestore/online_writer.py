@@ -1,6 +1,7 @@
 """Writes an online store: for each entity the last row of each view, in the SQLite file that `online_reader` reads.
 
-The file is built beside its place, synced, and renamed there: a reader sees one snapshot or the next, never a mixture.
+The file is built elsewhere on the disk, synced, and renamed into its place: a reader sees one snapshot or the next,
+never a mixture.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ def write_online_store(
         views: the definition of every view that the service takes.
         rows: the rows of those views that may be in this region.
         meta: `service_digest`, `snapshot`, `as_of` and `region`.
-        scratch: a folder for what does not fit into memory.
+        scratch: a folder for the unfinished store and for what does not fit into memory, on the disk of `path`.
 
     Raises:
         StorageFull: if the disk is full; what was served is still served.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.partial"
+    temporary = scratch / f"{secrets.token_hex(6)}.sqlite"
     try:
         with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
             # Nobody reads the file before it is whole, and it is synced then.

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.orm import Session
 
@@ -31,6 +30,7 @@ from fairlead.registry.locations import StoreOpener
 from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, Upload, Uploads
 from fairlead.registry.work import LeasedWork
+from fairlead.sync.scratch import Scratch
 from fairlead.sync.shelves import by_digest, open_for_writing
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain
@@ -56,7 +56,7 @@ class SnapshotHandler:
         uploads: the same begin and complete that clients use.
         open_store: opens a location.
         sources: where a view's files may be.
-        scratch: a folder for rows on their way, which is emptied again.
+        scratch: for rows on their way.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SnapshotHandler:
         uploads: Uploads,
         open_store: StoreOpener,
         sources: Sources,
-        scratch: Path,
+        scratch: Scratch,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -87,12 +87,11 @@ class SnapshotHandler:
         if task is None:
             return
         caller = system_caller(leased.workspace_id, "worker")
-        self._scratch.mkdir(parents=True, exist_ok=True)
         try:
-            with TemporaryDirectory(dir=self._scratch, prefix="snapshot-") as folder:
-                path = Path(folder) / ROWS_FILE
+            with self._scratch.folder("snapshot-") as folder:
+                path = folder / ROWS_FILE
                 statistics = write_rows(
-                    task.view, as_of=task.as_of, sources=self._sources, destination=path, scratch=Path(folder)
+                    task.view, as_of=task.as_of, sources=self._sources, destination=path, scratch=folder
                 )
                 upload = self._upload(caller, leased, task, path)
         except _FINAL as error:

@@ -26,6 +26,7 @@ from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, OnlineStoreOf, RolloutDeriver, RouteBook
 from fairlead.serving.routing import read_table
 from fairlead.serving.targets import EndpointSpec
+from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -102,7 +103,7 @@ def assemble_serving(
             database, clock, catalog=catalog, target=target, gateway_url=lambda: gateway.address, wake=wake
         ),
         handlers={
-            BUILD_BUNDLE: BundleBuilder(database, clock, artifacts),
+            BUILD_BUNDLE: BundleBuilder(database, clock, artifacts, Scratch(folder / "scratch")),
             DEPLOY: Deployer(database, clock, catalog=catalog, target=target, routes=routes),
         },
         derivers=(derive_bundles, RolloutDeriver(target, online_store)),

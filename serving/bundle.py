@@ -34,6 +34,7 @@ from fairlead.serving.requirements import lock_requirements
 RECIPE_FORMAT = 1
 SERVICE = "fairlead_bundle.service:Prediction"
 BUILD_SECONDS = 180
+_TEXT_MAX_BYTES = 2**20
 _CREATION_TIME = "2020-01-01T00:00:00+00:00"
 _SOURCES = (
     ("fairlead.serving.bundled", "service.py"),
@@ -95,9 +96,9 @@ def build_bundle(recipe: Recipe, model: Path, destination: Path) -> None:
     """
     described = _read_mlmodel(model)
     requirements_file = model / "requirements.txt"
-    lines = requirements_file.read_text(encoding="utf-8").splitlines() if requirements_file.exists() else []
+    lines = _read_text(requirements_file).splitlines() if requirements_file.exists() else []
     requirements = lock_requirements(lines, needs_mlflow=_needs_mlflow(described))
-    with tempfile.TemporaryDirectory(prefix="fairlead-bundle-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="fairlead-bundle-", dir=destination.parent) as scratch:
         context, home = Path(scratch) / "context", Path(scratch) / "home"
         _write_context(context, recipe, requirements)
         home.mkdir()
@@ -110,11 +111,14 @@ def build_bundle(recipe: Recipe, model: Path, destination: Path) -> None:
 
 def _read_mlmodel(model: Path) -> dict[str, Any]:
     try:
-        text = (model / "MLmodel").read_text(encoding="utf-8")
-        described = yaml.safe_load(text)
-    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
+        described = yaml.safe_load(_read_text(model / "MLmodel"))
+    # Aliases in YAML may lead to themselves.
+    except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError):
         described = None
-    if not isinstance(described, dict) or not isinstance(cast("dict[str, Any]", described).get("flavors"), dict):
+    flavors = cast("dict[str, Any]", described).get("flavors") if isinstance(described, dict) else None
+    if not isinstance(flavors, dict) or not isinstance(
+        cast("dict[str, Any]", flavors).get("python_function", {}), dict
+    ):
         raise InvalidInput(
             "The version holds no readable MLmodel file, so nothing says how to load it.",
             hint="Register a folder that MLflow saved, for example with mlflow.pyfunc.save_model.",
@@ -122,9 +126,16 @@ def _read_mlmodel(model: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", described)
 
 
+def _read_text(path: Path) -> str:
+    # Both files that are read here are written by people and libraries, a few KB each.
+    if path.stat().st_size > _TEXT_MAX_BYTES:
+        raise InvalidInput(f"The version's {path.name} has more than {_TEXT_MAX_BYTES} bytes.")
+    return path.read_text(encoding="utf-8")
+
+
 def _needs_mlflow(described: dict[str, Any]) -> bool:
     flavors: dict[str, Any] = described["flavors"]
-    loader = str((flavors.get("python_function") or {}).get("loader_module", "mlflow."))
+    loader = str(flavors.get("python_function", {}).get("loader_module", "mlflow."))
     return "sklearn" not in flavors and loader.startswith("mlflow.")
 
 

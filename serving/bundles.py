@@ -7,11 +7,9 @@ and then replicates as far as its model may go. Its files are the model's own, s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -32,6 +30,7 @@ from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
 from fairlead.serving.bundle import Recipe, build_bundle
 from fairlead.serving.tables import BundleRow
+from fairlead.sync.scratch import Scratch
 
 BUILD_BUNDLE = "build-bundle"
 """The work of building a bundle; its subject is the bundle's id."""
@@ -208,10 +207,11 @@ class _Job:
 class BundleBuilder:
     """The handler of `build-bundle`."""
 
-    def __init__(self, database: Database, clock: Clock, artifacts: RegionArtifacts) -> None:
+    def __init__(self, database: Database, clock: Clock, artifacts: RegionArtifacts, scratch: Scratch) -> None:
         self._database = database
         self._clock = clock
         self._artifacts = artifacts
+        self._scratch = scratch
 
     def __call__(self, leased: LeasedWork) -> None:
         """Build the bundle in a subprocess from the verified files of the version, and hand it over."""
@@ -246,8 +246,8 @@ class BundleBuilder:
             )
 
     def _build(self, leased: LeasedWork, job: _Job) -> PublishedArtifact:
-        with tempfile.TemporaryDirectory(prefix="fairlead-build-") as scratch:
-            files, folder = Path(scratch) / "model", Path(scratch) / "bundle"
+        with self._scratch.folder("bundle-") as scratch:
+            files, folder = scratch / "model", scratch / "bundle"
             self._artifacts.download(
                 leased.workspace_id, leased.residency, job.recipe.artifact_digest, leased.region, files
             )

@@ -17,6 +17,7 @@ from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import WorkRow
 from fairlead.registry.uploads import Upload, Uploads
 from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
 from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, open_feature_fleet, patient, service
 from tests.fleet import ADMIN, LABELS, REGIONS
@@ -84,7 +85,7 @@ def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying:
         uploads=dying(fleet.database, fleet.clock, catalog=load_catalog()),
         open_store=fleet.open_store,
         sources=Sources(),
-        scratch=fleet.root / "scratch",
+        scratch=Scratch(fleet.root / "scratch"),
     )
     worker = Worker(fleet.database, fleet.clock, regions=None, handlers={"snapshot": handler}, derivers=[])
     with pytest.raises(Killed):

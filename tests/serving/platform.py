@@ -24,6 +24,7 @@ from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, RolloutDeriver, RouteBook
 from fairlead.serving.routing import Route, read_table
 from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
+from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
 from tests.fleet import ADMIN, BACK_OFF, Fleet
 from tests.records import WORKSPACE
@@ -142,7 +143,7 @@ class Platform:
     def worker(self) -> Worker:
         database, clock = self.fleet.database, self.fleet.clock
         artifacts = RegionArtifacts(database, clock, uploads=self.fleet.uploads, open_store=self.fleet.open_store)
-        builder = QuickBuilder(database, clock, artifacts)
+        builder = QuickBuilder(database, clock, artifacts, Scratch(self.fleet.root / "scratch"))
         builder.scratch, builder.artifacts = self.fleet.root / "builds", artifacts
         deployer = Deployer(database, clock, catalog=load_catalog(), target=self.target, routes=self.routes)
 

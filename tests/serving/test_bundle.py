@@ -84,6 +84,25 @@ def test_a_version_without_an_mlmodel_file_is_refused_with_the_next_step(recipe:
     assert "save_model" in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flavors: [sklearn]",
+        "flavors: {python_function: [1]}",
+        "[" * 100_000,
+        "flavors: {a: 1}\n" + "#" * 2**20,
+        "flavors: {a: \ud800}",
+        "flavors: {a: 2026-99-99}",
+    ],
+    ids=["list", "odd flavor", "deep", "large", "not text", "no date"],
+)
+def test_an_mlmodel_file_that_makes_no_sense_is_refused(recipe: Recipe, tmp_path: Path, text: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(InvalidInput, match="MLmodel"):
+        build_bundle(recipe, tmp_path / "model", tmp_path / "bundle")
+
+
 def test_a_recipe_is_named_by_what_goes_into_the_bundle(recipe: Recipe) -> None:
     same = Recipe(
         reference=recipe.reference, artifact_digest=recipe.artifact_digest, feature_service=recipe.feature_service
