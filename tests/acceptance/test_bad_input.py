@@ -105,11 +105,11 @@ def test_a_nul_in_any_text_is_refused_and_never_reaches_the_database(fairlead: C
         (["model", "rollback", "churn@production", "--reason", "x"], 5, "conflict"),
         (["model", "approve", "nonsense"], 3, "promotion-not-found"),
         (["model", "register", "churn", "{tmp}/absent"], 2, "invalid-input"),
-        (["model", "register", "new", "{model}"], 2, "invalid-input"),
-        (["model", "register", "churn", "{model}", "--metric", "auc=high"], 2, "invalid-input"),
-        (["model", "register", "churn", "{model}", "--residency", "eu"], 2, "invalid-input"),
-        (["model", "register", "mars", "{model}", *LABELS, "--residency", "mars"], 2, "unknown-residency"),
-        (["model", "register", "churn", "{model}", "--snapshot", "sha256:" + "0" * 64], 3, "snapshot-not-found"),
+        (["model", "register", "new", "{tmp}/model"], 2, "invalid-input"),
+        (["model", "register", "churn", "{tmp}/model", "--metric", "auc=high"], 2, "invalid-input"),
+        (["model", "register", "churn", "{tmp}/model", "--residency", "eu"], 2, "invalid-input"),
+        (["model", "register", "mars", "{tmp}/model", *LABELS, "--residency", "mars"], 2, "unknown-residency"),
+        (["model", "register", "churn", "{tmp}/model", "--snapshot", "sha256:" + "0" * 64], 3, "snapshot-not-found"),
         (["features", "read", "absent", "--entity", "a=1"], 3, "feature-service-not-found"),
         (["features", "apply", "{tmp}"], 2, "invalid-input"),
         (["location", "add", "x", "--region", "aws:us-esat-1", "--url", "file://{tmp}/x"], 2, "unknown-region"),
@@ -124,9 +124,10 @@ def test_a_nul_in_any_text_is_refused_and_never_reaches_the_database(fairlead: C
     ],
 )  # fmt: skip
 def test_what_does_not_exist_or_makes_no_sense_has_its_own_code(
-    fairlead: CommandLine, model: Path, tmp_path: Path, arguments: list[str], code: int, error: str
+    fairlead: CommandLine, tmp_path: Path, arguments: list[str], code: int, error: str
 ) -> None:
-    filled = [each.replace("{tmp}", str(tmp_path)).replace("{model}", str(model)) for each in arguments]
+    (tmp_path / "model").write_bytes(b"weights")
+    filled = [each.replace("{tmp}", str(tmp_path)) for each in arguments]
     problem = fairlead.refused(*filled, code=code)
     assert problem["type"] == f"urn:fairlead:error:{error}", problem
 
@@ -328,10 +329,8 @@ def test_a_feature_repository_that_is_broken_says_where(fairlead: CommandLine, t
 
 def test_a_home_without_the_servers_packages_says_what_to_install(tmp_path: Path) -> None:
     """A light installation: the module that starts the server finds no web framework."""
-    (tmp_path / "shadow").mkdir()
-    (tmp_path / "shadow" / "uvicorn.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'uvicorn'\", name='uvicorn')"
-    )
+    missing = b"raise ModuleNotFoundError(\"No module named 'uvicorn'\", name='uvicorn')\n"
+    write_folder(tmp_path / "shadow", {"uvicorn.py": missing})
     light = CommandLine(home=tmp_path / "home", variables={"PYTHONPATH": str(tmp_path / "shadow")})
     try:
         problem = light.refused("model", "list", code=1)

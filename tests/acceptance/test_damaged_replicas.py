@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +110,12 @@ def test_a_new_version_never_builds_on_a_damaged_block(
 @pytest.mark.xdist_group("world")
 @pytest.mark.parametrize("what", ["bundle", "snapshot"])
 def test_damaged_bundles_and_snapshots_are_mended_too(world: World, what: str) -> None:
-    digests: dict[str, Callable[[], str]] = {
-        "bundle": lambda: world.bundle["digest"],
-        "snapshot": lambda: world.snapshot["artifacts"][0]["digest"],
-    }
-    digest = digests[what]()
+    digest: str = world.bundle["digest"] if what == "bundle" else world.snapshot["artifacts"][0]["digest"]
     before = world.replicas(digest)[DAMAGED_REGION]
     location = world.location(DAMAGED_REGION) / "default" / "unrestricted" / "plain"
-    layouts = [
-        f"layouts/{digest.removeprefix('sha256:')}/*.json.gz",
-        f"manifests/{digest.removeprefix('sha256:')}.json",
-    ]
-    flip_bits(location, layouts[0])
-    flip_bits(location, layouts[1])
+    name = digest.removeprefix("sha256:")
+    for part in (f"layouts/{name}/*.json.gz", f"manifests/{name}.json"):
+        flip_bits(location, part)
     asked = httpx2.post(
         f"{world.fairlead.address['url']}/api/v1/artifacts/{digest}/verify",
         headers={"authorization": f"Bearer {world.fairlead.token}"},

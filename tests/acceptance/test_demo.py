@@ -1,4 +1,4 @@
-"""The demo: killed wherever it stands, it starts afresh; it tells everything it promises, and leaves nothing running."""
+"""The demo: killed wherever it stands it starts afresh, tells all that it promises, and leaves nothing running."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_features_are_applied_pinned_and_read_in_every_region(fairlead: CommandL
 
 @HOME
 def test_a_placement_is_explained_and_an_impossible_one_says_why(fairlead: CommandLine, tmp_path: Path) -> None:
-    request = {
+    request: dict[str, Any] = {
         "demand": [{"area": "frankfurt", "requests_per_second": 40, "latency_limit_ms": 60}],
         "resources": {"vcpus": 2, "memory_gib": 4, "requests_per_second_per_replica": 40},
         "candidate_regions": list(REGIONS),

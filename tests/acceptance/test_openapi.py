@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, cast
 
 import httpx2
@@ -12,13 +14,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from tests.acceptance.command_line import LABELS, CommandLine, write_folder
 from tests.acceptance.world import write_feast_repository
@@ -28,11 +25,14 @@ pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("openapi")]
 
 EXAMPLES_EACH = 12
 SECONDS = 75
-CHECKS: Any = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
+# Typed in part.
+_of_all: Any = import_module("schemathesis.checks")
+_of_openapi: Any = import_module("schemathesis.specs.openapi.checks")
+CHECKS: list[Any] = [
+    _of_all.not_a_server_error,
+    _of_openapi.status_code_conformance,
+    _of_openapi.content_type_conformance,
+    _of_openapi.response_schema_conformance,
 ]
 
 
@@ -104,7 +104,9 @@ def test_every_answer_is_of_a_described_form(
     for result in schema.get_all_operations():
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             strategy = result.ok().as_strategy(generation_mode=mode)
-            check(strategy, headers, known, asked.setdefault(result.ok().label, []), until=started + SECONDS)
+            # What takes nothing cannot be given anything wrong.
+            with suppress(Unsatisfiable) if mode == GenerationMode.NEGATIVE else nullcontext():
+                check(strategy, headers, known, asked.setdefault(result.ok().label, []), until=started + SECONDS)
     statuses = {status for answers in asked.values() for status in answers}
     # The requests were not all refused at the door.
     assert {200, 201, 400, 404} <= statuses
@@ -142,11 +144,11 @@ def check(
         database=None,
         deadline=None,
         phases=[Phase.explicit, Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     @given(case=strategy, data=st.data())
     def send(case: Any, data: st.DataObject) -> None:
-        for parameter in case.path_parameters or {}:
+        for parameter in cast("dict[str, Any]", case.path_parameters or {}):
             if parameter in known and data.draw(st.booleans()):
                 case.path_parameters[parameter] = data.draw(st.sampled_from(known[parameter]))
         if answers and time.monotonic() > until:

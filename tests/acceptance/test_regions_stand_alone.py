@@ -46,7 +46,7 @@ def test_a_region_predicts_the_same_when_everything_else_is_gone(world: World, r
     after = world.wait_healthy()
     assert {each: predictions(str(after[each]["endpoint_url"])) for each in REGIONS} == dict.fromkeys(REGIONS, answered)
     endpoint = str(world.status()["endpoint"])
-    answers = {each: predictions(endpoint, **{"x-fairlead-prefer": each}) for each in REGIONS}
+    answers = {each: predictions(endpoint, prefer=each) for each in REGIONS}
     assert answers == dict.fromkeys(REGIONS, answered)
     for digest in (world.version["artifact_digest"], world.bundle["digest"]):
         assert {each["state"] for each in world.replicas(digest).values()} == {"VERIFIED"}

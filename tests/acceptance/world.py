@@ -106,15 +106,12 @@ class World:
         return when(is_healthy, seconds=240, pause=0.5)
 
 
-def ask(url: str, body: dict[str, Any] | None = None, **headers: str) -> httpx2.Response:
-    """One prediction request."""
-    return httpx2.post(f"{url}/predict", json=body or BODY, headers=headers, timeout=30, trust_env=False)
-
-
-def predictions(url: str, **headers: str) -> list[float]:
-    """The predictions of the three samples, which must be given."""
-    answer = ask(url, **headers)
+def predictions(url: str, *, prefer: str | None = None) -> list[float]:
+    """The predictions of the three samples, which must be given; by a gateway, from the region that is preferred."""
+    headers = {} if prefer is None else {"x-fairlead-prefer": prefer}
+    answer = httpx2.post(f"{url}/predict", json=BODY, headers=headers, timeout=30, trust_env=False)
     assert answer.status_code == 200, answer.text
+    assert prefer is None or answer.headers["x-fairlead-region"] == prefer
     return cast("list[float]", answer.json()["predictions"])
 
 

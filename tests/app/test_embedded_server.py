@@ -31,7 +31,7 @@ def fairlead(tmp_path_factory: pytest.TempPathFactory) -> Generator[CommandLine]
     try:
         # At once, in a home that is not there yet.
         with ThreadPoolExecutor(3) as pool:
-            answers = list(pool.map(lambda _: fairlead.json("model", "list"), range(3)))
+            answers = list(pool.map(fairlead.json, ["model"] * 3, ["list"] * 3))
         assert answers == [[], [], []]
         assert len(servers(home)) == 1
         model = write_folder(home.parent / "model", model_files(0.5, extra_bytes=50_000))
@@ -47,7 +47,7 @@ def test_clients_that_come_at_once_share_one_server(fairlead: CommandLine) -> No
     fairlead("stop")
     when(lambda: None if servers(fairlead.home) else True, seconds=10)
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: fairlead.json("model", "list"), range(4)))
+        answers = list(pool.map(fairlead.json, ["model"] * 4, ["list"] * 4))
     assert [[model["name"] for model in answer] for answer in answers] == [["churn"]] * 4
     (server,) = servers(fairlead.home)
     assert server.pid == fairlead.address["pid"]
