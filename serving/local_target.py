@@ -27,13 +27,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from fairlead.core.errors import IntegrityError, Unavailable
+from fairlead.core.errors import IntegrityError, InvalidInput, InvalidManifest, Unavailable
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.serving.processes import (
     ProcessRecord,
     descendants,
+    find_processes,
     free_port,
     launch_detached,
+    listens,
     log_tail,
     read_json,
     terminate,
@@ -153,6 +155,7 @@ class LocalTarget:
         is_wanted: Callable[[], bool],
     ) -> _Served:
         bundle = self._fetch(home, spec)
+        _end_strays(home, [*others, *([] if current is None else [current])])
         log, tail = home / "serve.log", ""
         # Another process may take the free port first.
         for _ in range(2):
@@ -177,7 +180,7 @@ class LocalTarget:
                     if not is_ready:
                         terminate(_with_children(served).records)
             tail = log_tail(log, start=written)
-            if "address already in use" not in tail.lower():
+            if "address already in use" not in tail.lower() and not _is_ready(port):
                 break
         raise Unavailable(
             f"The endpoint of {spec.deployment!r} in {spec.region} did not start. Its log ends:\n{tail}",
@@ -190,8 +193,9 @@ class LocalTarget:
             # Python's byte code is no part of the bundle, and what stands there was checked by nobody.
             for cache in list(bundle.rglob("__pycache__")):
                 shutil.rmtree(cache)
-            if build_manifest(bundle).digest == spec.bundle_digest:
-                return bundle
+            with contextlib.suppress(InvalidManifest, InvalidInput):
+                if build_manifest(bundle).digest == spec.bundle_digest:
+                    return bundle
             _log.warning("the bundle on disk of %s in %s was altered; fetching it again", spec.deployment, spec.region)
             shutil.rmtree(bundle)
         partial = home / f".{digest_hex(spec.bundle_digest)}.partial"
@@ -227,7 +231,8 @@ def _wait_until_ready(served: _Served, is_wanted: Callable[[], bool]) -> bool:
     while time.monotonic() < deadline and served.process.is_alive:
         # The port is open before anyone answers at it, so a question waits.
         if _is_ready(served.port, timeout_seconds=0.5):
-            return True
+            # Somebody else may have been given the port, and then answers for another model.
+            return listens(served.process, served.port)
         # BentoML starts a worker that ended with an error again, and would do so for ever. Helpers are seen once.
         living = descendants(served.process)
         polls.update(living)
@@ -237,6 +242,13 @@ def _wait_until_ready(served: _Served, is_wanted: Callable[[], bool]) -> bool:
             raise NoLongerWanted
         time.sleep(0.1)
     return False
+
+
+def _end_strays(home: Path, known: list[_Served]) -> None:
+    """End what a server started here and was killed before it could write down."""
+    processes = {record for served in known for record in _with_children(served).records}
+    for module in ("bentoml", "_bentoml_impl.worker.service"):
+        terminate(each for each in find_processes(module, f"{home}/") if each not in processes)
 
 
 def _drain(leftover: list[_Served]) -> None:
@@ -292,7 +304,7 @@ def _write_state(home: Path, current: _Served | None, others: list[_Served]) -> 
 
 
 def _remove_bundles(home: Path, *, keep: set[Digest]) -> None:
-    kept = {digest_hex(digest) for digest in keep}
+    kept = {"home", *(digest_hex(digest) for digest in keep)}
     for folder in home.iterdir():
-        if len(folder.name) == 64 and folder.is_dir() and folder.name not in kept:
+        if folder.is_dir() and folder.name not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -84,6 +84,28 @@ def descendants(record: ProcessRecord) -> tuple[ProcessRecord, ...]:
     return tuple(found for child in children if (found := ProcessRecord.of(child.pid)) is not None)
 
 
+def listens(record: ProcessRecord, port: int) -> bool:
+    """Whether a process, or one below it, is the one that is listening on a port of loopback."""
+    for each in (record, *descendants(record)):
+        with contextlib.suppress(psutil.Error):
+            connections = psutil.Process(each.pid).net_connections(kind="tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
+                return True
+    return False
+
+
+def find_processes(module: str, argument: str) -> tuple[ProcessRecord, ...]:
+    """Every process of this user that runs a Python module with an argument that begins so, first come first."""
+    found: list[ProcessRecord] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            is_right = command[1:3] == ["-m", module] and any(each.startswith(argument) for each in command[3:])
+            if is_right and process.uids().real == os.getuid() and (record := ProcessRecord.of(process.pid)):
+                found.append(record)
+    return tuple(found)
+
+
 def launch_detached(command: Sequence[str | Path], *, folder: Path, environment: Mapping[str, str], log: Path) -> int:
     """Start a process that nothing of ours is the parent of, in a session of its own; its output is added to `log`.
 

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -14,11 +16,12 @@ import httpx2
 import pytest
 
 from fairlead.core.errors import IntegrityError, Unavailable
-from fairlead.core.ids import Digest, RegionId
+from fairlead.core.ids import Digest, RegionId, digest_hex
 from fairlead.serving.local_target import LocalTarget
-from fairlead.serving.processes import ProcessRecord, read_json
+from fairlead.serving.processes import ProcessRecord, launch_detached, listens, read_json
 from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
 from fairlead.sync.store.manifest import build_manifest
+from tests.serving.endpoints import endpoints
 from tests.serving.models import COLUMNS, SNAPSHOT, expected, write_online_store
 
 pytestmark = pytest.mark.timeout(300)
@@ -164,6 +167,18 @@ def test_serving_leaves_the_bundle_s_files_as_they_were(
     assert build_manifest(mine).digest == spec.bundle_digest
 
 
+def test_an_answer_from_a_port_that_is_somebody_else_s_is_no_sign_of_health() -> None:
+    with endpoints(REGION) as (other,):
+        me = ProcessRecord.of(os.getpid())
+        assert me is not None
+        assert listens(me, other.port)
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            child = ProcessRecord.of(process.pid)
+            assert child is not None
+            assert not listens(child, other.port)
+            process.communicate(b"\n")
+
+
 def test_a_process_id_that_was_used_again_is_not_taken_for_the_endpoint() -> None:
     me = ProcessRecord.of(os.getpid())
     assert me is not None
@@ -223,9 +238,18 @@ def test_an_endpoint_is_replaced_without_a_request_that_fails(
     assert post(second, "predict", {"entities": {"sample_id": ["a"]}}).status_code == 409
 
     assert second.process_id is not None
-    state = read_json(depot.folder / "default" / "replaced" / "gcp-europe-west4" / "state.json")
+    home = depot.folder / "default" / "replaced" / "gcp-europe-west4"
+    state = read_json(home / "state.json")
     assert state is not None
     left = [ProcessRecord.from_json(child) for child in state["current"]["children"]]
+    # As if a server had been killed just after it started an endpoint: nothing says that it runs.
+    stray = launch_detached(
+        [sys.executable, "-m", "bentoml", "serve", home / digest_hex(second.spec.bundle_digest), "--port", "0"],
+        folder=home,
+        environment=os.environ,
+        log=tmp_path / "stray.log",
+    )
+    (home / ".half.partial").mkdir()
     os.kill(second.process_id, signal.SIGKILL)
     assert until(lambda: depot.target.observe("default", "replaced", REGION) is None)
     assert any(record.is_alive for record in left)
@@ -233,6 +257,8 @@ def test_an_endpoint_is_replaced_without_a_request_that_fails(
     assert third.process_id != second.process_id
     assert post(third, "info", {}).json()["model"] == "Churn EU/3"
     assert not any(record.is_alive for record in left)
+    assert ProcessRecord.of(stray) is None
+    assert not (home / ".half.partial").exists()
     depot.target.stop("default", "replaced", REGION)
     assert ProcessRecord.of(third.process_id or 0) is None
     assert depot.target.observe("default", "replaced", REGION) is None
