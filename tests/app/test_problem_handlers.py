@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI, Request
@@ -86,3 +87,16 @@ def test_a_binary_body_may_be_larger_than_json_and_has_a_limit_too(app: FastAPI)
     assert client.post("/bytes", content=body).status_code == 413
     too_large = client.post("/bytes", content=bytes(21 * 2**20), headers=arrow)
     assert (too_large.status_code, too_large.json()["max_bytes"]) == (413, 20 * 2**20)
+
+
+def test_a_body_that_hides_its_size_is_counted_as_it_comes(app: FastAPI) -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(21):
+            yield bytes(2**20)
+
+    client = TestClient(app)
+    arrow = {"content-type": "application/vnd.apache.arrow.stream"}
+    answer = client.post("/bytes", content=parts(), headers=arrow)
+    assert (answer.status_code, answer.json()["max_bytes"]) == (413, 20 * 2**20)
+    assert answer.headers["content-type"] == MEDIA_TYPE
+    assert client.post("/bytes", content=parts()).status_code == 413

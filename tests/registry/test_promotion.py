@@ -307,3 +307,17 @@ def test_policies_and_promotions_that_change_at_once_do_not_block_each_other(chu
         errors = [outcome for outcome in outcomes if isinstance(outcome, FairleadError)]
         assert all(isinstance(error, StaleRevision) for error in errors), errors
         assert standing(churn, "dev")[1] == revision + 1
+
+
+def test_a_move_leaves_the_promotions_of_other_environments_and_models_alone(churn: World) -> None:
+    churn.model("fraud")
+    churn.version("fraud")
+    for environment in ("staging", "production"):
+        churn.policy(environment, Policy(approvals=1))
+    moved = ask(churn, 1, "production").id or ""
+    rival = ask(churn, 2, "production").id or ""
+    elsewhere = ask(churn, 2, "staging").id or ""
+    other = churn.promotions.request(churn.owner, "fraud", 1, "production", expected_revision=0).id or ""
+    churn.promotions.approve(churn.caller("bea", "approve"), moved)
+    states = [churn.promotions.get(churn.owner, each).state for each in (moved, rival, elsewhere, other)]
+    assert states == [APPLIED, STALE, AWAITING_APPROVAL, AWAITING_APPROVAL]
