@@ -24,7 +24,6 @@ from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, Deployer, OnlineStoreOf, RolloutDeriver, RouteBook
-from fairlead.serving.routing import read_table
 from fairlead.serving.targets import EndpointSpec
 from fairlead.sync.scratch import Scratch
 
@@ -55,12 +54,14 @@ class Serving:
         return self.gateway.ensure()
 
     def tend_gateway(self) -> None:
-        """Start the gateway if something is deployed and it does not run; cheap to ask where nothing is to do.
+        """Start the gateway if something runs or is about to and it does not; cheap to ask where nothing is to do.
+
+        Endpoints take longer to start than the gateway does, so it answers by the time they are RUNNING.
 
         Raises:
             Unavailable: if it does not start.
         """
-        if read_table(self.routes.path) and self.gateway.address is None:
+        if self.target.is_used and self.gateway.address is None:
             self.start_gateway()
 
     def routers(self) -> list[APIRouter]:

@@ -124,6 +124,11 @@ class LocalTarget:
             _remove_bundles(home, keep={spec.bundle_digest, *(old.spec.bundle_digest for old in leftover[-1:])})
             return current.running
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any deployment runs here, or is being started or stopped."""
+        return any(self._folder.glob("*/*"))
+
     def observe(self, workspace_id: str, deployment: str, region: str) -> RunningEndpoint | None:
         """See `DeployTarget.observe`."""
         current, _ = _read_state(self._home(workspace_id, deployment, region))

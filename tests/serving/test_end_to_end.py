@@ -106,7 +106,11 @@ def test_an_eu_model_is_served_by_one_bundle_in_two_regions_and_survives_the_los
             register("triage")
             worker.run_until_idle()
             worker.start()
+            serving.tend_gateway()
+            assert serving.gateway.address is None, "nothing is deployed"
             serving.deployments.apply(CALLER, DeploymentDraft(model="triage", version=1, regions=EU))
+            when(lambda: serving.target.is_used, bool)
+            serving.tend_gateway()
             address = serving.start_gateway()
             running = when(lambda: serving.deployments.get(CALLER, "triage"), is_running)
             check_bundle(serving)
