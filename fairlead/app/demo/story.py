@@ -258,8 +258,10 @@ def serve(story: Story, placements: dict[str, str]) -> None:
     """Build each bundle once, deploy its digest to the chosen regions, predict, and lose a region."""
     narrator, ana = story.narrator, story.ana
     with narrator.step("Build the bundle once, deploy the same digest to every chosen region"):
-        for reference in (f"{MODEL}/1", f"{MODEL}@production", f"{EU_MODEL}@dev"):
-            bundle = ana.bundles.build(reference)
+        references = (f"{MODEL}/1", f"{MODEL}@production", f"{EU_MODEL}@dev")
+        # All are asked for before any is waited for.
+        asked = [ana.bundles.build(reference, wait=False) for reference in references]
+        for bundle in map(ana.bundles.wait_ready, asked):
             narrator.say(f"bundle of {bundle.reference}: {bundle.digest}")
         for name, environment in ((MODEL, "production"), (EU_MODEL, "dev")):
             ana.deploy(f"{name}@{environment}", placement=placements[name])
