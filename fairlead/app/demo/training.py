@@ -1,8 +1,8 @@
-"""The demo's model: a wide feature extractor (float32, safetensors) and a small head that scikit-learn fits.
+"""The demo's model: a wide feature extractor (float32, safetensors) and a small scikit-learn head (skops).
 
 The extractor is the hidden part of a multi-layer perceptron fitted to the training set, 20 -> 2048 -> 2048 with ReLU:
-4.2 million weights, 16.9 MB. The head is a logistic regression on its 2048 outputs, kept as its 2049 weights, so that
-an endpoint need not load scikit-learn. Version 2 fits the head again and leaves the extractor as it is.
+4.2 million weights, 16.9 MB. The head is a logistic regression on its 2048 outputs. Version 2 fits the head again and
+leaves the extractor as it is.
 """
 
 # pandas and scikit-learn are typed in part.
@@ -94,8 +94,9 @@ def fit_head(
     return head, metrics
 
 
-def save_model(extractor: Extractor, head: Any, data: Split, folder: Path) -> Path:
+def save_model(extractor: Extractor, head: object, data: Split, folder: Path) -> Path:
     """Save extractor and head as an MLflow model with a signature; nothing in it is a pickle."""
+    import skops.io
     from mlflow import pyfunc
     from mlflow.models import infer_signature
     from safetensors.numpy import save_file
@@ -104,7 +105,7 @@ def save_model(extractor: Extractor, head: Any, data: Split, folder: Path) -> Pa
     shutil.rmtree(folder, ignore_errors=True)
     weights.mkdir(parents=True)
     save_file(extractor, weights / "extractor.safetensors")
-    save_file({"weight": head.coef_[0], "bias": head.intercept_}, weights / "head.safetensors")
+    skops.io.dump(head, weights / "head.skops")
     example = data.held_out[data.features].head(3).reset_index(drop=True)
     pyfunc.save_model(
         str(folder / "model"),
@@ -112,6 +113,8 @@ def save_model(extractor: Extractor, head: Any, data: Split, folder: Path) -> Pa
         data_path=str(weights),
         code_paths=[str(Path(__file__).with_name("extractor_head.py"))],
         signature=infer_signature(example, np.zeros(3)),
-        pip_requirements=[f"{package}=={version(package)}" for package in ("numpy", "pandas", "safetensors")],
+        pip_requirements=[
+            f"{package}=={version(package)}" for package in ("numpy", "pandas", "safetensors", "scikit-learn", "skops")
+        ],
     )
     return folder / "model"
