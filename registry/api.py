@@ -10,7 +10,7 @@ from fairlead.core.ports import Clock, DeploymentIndex
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
-from fairlead.registry.api_promotion import environments_router, promotions_router
+from fairlead.registry.api_promotion import environments_router, promotions_router, rollbacks_router
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.environments import Environments
 from fairlead.registry.identity import Tokens
@@ -31,7 +31,8 @@ def record_routers(database: Database, clock: Clock, *, deployments: DeploymentI
         versions_router(Versions(database, clock)),
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),
-        promotions_router(Promotions(database, clock, load_catalog(), deployments), Rollbacks(database, clock)),
+        promotions_router(Promotions(database, clock, load_catalog(), deployments)),
+        rollbacks_router(Rollbacks(database, clock)),
         tokens_router(Tokens(database, clock)),
         audit_router(AuditLog(database)),
         ledger_router(Ledger(database)),

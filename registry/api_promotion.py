@@ -70,8 +70,8 @@ def environments_router(environments: Environments) -> APIRouter:
     return router
 
 
-def promotions_router(promotions: Promotions, rollbacks: Rollbacks) -> APIRouter:
-    """Promotions and roll-backs."""
+def promotions_router(promotions: Promotions) -> APIRouter:
+    """Promotions and approvals."""
     router = APIRouter(tags=["promotions"])
 
     @router.post(
@@ -121,6 +121,13 @@ def promotions_router(promotions: Promotions, rollbacks: Rollbacks) -> APIRouter
     def reject(promotion: str, body: DecisionIn, caller: MayApprove) -> Any:
         """End a promotion that awaits approval."""
         return promotions.reject(caller, promotion, comment=body.comment)
+
+    return router
+
+
+def rollbacks_router(rollbacks: Rollbacks) -> APIRouter:
+    """Roll-backs."""
+    router = APIRouter(tags=["promotions"])
 
     @router.post("/models/{name}/environments/{environment}/rollback", response_model=RollbackOut)
     def roll_back(  # noqa: PLR0917  (a route's parts)

@@ -5,7 +5,6 @@ The present policy is in the row; every earlier one is in the audit event that r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -131,12 +130,6 @@ def find_environment(session: Session, workspace_id: str, name: str, *, lock: bo
             environment=name[:255],
         )
     return row
-
-
-def environment_names(session: Session, workspace_id: str) -> Sequence[str]:
-    """The workspace's environments, in their order."""
-    query = select(EnvironmentRow.name).where(EnvironmentRow.workspace_id == workspace_id)
-    return session.scalars(query.order_by(EnvironmentRow.rank, EnvironmentRow.name)).all()
 
 
 def _check_previous(session: Session, workspace_id: str, name: str, rank: int, previous: str | None) -> None:

@@ -123,22 +123,6 @@ class Artifacts:
             reused_blocks=written.reused_blocks,
         )
 
-    def wait_uploaded(self, upload_id: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> None:
-        """Wait until a worker has read back every byte of an upload.
-
-        Raises:
-            IntegrityError: if the bytes did not arrive as they were sent; upload again.
-            TimeoutError: if no worker finished in time.
-        """
-
-        def check() -> bool:
-            state = self._transport.get(f"/api/v1/uploads/{upload_id}")
-            if state["state"] in {"FAILED", "EXPIRED"}:
-                raise recorded_error(cast("JsonObject | None", state.get("error")), "The upload failed.")
-            return state["state"] == "READY"
-
-        wait_until(check, "the upload to be verified", timeout_seconds)
-
     def open(self, digest: str) -> ArtifactReader:
         """A verifying reader on the best replica: this client's region first, then the others.
 
