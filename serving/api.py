@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 
-from fairlead.registry.access import MayDeploy, MayRead
+from fairlead.registry.access import MayDeploy, MayRead, MayWrite
 from fairlead.registry.wire import MayRepeat, WantedPage
 from fairlead.serving.bundles import Bundles
 from fairlead.serving.deployments import DeploymentDraft, Deployments
@@ -33,7 +33,7 @@ def placements_router(placements: Placements) -> APIRouter:
     router = APIRouter(prefix="/placements", tags=["placements"])
 
     @router.post("", status_code=201)
-    def create(caller: MayRead, document: Annotated[dict[str, Any], Body()]) -> PlacementOut:
+    def create(caller: MayWrite, document: Annotated[dict[str, Any], Body()]) -> PlacementOut:
         """Solve a placement request; `reference` fills in what is known of a model version."""
         return PlacementOut.model_validate(placements.create(caller, document))
 

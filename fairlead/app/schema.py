@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 import fairlead.migrations
 from fairlead.core.db import Base, Database
@@ -17,6 +18,9 @@ from fairlead.core.errors import DatabaseRevisionMismatch
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
+
+# Any number will do that nobody else of this database's users locks.
+_UPGRADE_LOCK = 0x666169726C656164
 
 
 def metadata() -> MetaData:
@@ -28,9 +32,14 @@ def metadata() -> MetaData:
 
 
 def upgrade(database: Database) -> str:
-    """Bring a database to the newest revision, in one transaction; answers that revision."""
+    """Bring a database to the newest revision, in one transaction; answers that revision.
+
+    Of several that try at once, one does it and the others find it done.
+    """
     config = _config()
     with database.engine.connect() as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return newest_revision()

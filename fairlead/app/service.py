@@ -5,6 +5,7 @@ Nothing here decides anything; to see what depends on what, read `Service.build`
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -19,6 +20,7 @@ from fairlead.app.schema import check_revision, upgrade
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
+from fairlead.core.ids import new_row_id
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
@@ -272,11 +274,13 @@ def read_signing_key(path: Path) -> bytes:
     try:
         key = path.read_bytes()
     except FileNotFoundError:
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
+        draft = path.with_name(f"{path.name}.{new_row_id()}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
             handle.write(os.urandom(_KEY_BYTES))
-        draft.replace(path)
+        # Of two that start at once, the second takes the first one's key.
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+        draft.unlink()
         key = path.read_bytes()
     if len(key) != _KEY_BYTES:
         raise InvalidInput(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +130,12 @@ def mark(database: Database, revision: str) -> None:
         connection.execute(
             sqlalchemy.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
         )
+
+
+def test_several_that_upgrade_at_once_all_find_it_done(postgres_database: str, tmp_path: Path) -> None:
+    environment = os.environ | {"FAIRLEAD_DATABASE_URL": postgres_database, "FAIRLEAD_HOME": str(tmp_path)}
+    command_line = [sys.executable, "-m", "fairlead.cli.main", "db", "upgrade"]
+    running = [subprocess.Popen(command_line, env=environment, stderr=subprocess.PIPE) for _ in range(3)]
+    told = [each.communicate(timeout=60)[1].decode() for each in running]
+    assert [each.returncode for each in running] == [0, 0, 0], told
+    assert all(newest_revision() in each for each in told)
