@@ -6,12 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from fairlead.catalog import load_catalog
 from fairlead.core.errors import LeaseLost
 from fairlead.core.ports import ObjectStore
 from fairlead.registry import work
-from fairlead.registry.tables import WorkRow
+from fairlead.registry.replicas import REPLICATE, ReplicaKey, ensure_replica, require_replica_work
+from fairlead.registry.tables import LocationRow, WorkRow
 from fairlead.sync.replication import rank_sources
 from fairlead.testing.objects import Action, Fault, FaultyStore
 from tests.fleet import ADMIN, BACK_OFF, LABELS, REGIONS, Fleet, flip_a_byte, open_fleet
@@ -125,6 +127,42 @@ def test_a_region_that_is_away_catches_up_when_it_is_back(local: Fleet) -> None:
     local.clock.advance(BACK_OFF)
     local.run()
     assert local.read(written.digest, "eemshaven") == FILES
+
+
+def test_a_replica_that_should_never_have_been_wanted_is_refused_before_a_byte_is_written(fleet: Fleet) -> None:
+    _, written = fleet.register(FILES, residency="eu", near="eemshaven")
+    fleet.run()
+    key = ReplicaKey(
+        workspace_id=ADMIN.workspace_id,
+        residency="eu",
+        artifact_digest=written.digest,
+        location_id=fleet.location("virginia").id,
+    )
+    with fleet.database.write() as session:
+        ensure_replica(session, key, fleet.clock.now())
+        require_replica_work(session, REPLICATE, key, REGIONS["virginia"], fleet.clock.now())
+    fleet.run()
+    replica = fleet.replica(written.digest, "virginia")
+    assert (replica.state, replica.error_code) == ("FAILED", "residency-violation")
+    assert not fleet.packs("virginia")
+    assert "replica.refuse" in fleet.actions()
+
+
+def test_a_location_that_turns_out_to_be_elsewhere_while_a_copy_is_prepared_gets_no_byte(local: Fleet) -> None:
+    class Moving(FaultyStore):
+        def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+            with local.database.write() as session:
+                running = work.list_work(session, ADMIN.workspace_id, local.clock.now()).items
+                if any(row.kind == REPLICATE and row.state == "RUNNING" for row in running):
+                    abroad = update(LocationRow).where(LocationRow.name == "amsterdam")
+                    session.execute(abroad.values(region=REGIONS["virginia"], jurisdiction="US"))
+            return super().read(key, start=start, length=length)
+
+    local.wrap = lambda name, store: Moving(store) if name == "eemshaven" else store
+    _, written = local.register(FILES, residency="eu", near="eemshaven")
+    local.run()
+    assert local.replica(written.digest, "amsterdam").error_code == "residency-violation"
+    assert not local.packs("amsterdam")
 
 
 def test_a_worker_that_lost_its_lease_records_nothing(fleet: Fleet) -> None:
