@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, select
 
 from fairlead.registry.tables import RegisteredModelRow
-from fairlead.serving.deployments import DELETING
+from fairlead.serving.desired import DELETING
 from fairlead.serving.tables import DeploymentRow
 
 if TYPE_CHECKING:

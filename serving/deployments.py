@@ -7,7 +7,7 @@ refused here, before a row is written. Making it true is the work of `fairlead.s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -34,21 +34,19 @@ from fairlead.core.ids import RegionId, parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
-from fairlead.registry.identity import DEFAULT_WORKSPACE, Caller
+from fairlead.registry.identity import Caller
 from fairlead.registry.ledger import decimal_text, transfer_cost
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.locations import all_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import AliasRow, ArtifactRow, EnvironmentRow, ModelVersionRow, RegisteredModelRow
+from fairlead.registry.tables import ArtifactRow, EnvironmentRow, RegisteredModelRow
 from fairlead.registry.versions import find_version
 from fairlead.serving.artifacts import verified_replicas
-from fairlead.serving.bundles import READY, find_bundle
-from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow, PlacementRow
+from fairlead.serving.bundles import READY
+from fairlead.serving.desired import ACTIVE, DELETING, STOPPING, WAITING, Desired, desired_of, regions_of, route_name
+from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow, PlacementRow
 from fairlead.serving.targets import DeployTarget
-
-ACTIVE, DELETING = "ACTIVE", "DELETING"
-WAITING, DEPLOYING, RUNNING, FAILED, STOPPING = "WAITING", "DEPLOYING", "RUNNING", "FAILED", "STOPPING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,15 +131,6 @@ class Deployment:
     endpoint: str | None
     created_by: str
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desired:
-    """The version that a deployment should run now; `revision` is that of the environment's pointer, or 0."""
-
-    version: ModelVersionRow | None
-    bundle: BundleRow | None
-    revision: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -454,32 +443,6 @@ class Deployments:
             error_detail=each.error_detail,
             updated_at=each.updated_at,
         )
-
-
-def route_name(row: DeploymentRow) -> str:
-    """What the gateway calls a deployment; names hold no colon, so workspaces never collide."""
-    return row.name if row.workspace_id == DEFAULT_WORKSPACE else f"{row.workspace_id}:{row.name}"
-
-
-def desired_of(session: Session, model: RegisteredModelRow, environment: str | None, version: int | None) -> Desired:
-    """What should run now: the environment's pointer, or the fixed version; its bundle, if there is one."""
-    number, revision = version, 0
-    if environment is not None:
-        alias = session.get(AliasRow, (model.workspace_id, model.id, environment))
-        number, revision = (None, 0) if alias is None else (alias.version, alias.revision)
-    row = None if number is None else session.get(ModelVersionRow, (model.workspace_id, model.id, number))
-    bundle = find_bundle(session, model, row) if row is not None and row.state == READY else None
-    return Desired(version=row, bundle=bundle, revision=revision)
-
-
-def regions_of(session: Session, row: DeploymentRow) -> Sequence[DeploymentRegionRow]:
-    """The regions of a deployment, in their order."""
-    query = (
-        select(DeploymentRegionRow)
-        .where(DeploymentRegionRow.workspace_id == row.workspace_id, DeploymentRegionRow.deployment_id == row.id)
-        .order_by(DeploymentRegionRow.position, DeploymentRegionRow.region)
-    )
-    return session.scalars(query).all()
 
 
 def _find(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> DeploymentRow:

@@ -30,7 +30,7 @@ from fairlead.registry.tables import RegisteredModelRow
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import verified_replicas
 from fairlead.serving.bundles import READY, want_bundle
-from fairlead.serving.deployments import (
+from fairlead.serving.desired import (
     ACTIVE,
     DELETING,
     DEPLOYING,
