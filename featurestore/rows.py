@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 ROWS_FILE = "rows.parquet"
 """The one file of a snapshot's artifact."""
 
+ROWS_FORMAT = 1
+"""The version of the form that this module writes; the file says it in its metadata as `fairlead.rows`."""
+
 _ROW_GROUP = 131_072
 _TIMES = ("TIMESTAMP", "DATE", "VARCHAR")
 _FLOATS = ("FLOAT", "DOUBLE")
@@ -233,7 +236,7 @@ def _describe(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:
 
 
 def _write_parquet(connection: DuckDBPyConnection, query: str, view: ViewDefinition, destination: Path) -> None:
-    schema: ArrowSchema = rows_schema(view)
+    schema: ArrowSchema = rows_schema(view).with_metadata({"fairlead.rows": str(ROWS_FORMAT)})
     # Plain and uncompressed: the content store cuts, deduplicates and compresses better than pages of Parquet would.
     with load_arrow().parquet.ParquetWriter(
         destination, schema, compression="none", use_dictionary=False, version="2.6"

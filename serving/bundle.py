@@ -55,11 +55,12 @@ class Recipe:
     def digest(self) -> Digest:
         """Names the recipe together with the code that goes into every bundle."""
         sources: list[JsonValue] = [sha256_digest(data) for _, data in bundled_sources()]
-        return sha256_digest(canonical_json({"format": RECIPE_FORMAT, **self.facts(), "sources": sources}))
+        return sha256_digest(canonical_json({**self.facts(), "sources": sources}))
 
     def facts(self) -> dict[str, JsonValue]:
         """What the bundle says of itself, in `bundle.json`."""
         return {
+            "format": RECIPE_FORMAT,
             "reference": self.reference,
             "artifact_digest": self.artifact_digest,
             "feature_service": self.feature_service,

@@ -90,3 +90,15 @@ def test_a_token_with_another_position_of_the_wrong_kind_is_refused(world: World
         forged = base64.urlsafe_b64encode(json.dumps([*members[:2], position]).encode()).decode().rstrip("=")
         with pytest.raises(InvalidPageToken):
             world.models.list(world.owner, PageRequest(token=forged))
+
+
+def test_a_token_says_its_version_and_one_of_another_version_is_refused(world: World) -> None:
+    for name in ("a", "b"):
+        world.model(name)
+    token = world.models.list(world.owner, PageRequest(size=1)).next_page_token
+    assert token
+    members = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    assert members[0] == 1
+    other = base64.urlsafe_b64encode(json.dumps([2, *members[1:]]).encode()).decode().rstrip("=")
+    with pytest.raises(InvalidPageToken, match="another version"):
+        world.models.list(world.owner, PageRequest(size=1, token=other))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fairlead.core.errors import InvalidInput
 from fairlead.core.ids import Digest
@@ -16,6 +18,8 @@ from fairlead.serving.bundle import Recipe, build_bundle
 from fairlead.serving.requirements import lock_requirements
 from fairlead.sync.store.manifest import build_manifest
 from tests.serving.models import model_files, write_model
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_two_builds_in_two_folders_at_two_times_are_equal_to_the_byte(
@@ -49,6 +53,36 @@ def test_a_bundle_holds_the_version_s_files_unchanged(bundle: Path, weights: tup
     said = json.loads((bundle / "src" / "fairlead_bundle" / "bundle.json").read_text())
     assert said["reference"] == "Churn EU/2"
     assert said["artifact_digest"] == "sha256:" + "ab" * 32
+
+
+def test_a_recipe_s_digest_is_that_of_its_canonical_json(recipe: Recipe) -> None:
+    # The bytes that docs/reference/format.md describes; another form of them needs another format.
+    rooms = (("serving/bundled", "service.py"), ("serving/bundled", "model_runner.py"))
+    sources = [ROOT / folder / name for folder, name in (*rooms, ("featurestore", "online_reader.py"))]
+    digests = ",".join(f'"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}"' for source in sources)
+    written = (
+        f'{{"artifact_digest":"sha256:{"ab" * 32}","feature_service":"diagnosis","format":1,'
+        f'"reference":"Churn EU/2","service_name":"churn_eu","sources":[{digests}]}}'
+    )
+    assert recipe.digest == "sha256:" + hashlib.sha256(written.encode()).hexdigest()
+    assert recipe.version == "ab" * 16
+
+
+def test_a_bundle_is_the_tree_that_its_format_says(bundle: Path, weights: tuple[float, ...]) -> None:
+    found = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
+    own = {f"src/fairlead_bundle/{name}" for name in ("service.py", "model_runner.py", "online_reader.py")}
+    own |= {"bento.yaml", "env/python/requirements.txt", "src/fairlead_bundle/bundle.json"}
+    assert found >= own | {f"src/model/{path}" for path in model_files(*weights)}
+    assert {path for path in found if path.startswith("src/fairlead_bundle/")} - own == {
+        "src/fairlead_bundle/__init__.py"
+    }
+    assert (bundle / "src/fairlead_bundle/bundle.json").read_text() == (
+        f'{{"artifact_digest":"sha256:{"ab" * 32}","feature_service":"diagnosis","format":1,'
+        '"reference":"Churn EU/2","service_name":"churn_eu"}\n'
+    )
+    written = yaml.safe_load((bundle / "bento.yaml").read_text())
+    assert (written["service"], written["name"]) == ("fairlead_bundle.service:Prediction", "churn_eu")
+    assert (written["version"], str(written["creation_time"])) == ("ab" * 16, "2020-01-01 00:00:00+00:00")
 
 
 def test_a_bundle_locks_exact_versions_and_needs_neither_mlflow_nor_feast(bundle: Path) -> None:
