@@ -32,7 +32,7 @@ demo: .venv/.synced  ## Show one model and its features in three clouds, end to 
 	@.venv/bin/python -m fairlead.app.demo
 
 test: check install  ## Check, then run every test on real components (ARGS='-k promotion' for some)
-	.venv/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: .venv/.synced  ## Format, lint, types, import contracts, and whether the lock is current
 	$(UV) lock --check

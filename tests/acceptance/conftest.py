@@ -1,4 +1,4 @@
-"""The fixtures of the acceptance tests. Tests that share a world are one group, so that one process runs them."""
+"""The fixtures of the acceptance tests; each module has a home of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.acceptance.command_line import CommandLine, leave_nothing
 from tests.acceptance.world import World, running_world
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Generator[World]:
     """Features, a model and its endpoints in three regions. A test leaves it as healthy as it found it."""
     with running_world(tmp_path_factory.mktemp("world")) as made:

@@ -19,7 +19,7 @@ from tests.acceptance.command_line import FAIRLEAD, LABELS, CommandLine, leave_n
 from tests.acceptance.world import write_feast_repository
 from tests.serving.models import model_files
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("bad-input")]
+pytestmark = pytest.mark.timeout(180)
 
 ESCAPE = "\x1b[31m"
 

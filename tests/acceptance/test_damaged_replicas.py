@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.acceptance.command_line import LABELS, CommandLine, write_folder
-from tests.acceptance.world import REGIONS, World, when
+from tests.acceptance.world import REGIONS
 from tests.serving.models import model_files
+
+pytestmark = pytest.mark.timeout(180)
 
 DAMAGED_REGION = "gcp:europe-west4"
 PARTS = ("packs/*/*.pack", "layouts/*/*.json.gz", "manifests/*.json")
@@ -25,8 +26,6 @@ def model(fairlead: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> tu
     return folder, version["artifact_digest"]
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("damage")
 @pytest.mark.parametrize("part", PARTS)
 def test_a_download_passes_over_a_damaged_replica_which_is_then_mended(
     fairlead: CommandLine, model: tuple[Path, str], part: str, tmp_path: Path
@@ -49,8 +48,6 @@ def test_a_download_passes_over_a_damaged_replica_which_is_then_mended(
     assert_whole(fairlead, "churn/1")
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("damage")
 @pytest.mark.usefixtures("model")
 def test_verify_finds_the_damage_says_where_and_has_it_mended(fairlead: CommandLine) -> None:
     flip_bits(fairlead.home / "locations" / "gcp-europe-west4", PARTS[0])
@@ -64,8 +61,6 @@ def test_verify_finds_the_damage_says_where_and_has_it_mended(fairlead: CommandL
     assert {entry["region"] for entry in fairlead.json("ledger", "--kind", "repair")} == {DAMAGED_REGION}
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("damage")
 def test_with_every_replica_damaged_nothing_is_served_and_good_bytes_bring_all_back(
     fairlead: CommandLine, model: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -88,8 +83,6 @@ def test_with_every_replica_damaged_nothing_is_served_and_good_bytes_bring_all_b
     assert read_folder(tmp_path / "copy") == read_folder(folder)
 
 
-@pytest.mark.timeout(180)
-@pytest.mark.xdist_group("damage")
 def test_a_new_version_never_builds_on_a_damaged_block(
     fairlead: CommandLine, model: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -104,32 +97,6 @@ def test_a_new_version_never_builds_on_a_damaged_block(
     there = fairlead.as_(FAIRLEAD_REGION=DAMAGED_REGION)
     there("model", "download", version["reference"], tmp_path / "copy")
     assert read_folder(tmp_path / "copy") == read_folder(changed)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.xdist_group("world")
-@pytest.mark.parametrize("what", ["bundle", "snapshot"])
-def test_damaged_bundles_and_snapshots_are_mended_too(world: World, what: str) -> None:
-    digest: str = world.bundle["digest"] if what == "bundle" else world.snapshot["artifacts"][0]["digest"]
-    before = world.replicas(digest)[DAMAGED_REGION]
-    location = world.location(DAMAGED_REGION) / "default" / "unrestricted" / "plain"
-    name = digest.removeprefix("sha256:")
-    for part in (f"layouts/{name}/*.json.gz", f"manifests/{name}.json"):
-        flip_bits(location, part)
-    asked = httpx2.post(
-        f"{world.fairlead.address['url']}/api/v1/artifacts/{digest}/verify",
-        headers={"authorization": f"Bearer {world.fairlead.token}"},
-        json={"location": "gcp-europe-west4"},
-        trust_env=False,
-    )
-    assert asked.status_code == 202, asked.text
-
-    def is_mended() -> dict[str, Any] | None:
-        found = world.replicas(digest)[DAMAGED_REGION]
-        return found if found["state"] == "VERIFIED" and found["verified_at"] > before["verified_at"] else None
-
-    when(is_mended, seconds=60)
-    assert {each["state"] for each in world.replicas(digest).values()} == {"VERIFIED"}
 
 
 def flip_bits(folder: Path, pattern: str) -> dict[Path, bytes]:

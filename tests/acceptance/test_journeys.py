@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance.command_line import LABELS, CommandLine, write_folder
-from tests.acceptance.world import REGIONS, World, true_predictions, when, write_feast_repository
-from tests.serving.models import expected, model_files
+from tests.acceptance.world import REGIONS, when, write_feast_repository
+from tests.serving.models import model_files
 
 pytestmark = pytest.mark.timeout(300)
-HOME = pytest.mark.xdist_group("journeys")
-WORLD = pytest.mark.xdist_group("world")
 
 
 @pytest.fixture(scope="module")
@@ -24,54 +22,60 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {n: write_folder(root / str(n), model_files(0.5, 0.25 * n, 0.125, extra_bytes=200_000)) for n in (1, 2, 3)}
 
 
-@HOME
+@pytest.fixture(scope="module")
+def churn(fairlead: CommandLine, models: dict[int, Path]) -> str:
+    """The name of a model with two versions."""
+    for number in (1, 2):
+        fairlead("model", "register", "churn", models[number], *LABELS)
+    return "churn"
+
+
 def test_a_model_is_registered_found_and_downloaded(
     fairlead: CommandLine, models: dict[int, Path], tmp_path: Path
 ) -> None:
     registered = fairlead.json(
-        *("model", "register", "churn", models[1], *LABELS),
+        *("model", "register", "triage", models[1], *LABELS),
         *("--metric", "roc_auc=0.97", "--param", "depth=6", "--tag", "stage=trial", "--description", "first"),
     )
-    assert (registered["reference"], registered["state"]) == ("churn/1", "READY")
+    assert (registered["reference"], registered["state"]) == ("triage/1", "READY")
     assert registered["metrics"] == {"roc_auc": 0.97}
     assert registered["params"] == {"depth": "6"}
     assert registered["tags"] == {"stage": "trial"}
-    second = fairlead.json("model", "register", "churn", models[2])
-    assert second["sent_bytes"] < 20_000 < registered["sent_bytes"]
+    second = fairlead.json("model", "register", "triage", models[2])
+    assert second["sent_bytes"] < 20_000
 
-    assert [model["name"] for model in fairlead.json("model", "list")] == ["churn"]
+    assert "triage" in {model["name"] for model in fairlead.json("model", "list")}
+    assert [model["name"] for model in fairlead.json("model", "list", "--prefix", "tri")] == ["triage"]
     assert fairlead.json("model", "list", "--prefix", "x") == []
-    shown = fairlead.json("model", "show", "churn")
-    assert [version["reference"] for version in shown["versions"]] == ["churn/2", "churn/1"]
-    assert fairlead.json("model", "show", "models:/churn/1") == fairlead.json("model", "show", "churn/1")
-    assert fairlead("model", "show", "churn/1", "--output", "quiet").stdout == "churn/1\n"
+    shown = fairlead.json("model", "show", "triage")
+    assert [version["reference"] for version in shown["versions"]] == ["triage/2", "triage/1"]
+    assert fairlead.json("model", "show", "models:/triage/1") == fairlead.json("model", "show", "triage/1")
+    assert fairlead("model", "show", "triage/1", "--output", "quiet").stdout == "triage/1\n"
 
-    fairlead("model", "where", "churn/2", "--wait")
-    replicas = fairlead.json("model", "where", "churn/2")
-    assert {(each["region"], each["state"]) for each in replicas} == {(region, "VERIFIED") for region in REGIONS}
-    assert [row["verdict"] for row in fairlead.json("model", "verify", "churn/2")] == ["verified"] * 3
+    fairlead("model", "where", "triage/2", "--wait")
+    replicas = fairlead.json("model", "where", "triage/2")
+    assert {(each["region"], each["state"]) for each in replicas} >= {(region, "VERIFIED") for region in REGIONS}
+    assert {row["verdict"] for row in fairlead.json("model", "verify", "triage/2")} == {"verified"}
 
-    path = fairlead.json("model", "download", "churn/2", tmp_path / "copy")["path"]
+    path = fairlead.json("model", "download", "triage/2", tmp_path / "copy")["path"]
     assert (Path(path) / "data/head/weights.npy").read_bytes() == (models[2] / "data/head/weights.npy").read_bytes()
-    cached = fairlead("model", "download", "churn/2", "--output", "quiet").stdout.strip()
+    cached = fairlead("model", "download", "triage/2", "--output", "quiet").stdout.strip()
     assert Path(cached).is_relative_to(fairlead.home / "cache")
 
-    fairlead("model", "download", "churn/2", tmp_path / "copy")
+    fairlead("model", "download", "triage/2", tmp_path / "copy")
     (tmp_path / "copy" / "MLmodel").write_bytes(b"edited")
-    assert str(tmp_path / "copy") in fairlead("model", "download", "churn/2", tmp_path / "copy", code=5).stderr
+    assert str(tmp_path / "copy") in fairlead("model", "download", "triage/2", tmp_path / "copy", code=5).stderr
     assert (tmp_path / "copy" / "MLmodel").read_bytes() == b"edited"
 
 
-@HOME
-def test_what_a_person_reads_has_no_colour_in_a_pipe_and_goes_to_stdout(fairlead: CommandLine) -> None:
+def test_what_a_person_reads_has_no_colour_in_a_pipe_and_goes_to_stdout(fairlead: CommandLine, churn: str) -> None:
     for variables in ({}, {"NO_COLOR": "1"}):
         answer = fairlead.as_(**variables)("model", "list")
-        assert "churn" in answer.stdout
+        assert churn in answer.stdout
         assert "\x1b" not in answer.stdout + answer.stderr
         assert answer.stderr == ""
 
 
-@HOME
 def test_a_promotion_goes_through_gates_and_needs_somebody_elses_word(
     fairlead: CommandLine, models: dict[int, Path], tmp_path: Path
 ) -> None:
@@ -127,7 +131,7 @@ def test_a_promotion_goes_through_gates_and_needs_somebody_elses_word(
     fairlead("environment", "policy", "production", "-", stdin=document("EnvironmentPolicy", {}))
 
 
-@HOME
+@pytest.mark.usefixtures("churn")
 def test_aliases_move_freely_and_environments_only_by_promotion(fairlead: CommandLine) -> None:
     assert fairlead.json("model", "alias", "churn@champion", "1")["to_version"] == 1
     assert fairlead.json("model", "alias", "churn@champion", "2", "--revision", "1")["revision"] == 2
@@ -138,11 +142,12 @@ def test_aliases_move_freely_and_environments_only_by_promotion(fairlead: Comman
     fairlead.refused("model", "alias", "churn@latest", "1", code=2)
 
 
-@HOME
+@pytest.mark.usefixtures("churn")
 def test_the_trail_and_the_ledger_tell_what_happened(fairlead: CommandLine) -> None:
+    fairlead("model", "where", "churn/1", "--wait")
     events = fairlead.json("audit", "--subject", "churn/1")
     assert {"version.register", "version.ready"} <= {event["action"] for event in events}
-    assert {event["actor"] for event in fairlead.json("audit", "--action", "model.promote.approve")} == {"bo"}
+    assert {event["actor"] for event in fairlead.json("audit", "--action", "model.create")} == {"owner"}
     newest = fairlead.json("audit", "--newest", "2")
     assert len(newest) == 2
 
@@ -160,11 +165,10 @@ def test_the_trail_and_the_ledger_tell_what_happened(fairlead: CommandLine) -> N
     assert all(float(entry["actual_usd"]) >= 0 and entry["moved_bytes"] >= 0 for entry in copies)
     summary = {row["key"]: row for row in fairlead.json("ledger", "--by", "team")}
     assert summary["growth"]["moved_bytes"] > 0
-    assert {row["key"] for row in fairlead.json("ledger", "--by", "region")} == set(REGIONS)
+    assert {row["key"] for row in fairlead.json("ledger", "--by", "region")} >= set(REGIONS)
     assert isinstance(fairlead.json("work"), list)
 
 
-@HOME
 def test_tokens_say_who_may_do_what_until_they_end(fairlead: CommandLine) -> None:
     created = fairlead("token", "create", "ci", "--principal", "ci", "--scope", "read", "-o", "json")
     token = created.json
@@ -185,7 +189,7 @@ def test_tokens_say_who_may_do_what_until_they_end(fairlead: CommandLine) -> Non
     when(lambda: True if gone_is_refused(gone) else None, seconds=30, pause=1)
 
 
-@HOME
+@pytest.mark.usefixtures("churn")
 def test_a_new_location_gets_what_is_wanted_there(fairlead: CommandLine, tmp_path: Path) -> None:
     url = (tmp_path / "frankfurt").as_uri()
     added = fairlead.json("location", "add", "frankfurt", "--region", "aws:eu-central-1", "--url", url)
@@ -199,7 +203,6 @@ def test_a_new_location_gets_what_is_wanted_there(fairlead: CommandLine, tmp_pat
     when(is_there)
 
 
-@HOME
 def test_features_are_applied_pinned_and_read_in_every_region(fairlead: CommandLine, tmp_path: Path) -> None:
     repository = write_feast_repository(tmp_path / "clinic")
     dry = fairlead.json("features", "apply", repository, "--dry-run")
@@ -216,7 +219,6 @@ def test_features_are_applied_pinned_and_read_in_every_region(fairlead: CommandL
     assert read["snapshot"] == snapshot["digest"]
 
 
-@HOME
 def test_a_placement_is_explained_and_an_impossible_one_says_why(fairlead: CommandLine, tmp_path: Path) -> None:
     request: dict[str, Any] = {
         "demand": [{"area": "frankfurt", "requests_per_second": 40, "latency_limit_ms": 60}],
@@ -232,39 +234,6 @@ def test_a_placement_is_explained_and_an_impossible_one_says_why(fairlead: Comma
     (tmp_path / "impossible.json").write_text(document("PlacementRequest", request))
     refused = fairlead.refused("place", tmp_path / "impossible.json", code=6)
     assert refused["type"] == "urn:fairlead:error:placement-infeasible"
-
-
-@WORLD
-def test_a_deployment_is_planned_applied_asked_and_destroyed(world: World, tmp_path: Path) -> None:
-    fairlead, region = world.fairlead, "gcp:europe-west4"
-    plan = fairlead.json("deploy", "plan", "triage/1", "--region", region, "--name", "trial")
-    assert [(step["region"], step["action"]) for step in plan["steps"]] == [(region, "start")]
-    assert fairlead.json("deploy", "apply", "triage/1", "--region", region, "--name", "trial", "--dry-run") == plan
-    assert "trial" not in {each["name"] for each in fairlead.json("deploy", "status")}
-    applied = fairlead.json("deploy", "apply", "triage/1", "--region", region, "--name", "trial")
-    assert [each["state"] for each in applied["regions"]] == ["RUNNING"]
-    assert applied["bundle_digest"] == world.bundle["digest"]
-    rows = tmp_path / "rows.json"
-    rows.write_text(json.dumps({"rows": [{"radius": 1, "texture": 2, "age": 3}]}))
-    answer = fairlead.json("predict", "trial", "--rows", rows)
-    assert answer["predictions"] == pytest.approx([expected((1, 2, 3), 0.5, -0.25, 0.125)])
-    assert answer["served_by"] == region
-    fairlead("deploy", "destroy", "trial")
-    when(lambda: True if "trial" not in fairlead("deploy", "status", "-o", "quiet").stdout.split() else None)
-    fairlead.refused("predict", "trial", "--rows", rows, code=3)
-
-
-@WORLD
-def test_a_deployment_is_asked_by_entity_and_says_what_it_lacks(world: World) -> None:
-    fairlead = world.fairlead
-    answer = fairlead.json("predict", "triage", "--entity", "sample_id=1,2,3")
-    assert answer["predictions"] == pytest.approx(true_predictions())
-    assert answer["served_by"] in REGIONS
-    unknown = fairlead.refused("predict", "triage", "--entity", "sample_id=1,99", code=3)
-    assert unknown["type"] == "urn:fairlead:error:entity-not-found"
-    fairlead.refused("predict", "triage", "--entity", "nonsense=1", code=2)
-    assert "triage" in fairlead("deploy", "status").stdout
-    assert fairlead.json("bundle", "triage/1")["digest"] == world.bundle["digest"]
 
 
 def document(kind: str, spec: dict[str, Any]) -> str:

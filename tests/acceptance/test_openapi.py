@@ -21,7 +21,7 @@ from tests.acceptance.command_line import LABELS, CommandLine, write_folder
 from tests.acceptance.world import write_feast_repository
 from tests.serving.models import model_files
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("openapi")]
+pytestmark = pytest.mark.timeout(240)
 
 EXAMPLES_EACH = 12
 SECONDS = 75

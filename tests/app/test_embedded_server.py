@@ -20,7 +20,7 @@ from tests.acceptance.command_line import LABELS, CommandLine, kill, leave_nothi
 from tests.acceptance.world import when
 from tests.serving.models import model_files
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("embedded")]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")

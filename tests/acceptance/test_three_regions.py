@@ -1,4 +1,4 @@
-"""Each region answers by itself: neither the metadata service nor another region is in the way of a prediction."""
+"""A model that runs in three regions, each of which needs neither the metadata service nor another region."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -19,9 +20,11 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from tests.acceptance.command_line import kill
-from tests.acceptance.world import REGIONS, World, predictions, true_predictions, when
+from tests.acceptance.world import REGIONS, WEIGHTS, World, predictions, true_predictions, when
+from tests.fleet import flip_a_byte
+from tests.serving.models import expected
 
-pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("world")]
+pytestmark = pytest.mark.timeout(500)
 
 
 @pytest.mark.parametrize("region", REGIONS)
@@ -50,6 +53,62 @@ def test_a_region_predicts_the_same_when_everything_else_is_gone(world: World, r
     assert answers == dict.fromkeys(REGIONS, answered)
     for digest in (world.version["artifact_digest"], world.bundle["digest"]):
         assert {each["state"] for each in world.replicas(digest).values()} == {"VERIFIED"}
+
+
+@pytest.mark.parametrize("what", ["bundle", "snapshot"])
+def test_damaged_bundles_and_snapshots_are_mended_too(world: World, what: str) -> None:
+    region = "gcp:europe-west4"
+    digest: str = world.bundle["digest"] if what == "bundle" else world.snapshot["artifacts"][0]["digest"]
+    before = world.replicas(digest)[region]
+    location = world.location(region) / "default" / "unrestricted" / "plain"
+    name = digest.removeprefix("sha256:")
+    for file in (*location.glob(f"layouts/{name}/*.json.gz"), location / "manifests" / f"{name}.json"):
+        flip_a_byte(file)
+    asked = httpx2.post(
+        f"{world.fairlead.address['url']}/api/v1/artifacts/{digest}/verify",
+        headers={"authorization": f"Bearer {world.fairlead.token}"},
+        json={"location": "gcp-europe-west4"},
+        trust_env=False,
+    )
+    assert asked.status_code == 202, asked.text
+
+    def is_mended() -> dict[str, Any] | None:
+        found = world.replicas(digest)[region]
+        return found if found["state"] == "VERIFIED" and found["verified_at"] > before["verified_at"] else None
+
+    when(is_mended, seconds=60)
+    assert {each["state"] for each in world.replicas(digest).values()} == {"VERIFIED"}
+
+
+def test_a_deployment_is_planned_applied_asked_and_destroyed(world: World, tmp_path: Path) -> None:
+    fairlead, region = world.fairlead, "gcp:europe-west4"
+    plan = fairlead.json("deploy", "plan", "triage/1", "--region", region, "--name", "trial")
+    assert [(step["region"], step["action"]) for step in plan["steps"]] == [(region, "start")]
+    assert fairlead.json("deploy", "apply", "triage/1", "--region", region, "--name", "trial", "--dry-run") == plan
+    assert "trial" not in {each["name"] for each in fairlead.json("deploy", "status")}
+    applied = fairlead.json("deploy", "apply", "triage/1", "--region", region, "--name", "trial")
+    assert [each["state"] for each in applied["regions"]] == ["RUNNING"]
+    assert applied["bundle_digest"] == world.bundle["digest"]
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps({"rows": [{"radius": 1, "texture": 2, "age": 3}]}))
+    answer = fairlead.json("predict", "trial", "--rows", rows)
+    assert answer["predictions"] == pytest.approx([expected((1, 2, 3), *WEIGHTS)])
+    assert answer["served_by"] == region
+    fairlead("deploy", "destroy", "trial")
+    when(lambda: True if "trial" not in fairlead("deploy", "status", "-o", "quiet").stdout.split() else None)
+    fairlead.refused("predict", "trial", "--rows", rows, code=3)
+
+
+def test_a_deployment_is_asked_by_entity_and_says_what_it_lacks(world: World) -> None:
+    fairlead = world.fairlead
+    answer = fairlead.json("predict", "triage", "--entity", "sample_id=1,2,3")
+    assert answer["predictions"] == pytest.approx(true_predictions())
+    assert answer["served_by"] in REGIONS
+    unknown = fairlead.refused("predict", "triage", "--entity", "sample_id=1,99", code=3)
+    assert unknown["type"] == "urn:fairlead:error:entity-not-found"
+    fairlead.refused("predict", "triage", "--entity", "nonsense=1", code=2)
+    assert "triage" in fairlead("deploy", "status").stdout
+    assert fairlead.json("bundle", "triage/1")["digest"] == world.bundle["digest"]
 
 
 @contextmanager
