@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from fairlead.catalog import UNRESTRICTED
 from fairlead.core.errors import IntegrityError, InvalidInput, InvalidManifest, Unavailable
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.serving.processes import (
@@ -187,8 +188,10 @@ class LocalTarget:
             tail = log_tail(log, start=written)
             if "address already in use" not in tail.lower() and not _is_ready(port):
                 break
+        # An error goes into the record, which may lie outside the jurisdiction of what a log quotes.
+        ending = f"Its log ends:\n{tail}" if spec.residency == UNRESTRICTED else "Its log stays in the region."
         raise Unavailable(
-            f"The endpoint of {spec.deployment!r} in {spec.region} did not start. Its log ends:\n{tail}",
+            f"The endpoint of {spec.deployment!r} in {spec.region} did not start. {ending}",
             hint="Mend what the log names; the deployment is tried again by itself.",
         )
 

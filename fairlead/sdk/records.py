@@ -322,12 +322,16 @@ class Deployment(Record):
 
     @property
     def is_ready(self) -> bool:
-        """Whether every region runs the wanted version's bundle."""
-        return bool(self.regions) and all(
-            region["state"] == "RUNNING"
-            and region["version"] == self.desired_version
-            and region["bundle_digest"] == self.bundle_digest
-            for region in self.regions
+        """Whether every region runs the wanted version's bundle, and requests have an address to go to."""
+        return (
+            self.endpoint is not None
+            and bool(self.regions)
+            and all(
+                region["state"] == "RUNNING"
+                and region["version"] == self.desired_version
+                and region["bundle_digest"] == self.bundle_digest
+                for region in self.regions
+            )
         )
 
 
