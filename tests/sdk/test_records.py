@@ -115,7 +115,12 @@ def test_a_deployment_is_ready_when_every_region_runs_the_wanted_bundle(
     regions: list[dict[str, Any]], *, expected: bool
 ) -> None:
     deployment = Deployment(
-        name="a", model="a", desired_version=2, bundle_digest="d", regions=tuple(regions), endpoint="http://127.0.0.1:1/a"
+        name="a",
+        model="a",
+        desired_version=2,
+        bundle_digest="d",
+        regions=tuple(regions),
+        endpoint="http://127.0.0.1:1/a",
     )
     assert deployment.is_ready == expected
     assert not dataclasses.replace(deployment, endpoint=None).is_ready, "there is nowhere to send a request"
