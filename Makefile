@@ -1,4 +1,4 @@
-# Needs Python 3.11 to 3.13 (with venv), git and make; everything else comes from PyPI and npm into .venv and .tools.
+# Needs Python 3.11 or later (with venv), git and make; everything else comes from PyPI and npm into .venv and .tools.
 
 PYTHON ?= python3
 WORKERS ?= logical
