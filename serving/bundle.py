@@ -147,13 +147,13 @@ def _write_context(context: Path, recipe: Recipe, requirements: list[str]) -> No
     for name, data in bundled_sources():
         (package / name).write_bytes(data)
     (package / "bundle.json").write_bytes(canonical_json(recipe.facts()) + b"\n")
-    (context / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     bentofile = {
         "service": SERVICE,
         "name": recipe.service_name,
         "description": f"# {recipe.reference}\n\nServes the model version {recipe.artifact_digest}.\n",
         "include": ["fairlead_bundle/"],
-        "python": {"requirements_txt": "requirements.txt", "lock_packages": False},
+        # In a file they would be refused: BentoML opens none below a hidden folder, such as ~/.fairlead.
+        "python": {"packages": requirements, "lock_packages": False},
     }
     # JSON is YAML.
     (context / "bentofile.yaml").write_text(json.dumps(bentofile), encoding="utf-8")

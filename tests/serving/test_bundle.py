@@ -26,8 +26,9 @@ def test_two_builds_in_two_folders_at_two_times_are_equal_to_the_byte(
     bundle: Path, recipe: Recipe, weights: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = tmp_path / "imported"
-    elsewhere = tmp_path / "a folder of another name"
-    elsewhere.mkdir()
+    # Hidden, as ~/.fairlead is: there BentoML refuses to open files that it is told of.
+    elsewhere = tmp_path / ".fairlead" / "a folder of another name"
+    elsewhere.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(elsewhere))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("USER", "somebody-else")
