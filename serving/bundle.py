@@ -29,6 +29,7 @@ import yaml
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, JsonValue, MissingExtra, Unavailable
 from fairlead.core.ids import Digest, digest_hex, sha256_digest
+from fairlead.serving.processes import without_folders
 from fairlead.serving.requirements import lock_requirements
 
 RECIPE_FORMAT = 1
@@ -182,7 +183,7 @@ def _run_bentoml(context: Path, home: Path, version: str) -> None:
     except subprocess.TimeoutExpired:
         raise Unavailable(f"BentoML did not build the bundle within {BUILD_SECONDS} s.") from None
     if result.returncode:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+        tail = without_folders("\n".join((result.stdout + result.stderr).splitlines()[-15:]))
         if "No module named bentoml" in tail:
             raise MissingExtra(
                 "BentoML is not installed here.", hint="Install it with: pip install 'fairlead[serving]'"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import psutil
 
 _TERM_SECONDS = 10.0
 _TAIL_LINES = 20
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/\"':]+/)+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +176,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def log_tail(log: Path, *, start: int = 0) -> str:
-    """The last lines of a log, from the byte `start` on, for an error message."""
+    """The last lines of a log, from the byte `start` on, for an error message: without the folders of this machine."""
     try:
         with log.open("rb") as stream:
             stream.seek(max(start, log.stat().st_size - 16_384))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return "(no log)"
-    return "\n".join(lines[-_TAIL_LINES:]) or "(nothing was written)"
+    return without_folders("\n".join(lines[-_TAIL_LINES:])) or "(nothing was written)"
+
+
+def without_folders(text: str) -> str:
+    """A text in which absolute paths keep only the names of their files: where they lie is nobody's business."""
+    return _FOLDERS.sub("", text)

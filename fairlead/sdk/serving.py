@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 PREDICT_TIMEOUT_SECONDS = 60.0
+_RETRIES_SECONDS = 60.0
 
 
 class Placements:
@@ -79,14 +81,18 @@ class Bundles:
         """Wait until the bundle is built, stored and read back.
 
         Raises:
-            FairleadError: what the worker that built it met.
+            FairleadError: what the worker that built it met, if trying again did not help within a minute.
             TimeoutError: if no worker finished in time.
         """
         seen = [bundle]
+        first_failure: list[float] = []
 
         def check() -> bool:
             seen[:] = [self.get(bundle.id)]
-            if seen[0].state == "FAILED":
+            if seen[0].error_code is not None and not first_failure:
+                first_failure.append(time.monotonic())
+            is_hopeless = bool(first_failure) and time.monotonic() - first_failure[0] > _RETRIES_SECONDS
+            if seen[0].state == "FAILED" or (is_hopeless and seen[0].error_code is not None):
                 error: JsonObject = {"code": seen[0].error_code, "detail": seen[0].error_detail}
                 raise recorded_error(error, f"Building the bundle of {bundle.reference} failed.")
             return seen[0].state == "READY"

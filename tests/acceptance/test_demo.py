@@ -21,7 +21,8 @@ EU = {"gcp:europe-west4", "azure:westeurope"}
 
 @pytest.fixture
 def home(tmp_path: Path) -> Generator[Path]:
-    home = tmp_path / "demo"
+    # Hidden, as the home is by default.
+    home = tmp_path / ".demo"
     yield home
     kill(*(process.pid for process in processes_in(home)))
 

@@ -154,7 +154,7 @@ def write_feast_repository(folder: Path) -> Path:
 @contextmanager
 def running_world(root: Path) -> Generator[World]:
     """Make the world, and leave nothing of it running."""
-    fairlead = CommandLine(home=root / "home")
+    fairlead = CommandLine(home=root / ".fairlead")
     try:
         yield _make(fairlead, root)
     finally:

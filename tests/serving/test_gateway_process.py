@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairlead.serving.gateway_process import GatewayProcess
+from fairlead.serving.processes import without_folders
 
 
 @pytest.fixture
@@ -27,3 +28,8 @@ def test_a_gateway_that_does_not_answer_yet_has_no_address(gateway: GatewayProce
     assert gateway.address is None
     assert gateway.ensure() == address, "it runs, so it is only noted again"
     assert gateway.address == address
+
+
+def test_a_log_that_is_quoted_names_files_and_no_folders() -> None:
+    told = without_folders('File "/srv/fairlead/.venv/lib/x.py", line 3, in load\nGET http://127.0.0.1:1/a/b 1/2')
+    assert told == 'File "x.py", line 3, in load\nGET http://127.0.0.1:1/a/b 1/2'
