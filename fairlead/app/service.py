@@ -198,8 +198,9 @@ class Service:
         return True
 
     def is_drained(self) -> bool:
-        """Whether nothing runs and nothing waits but what was tried in vain, which the next server tries again."""
-        if any(worker.is_busy for worker in self._wakers):
+        """Whether nothing runs, is deployed or waits but what was tried in vain, which the next server tries again."""
+        # Endpoints want somebody to tend them.
+        if any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
             return False
         with self.database.read() as session:
             return session.scalar(select(WorkRow.id).where(WorkRow.attempts == 0).limit(1)) is None
