@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import CursorResult, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fairlead.registry.tables import BlockRow
+from fairlead.registry.tables import PLAIN_KEY_ID, BlockRow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
-
-PLAIN_KEY_ID = "plain"
-"""The key id of what Fairlead does not encrypt itself; a part of every object path and of the index's key."""
 
 _AT_ONCE = 500
 _T = TypeVar("_T")

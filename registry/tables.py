@@ -29,6 +29,8 @@ JsonObject = dict[str, Any]
 
 DIGEST = name_type(71)
 ROW_ID = String(36)
+PLAIN_KEY_ID = "plain"
+"""The key id of what Fairlead does not encrypt itself; a part of every object path and of the block index's key."""
 
 
 class WorkspaceRow(Base):
@@ -76,6 +78,7 @@ class ArtifactRow(InWorkspace):
     """Something that travels: a model version's files, a feature snapshot's view, a bundle. Named by its manifest."""
 
     __tablename__ = "artifacts"
+    __table_args__ = (Index(None, "workspace_id", "residency", "tensor_signature"),)
 
     residency: Mapped[str] = mapped_column(name_type(63), primary_key=True)
     digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
@@ -84,11 +87,18 @@ class ArtifactRow(InWorkspace):
     file_count: Mapped[int] = mapped_column(Integer)
     regions: Mapped[list[str] | None] = mapped_column(JsonType)  # None: every region that residency permits
     labels: Mapped[JsonObject] = mapped_column(JsonType, default=dict)
+    key_id: Mapped[str] = mapped_column(name_type(63), default=PLAIN_KEY_ID)
+    # Names, dtypes and shapes of its tensors, hashed: artifacts with the same one are likely bases of each other.
+    tensor_signature: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class LocationRow(InWorkspace):
-    """A bucket and prefix in a region."""
+    """A bucket and prefix in a region.
+
+    A *storage* location: WARMING (its backfill runs) -> ACTIVE -> DRAINING (being retired) -> RETIRED. A *cache* keeps
+    what was asked of it and is no replica. `options` go to the file system; `settings` are ours.
+    """
 
     __tablename__ = "locations"
     __table_args__ = (UniqueConstraint("workspace_id", "name"),)
@@ -99,7 +109,12 @@ class LocationRow(InWorkspace):
     jurisdiction: Mapped[str] = mapped_column(name_type(16))
     url: Mapped[str] = mapped_column(Text)
     options: Mapped[JsonObject] = mapped_column(JsonType, default=dict)
+    kind: Mapped[str] = mapped_column(String(16), default="storage")  # storage | cache
+    state: Mapped[str] = mapped_column(String(16), default="ACTIVE")
+    settings: Mapped[JsonObject] = mapped_column(JsonType, default=dict)
     published_refs_revision: Mapped[int] = mapped_column(BigInteger, default=-1)
+    # Up to which event of the sealed audit log the copy of the record that lies here goes.
+    published_record_sequence: Mapped[int] = mapped_column(BigInteger, default=-1)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -128,6 +143,12 @@ class ReplicaRow(InWorkspace):
     stored_bytes: Mapped[int | None] = mapped_column(BigInteger)
     moved_bytes: Mapped[int | None] = mapped_column(BigInteger)
     source_location_id: Mapped[str | None] = mapped_column(ROW_ID)
+    # The hop of the cheapest distribution tree that should bring it, and what that should move and cost.
+    planned_source_location_id: Mapped[str | None] = mapped_column(ROW_ID)
+    planned_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    planned_usd: Mapped[str | None] = mapped_column(String(32))
+    # False: no policy wants it here any longer; the collector takes it away.
+    is_wanted: Mapped[bool] = mapped_column(default=True)
     error_code: Mapped[str | None] = mapped_column(String(63))
     verified_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -155,6 +176,91 @@ class BlockRow(InWorkspace):
     base_digest: Mapped[str | None] = mapped_column(DIGEST)
 
 
+class EncryptionKeyRow(InWorkspace):
+    """A data key of a workspace, wrapped by a key of its provider. Rotation rewraps it; `id` is in every object path.
+
+    ACTIVE (new artifacts are encrypted under it) -> RETIRED (only read).
+    """
+
+    __tablename__ = "encryption_keys"
+
+    id: Mapped[str] = mapped_column(name_type(63), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    provider: Mapped[str] = mapped_column(String(32))  # file | aws-kms | gcp-kms | azure-key-vault
+    provider_key: Mapped[str] = mapped_column(Text)
+    wrapped_key: Mapped[bytes] = mapped_column(LargeBinary)
+    revision: Mapped[int] = mapped_column(BigInteger, default=1)
+    created_by: Mapped[str] = mapped_column(name_type())
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    wrapped_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class GarbageRow(InWorkspace):
+    """An object that nothing referred to when it was marked; it is deleted if that is still so when it has aged."""
+
+    __tablename__ = "garbage"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace_id", "location_id"], ["locations.workspace_id", "locations.id"]),
+    )
+
+    location_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
+    object_key: Mapped[str] = mapped_column(name_type(900), primary_key=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(String(63))
+    cycles: Mapped[int] = mapped_column(Integer, default=1)
+    marked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ScrubRow(InWorkspace):
+    """One look at what a location holds: whole, a sample, or a slice. RUNNING -> DONE | FAILED."""
+
+    __tablename__ = "scrubs"
+    __table_args__ = (
+        ForeignKeyConstraint(["workspace_id", "location_id"], ["locations.workspace_id", "locations.id"]),
+        Index(None, "workspace_id", "location_id"),
+    )
+
+    id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
+    location_id: Mapped[str] = mapped_column(ROW_ID)
+    scope: Mapped[JsonObject] = mapped_column(JsonType)
+    state: Mapped[str] = mapped_column(String(16))
+    checked_objects: Mapped[int] = mapped_column(BigInteger, default=0)
+    checked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    findings: Mapped[list[JsonObject]] = mapped_column(JsonType, default=list)
+    requested_by: Mapped[str] = mapped_column(name_type())
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class BudgetRow(InWorkspace):
+    """What transfers may cost in a period, and how fast they may go. None: no such limit; no region: any."""
+
+    __tablename__ = "budgets"
+
+    name: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    source_region: Mapped[str | None] = mapped_column(name_type(63))
+    region: Mapped[str | None] = mapped_column(name_type(63))
+    period: Mapped[str] = mapped_column(String(16))  # day | month
+    limit_usd: Mapped[str | None] = mapped_column(String(32))
+    bytes_per_second: Mapped[int | None] = mapped_column(BigInteger)
+    revision: Mapped[int] = mapped_column(BigInteger, default=1)
+    updated_by: Mapped[str] = mapped_column(name_type())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ReplicaPolicyRow(InWorkspace):
+    """Where the artifacts of some models should be, and for how long. `document` is the policy as it was applied."""
+
+    __tablename__ = "replica_policies"
+
+    name: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    rank: Mapped[int] = mapped_column(Integer, default=100)
+    document: Mapped[JsonObject] = mapped_column(JsonType)
+    revision: Mapped[int] = mapped_column(BigInteger, default=1)
+    updated_by: Mapped[str] = mapped_column(name_type())
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class UploadRow(InWorkspace):
     """A client's permission to write one artifact's packs into one location, under a fenced lease.
 
@@ -169,6 +275,7 @@ class UploadRow(InWorkspace):
 
     id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
     residency: Mapped[str] = mapped_column(name_type(63))
+    key_id: Mapped[str] = mapped_column(name_type(63), default=PLAIN_KEY_ID)
     kind: Mapped[str] = mapped_column(String(16))
     location_id: Mapped[str] = mapped_column(ROW_ID)
     state: Mapped[str] = mapped_column(String(16))
@@ -210,6 +317,8 @@ class WorkRow(InWorkspace):
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     progress_bytes: Mapped[int | None] = mapped_column(BigInteger)
     total_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    # Moved by all attempts together: what was paid for, whatever became of it.
+    moved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
