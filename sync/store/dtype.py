@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class Dtype(IntEnum):
-    """The kinds a stored block can name; the values are part of the stored format and never reused."""
+    """The kinds a stored block can name; the values are part of the stored format and never reused.
+
+    Integers are signed or not: their bytes, and differences modulo their range, are the same.
+    """
 
     BYTES = 0
     F16 = 1
@@ -16,6 +19,9 @@ class Dtype(IntEnum):
     INT16 = 5
     INT32 = 6
     INT64 = 7
+    F8_E4M3 = 8
+    F8_E5M2 = 9
+    INT8 = 10
 
     @property
     def width(self) -> int:
@@ -25,7 +31,7 @@ class Dtype(IntEnum):
     @property
     def is_float(self) -> bool:
         """Whether the highest bit is a sign, with the exponent below it."""
-        return Dtype.F16 <= self <= Dtype.F64
+        return Dtype.F16 <= self <= Dtype.F64 or self in {Dtype.F8_E4M3, Dtype.F8_E5M2}
 
 
 _WIDTHS = {
@@ -37,4 +43,7 @@ _WIDTHS = {
     Dtype.INT16: 2,
     Dtype.INT32: 4,
     Dtype.INT64: 8,
+    Dtype.F8_E4M3: 1,
+    Dtype.F8_E5M2: 1,
+    Dtype.INT8: 1,
 }
