@@ -254,7 +254,6 @@ class ReplicaPolicyRow(InWorkspace):
     __tablename__ = "replica_policies"
 
     name: Mapped[str] = mapped_column(name_type(), primary_key=True)
-    rank: Mapped[int] = mapped_column(Integer, default=100)
     document: Mapped[JsonObject] = mapped_column(JsonType)
     revision: Mapped[int] = mapped_column(BigInteger, default=1)
     updated_by: Mapped[str] = mapped_column(name_type())

@@ -51,7 +51,6 @@ def upgrade() -> None:
         "replica_policies",
         sa.Column("workspace_id", name_type(63), nullable=False),
         sa.Column("name", name_type(255), nullable=False),
-        sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("document", JsonType, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("updated_by", name_type(255), nullable=False),
