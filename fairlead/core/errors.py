@@ -19,7 +19,7 @@ FairleadError
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
-│   ├── BundleNotFound, DeploymentNotFound, TokenNotFound
+│   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
 ├── PermissionDenied             403, exit 4
@@ -242,6 +242,11 @@ class DeploymentNotFound(NotFound):
 class TokenNotFound(NotFound):
     code = "token-not-found"
     title = "There is no such token"
+
+
+class ReplicaPolicyNotFound(NotFound):
+    code = "replica-policy-not-found"
+    title = "There is no such replica policy"
 
 
 class ObjectNotFound(NotFound):
