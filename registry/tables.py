@@ -318,6 +318,14 @@ class WorkRow(InWorkspace):
     total_bytes: Mapped[int | None] = mapped_column(BigInteger)
     # Moved by all attempts together: what was paid for, whatever became of it.
     moved_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    # What the running attempt is at (copy, verify ...) and how fast it goes.
+    phase: Mapped[str | None] = mapped_column(String(16))
+    bytes_per_second: Mapped[int | None] = mapped_column(BigInteger)
+    # Where a copy reads from, and what it may yet cost: budgets count it as spent.
+    source_region: Mapped[str | None] = mapped_column(name_type(63))
+    reserved_usd: Mapped[str | None] = mapped_column(String(32))
+    # Packs (hexadecimal) that earlier attempts brought to the destination: the next one finds their blocks there.
+    written_packs: Mapped[list[str] | None] = mapped_column(JsonType)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -20,6 +20,7 @@ FairleadError
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound
+│   ├── BudgetNotFound
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
 ├── PermissionDenied             403, exit 4
@@ -39,6 +40,7 @@ FairleadError
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
 ├── Unavailable                  503, exit 1   try again
 │   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
+│   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
 ├── StorageFull                  507, exit 1
 ├── DatabaseRevisionMismatch     500, exit 1   the schema is older or newer than the code
 └── MissingExtra                 501, exit 1   an optional dependency is not installed
@@ -249,6 +251,11 @@ class ReplicaPolicyNotFound(NotFound):
     title = "There is no such replica policy"
 
 
+class BudgetNotFound(NotFound):
+    code = "budget-not-found"
+    title = "There is no such budget"
+
+
 class ObjectNotFound(NotFound):
     code = "object-not-found"
     title = "The location holds no such object"
@@ -395,6 +402,11 @@ class EndpointUnavailable(Unavailable):
 class ReplicaUnavailable(Unavailable):
     code = "replica-unavailable"
     title = "No verified replica can be read"
+
+
+class BudgetExhausted(Unavailable):
+    code = "budget-exhausted"
+    title = "The budget does not cover the transfer"
 
 
 class StorageFull(FairleadError):

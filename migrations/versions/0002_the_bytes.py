@@ -129,10 +129,20 @@ def upgrade() -> None:
     op.add_column("uploads", sa.Column("key_id", name_type(63), nullable=False, server_default=sa.text("'plain'")))
 
     op.add_column("work", sa.Column("moved_bytes", sa.BigInteger(), nullable=False, server_default=sa.text("'0'")))
+    op.add_column("work", sa.Column("phase", sa.String(length=16), nullable=True))
+    op.add_column("work", sa.Column("bytes_per_second", sa.BigInteger(), nullable=True))
+    op.add_column("work", sa.Column("source_region", name_type(63), nullable=True))
+    op.add_column("work", sa.Column("reserved_usd", sa.String(length=32), nullable=True))
+    op.add_column("work", sa.Column("written_packs", JsonType, nullable=True))
 
 
 def downgrade() -> None:
     """Drop them again; what they said is lost."""
+    op.drop_column("work", "written_packs")
+    op.drop_column("work", "reserved_usd")
+    op.drop_column("work", "source_region")
+    op.drop_column("work", "bytes_per_second")
+    op.drop_column("work", "phase")
     op.drop_column("work", "moved_bytes")
 
     op.drop_column("uploads", "key_id")
