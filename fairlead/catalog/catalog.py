@@ -15,9 +15,10 @@ from types import MappingProxyType
 from fairlead.catalog import power, reading
 from fairlead.catalog.figures import BYTES_PER_GB, Figure
 from fairlead.catalog.latency import RoundTrips
-from fairlead.catalog.prices import Price
+from fairlead.catalog.prices import Price, StoreOperation
 from fairlead.catalog.reading import EgressTariffs
 from fairlead.catalog.regions import Area, Region, distance_km
+from fairlead.catalog.throughput import Throughput
 from fairlead.core.errors import UnknownArea, UnknownRegion
 from fairlead.core.ids import RegionId
 
@@ -32,7 +33,8 @@ class Catalog:
     prices_by_region: Mapping[RegionId, tuple[Price, ...]]
     egress_tariffs: EgressTariffs
     round_trips: RoundTrips
-    throughput_gbit_per_second: Mapping[tuple[RegionId, RegionId], float]
+    throughputs: Throughput
+    request_prices: Mapping[tuple[str, StoreOperation], Figure]
 
     def regions(self) -> tuple[Region, ...]:
         """Every region, by id."""
@@ -130,8 +132,28 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        value = self.throughput_gbit_per_second.get((self.region(source).id, self.region(destination).id))
-        return None if value is None else Figure(value=value, unit="Gbit/s", source=reading.THROUGHPUT_SOURCE)
+        return self.throughputs.between(self.region(source), self.region(destination))
+
+    def expected_throughput(self, source: str, destination: str) -> Figure:
+        """The throughput of 64 parallel connections in Gbit/s: measured, else a stand-in, flagged as an estimate.
+
+        Within one region: the fastest that the region was measured at. Where nobody measured the pair: the median of
+        what the sending region reached towards that cloud, else the median between the two clouds.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.throughputs.expected(self.region(source), self.region(destination))
+
+    def request_price(self, region: str, operation: StoreOperation) -> Figure:
+        """What 1000 requests to an object store of a region cost, in USD; always an estimate.
+
+        The price is the cloud's list price in one region, which stands for all of them.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self.request_prices[self.region(region).cloud, operation]
 
     def transfer_cost(self, source: str, destination: str, size_bytes: int) -> Figure:
         """What it costs to send bytes from one region to another, in USD.
@@ -184,7 +206,8 @@ def load_catalog() -> Catalog:
         prices_by_region=reading.read_prices(),
         egress_tariffs=reading.read_egress(),
         round_trips=reading.read_round_trips(),
-        throughput_gbit_per_second=reading.read_throughput(),
+        throughputs=reading.read_throughput(),
+        request_prices=reading.read_request_prices(),
     )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fairlead.catalog.figures import Figure
 from fairlead.core.ids import RegionId
+
+StoreOperation = Literal["write", "read"]
+"""What object stores charge requests by: PUT and LIST (class A), or GET and HEAD (class B)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

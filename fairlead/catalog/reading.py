@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
+from typing import cast
 
 from fairlead.catalog.figures import Figure
 from fairlead.catalog.latency import RoundTripModel, RoundTrips
-from fairlead.catalog.prices import Price
+from fairlead.catalog.prices import Price, StoreOperation
 from fairlead.catalog.regions import Area, Place, Region
+from fairlead.catalog.throughput import Throughput
 from fairlead.core.ids import RegionId
 
 THROUGHPUT_SOURCE = "skyplane iperf3 profiles 2022-01 and 2022-11, 64 connections (Apache-2.0)"
@@ -169,9 +171,24 @@ def read_round_trips() -> RoundTrips:
     return RoundTrips(measured=MappingProxyType(measured), models=MappingProxyType(models))
 
 
-def read_throughput() -> Mapping[Pair, float]:
-    """Measured throughput in Gbit/s."""
-    return MappingProxyType({_pair(row): float(row["gbit_per_second"]) for row in _rows("throughput")})
+def read_throughput() -> Throughput:
+    """Measured throughput."""
+    measured = {_pair(row): float(row["gbit_per_second"]) for row in _rows("throughput")}
+    return Throughput(measured=MappingProxyType(measured), source=THROUGHPUT_SOURCE)
+
+
+def read_request_prices() -> Mapping[tuple[str, StoreOperation], Figure]:
+    """What 1000 requests cost, by cloud and operation."""
+    found: dict[tuple[str, StoreOperation], Figure] = {}
+    for row in _rows("request_prices"):
+        price = Figure(
+            value=float(row["usd_per_1000"]),
+            unit="USD/1000",
+            source=row["source"],
+            is_estimate=row["basis"] != "region",
+        )
+        found[row["cloud"], cast("StoreOperation", row["operation"])] = price
+    return MappingProxyType(found)
 
 
 def _rows(table: str) -> Iterator[dict[str, str]]:

@@ -209,3 +209,23 @@ def test_spot_is_never_dearer_than_on_demand() -> None:
         for price in CATALOG.prices(region):
             assert price.on_demand.value > 0
             assert price.spot is None or 0 < price.spot.value <= price.on_demand.value
+
+
+def test_an_unmeasured_throughput_is_estimated_and_says_so() -> None:
+    catalog = load_catalog()
+    ids = [region.id for region in catalog.regions()]
+    for source in ids:
+        for destination in ids:
+            expected = catalog.expected_throughput(source, destination)
+            assert expected.value > 0
+            assert expected.is_estimate == (catalog.throughput(source, destination) is None)
+
+
+def test_requests_are_priced_in_every_region_as_estimates() -> None:
+    catalog = load_catalog()
+    for region in catalog.regions():
+        write, read = catalog.request_price(region.id, "write"), catalog.request_price(region.id, "read")
+        assert write.is_estimate
+        assert read.is_estimate
+        assert write.value > read.value > 0
+        assert "https://" in write.source
