@@ -15,6 +15,7 @@ The lowest `priority` is served first, and within it the oldest row.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from fairlead.core.db import Database
     from fairlead.core.ports import Clock
 
+PROMOTED = 5
+"""A promotion to production waits for it: it goes first, and no budget holds it up."""
+
 URGENT = 10
 """Somebody waits for it: an upload to verify, a replica to mend."""
 
@@ -49,7 +53,10 @@ _DETAIL_MAX_LENGTH = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedWork:
-    """One row of work, held under a fencing token. `attempt` is 1 for the first try, crashed ones included."""
+    """One row of work, held under a fencing token. `attempt` is 1 for the first try, crashed ones included.
+
+    `written_packs` (hexadecimal) are those that earlier attempts say they wrote.
+    """
 
     id: RowId
     workspace_id: str
@@ -60,6 +67,8 @@ class LeasedWork:
     attempt: int
     holder: str
     token: int
+    priority: int = USUAL
+    written_packs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind} {self.subject} in {self.region}"
@@ -137,6 +146,7 @@ def lease(
         row.lease_token += 1
         row.lease_expires_at = now + ttl
         row.attempts += 1
+        row.phase = row.bytes_per_second = row.progress_bytes = row.total_bytes = None
         return LeasedWork(
             id=RowId(row.id),
             workspace_id=row.workspace_id,
@@ -147,6 +157,8 @@ def lease(
             attempt=row.attempts,
             holder=holder,
             token=row.lease_token,
+            priority=row.priority,
+            written_packs=tuple(row.written_packs or ()),
         )
 
 
@@ -160,15 +172,58 @@ def renew(database: Database, clock: Clock, leased: LeasedWork, ttl: timedelta) 
         _require(leased, _changed(session, _held(leased).values(lease_expires_at=clock.now() + ttl)))
 
 
-def report_progress(database: Database, leased: LeasedWork, progress_bytes: int, total_bytes: int) -> None:
-    """Say how far the work is, in bytes.
+def report_progress(
+    database: Database,
+    leased: LeasedWork,
+    progress_bytes: int,
+    total_bytes: int,
+    *,
+    phase: str | None = None,
+    bytes_per_second: int | None = None,
+) -> None:
+    """Say how far the work is, in bytes, what it is at, and how fast that goes.
 
     Raises:
         LeaseLost: so that a worker which was presumed dead stops early.
     """
+    values = {
+        "progress_bytes": progress_bytes,
+        "total_bytes": total_bytes,
+        "phase": phase,
+        "bytes_per_second": bytes_per_second,
+    }
     with database.write() as session:
-        changed = _changed(session, _held(leased).values(progress_bytes=progress_bytes, total_bytes=total_bytes))
-        _require(leased, changed)
+        _require(leased, _changed(session, _held(leased).values(values)))
+
+
+def add_moved(session: Session, leased: LeasedWork, moved_bytes: int) -> None:
+    """Count bytes that were moved for a piece of work, whoever holds it by now: they were paid for."""
+    this = and_(WorkRow.workspace_id == leased.workspace_id, WorkRow.id == leased.id)
+    _changed(session, update(WorkRow).where(this).values(moved_bytes=WorkRow.moved_bytes + moved_bytes))
+
+
+def moved_bytes(session: Session, leased: LeasedWork) -> int:
+    """The bytes that all attempts moved together, as far as they were counted."""
+    this = and_(WorkRow.workspace_id == leased.workspace_id, WorkRow.id == leased.id)
+    return session.scalar(select(WorkRow.moved_bytes).where(this)) or 0
+
+
+def note_packs(session: Session, leased: LeasedWork, packs: Collection[str]) -> None:
+    """Keep the names of packs (hexadecimal) that this work wrote, in place of those noted before.
+
+    Raises:
+        LeaseLost: if the token is no longer current.
+    """
+    _require(leased, _changed(session, _held(leased).values(written_packs=sorted(packs) or None)))
+
+
+def reserve(session: Session, leased: LeasedWork, *, source_region: str, usd: str) -> None:
+    """Say where a copy reads from and what it may cost; budgets count that until the work is done or postponed.
+
+    Raises:
+        LeaseLost: if the token is no longer current.
+    """
+    _require(leased, _changed(session, _held(leased).values(source_region=source_region, reserved_usd=usd)))
 
 
 def check_lease(session: Session, leased: LeasedWork) -> None:
@@ -208,6 +263,30 @@ def fail(database: Database, clock: Clock, leased: LeasedWork, error: Exception,
         return _changed(session, _held(leased).values(values)) == 1
 
 
+def postpone(database: Database, leased: LeasedWork, until: datetime, reason: FairleadError) -> bool:
+    """Give a lease back because it is too early: the work is due at `until`, and this was no attempt.
+
+    Returns False, and changes nothing, where the lease was lost meanwhile.
+    """
+    values = {
+        "lease_holder": None,
+        "lease_expires_at": None,
+        "attempts": WorkRow.attempts - 1,
+        "not_before": until,
+        "reserved_usd": None,
+        "error_code": reason.code,
+        "error_detail": str(reason)[:_DETAIL_MAX_LENGTH],
+    }
+    with database.write() as session:
+        return _changed(session, _held(leased).values(values)) == 1
+
+
+def hasten_postponed(session: Session, workspace_id: str, code: str, now: datetime) -> None:
+    """Let all work of a workspace that was put off for one reason be looked at now, because that may have changed."""
+    waiting = update(WorkRow).where(WorkRow.workspace_id == workspace_id, WorkRow.error_code == code)
+    _changed(session, waiting.where(WorkRow.not_before > now).values(not_before=now))
+
+
 def retry_delay(attempt: int, *, draw: float | None = None) -> timedelta:
     """How long to wait after the n-th failed attempt: doubling, bounded, and spread over its upper half.
 
@@ -231,7 +310,10 @@ def release_leases(database: Database) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkStatus:
-    """One piece of work as it stands. A holder is named only while its lease runs; errors are the last attempt's."""
+    """One piece of work as it stands. A holder is named only while its lease runs; errors are the last attempt's.
+
+    `moved_bytes` counts all attempts; speed and time to go are those of the phase that runs.
+    """
 
     kind: str
     subject: str
@@ -239,9 +321,15 @@ class WorkStatus:
     residency: str
     state: Literal["RUNNING", "WAITING"]
     holder: str | None
+    priority: int
     attempts: int
+    phase: str | None
     progress_bytes: int | None
     total_bytes: int | None
+    moved_bytes: int
+    bytes_per_second: int | None
+    eta_seconds: int | None
+    source_region: str | None
     not_before: datetime
     error_code: str | None
     error_detail: str | None
@@ -264,14 +352,26 @@ def _to_status(row: WorkRow, now: datetime) -> WorkStatus:
         residency=row.residency,
         state="RUNNING" if is_running else "WAITING",
         holder=row.lease_holder if is_running else None,
+        priority=row.priority,
         attempts=row.attempts,
+        phase=row.phase if is_running else None,
         progress_bytes=row.progress_bytes,
         total_bytes=row.total_bytes,
+        moved_bytes=row.moved_bytes,
+        bytes_per_second=row.bytes_per_second if is_running else None,
+        eta_seconds=_seconds_to_go(row) if is_running else None,
+        source_region=row.source_region,
         not_before=row.not_before,
         error_code=row.error_code,
         error_detail=row.error_detail,
         created_at=row.created_at,
     )
+
+
+def _seconds_to_go(row: WorkRow) -> int | None:
+    if row.total_bytes is None or row.progress_bytes is None or not row.bytes_per_second:
+        return None
+    return math.ceil(max(0, row.total_bytes - row.progress_bytes) / row.bytes_per_second)
 
 
 def _due(kinds: Collection[str], regions: Collection[str] | None, now: datetime) -> Select[WorkRow]:
