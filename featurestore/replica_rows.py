@@ -22,8 +22,7 @@ from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, StoreOpener, get_location
 from fairlead.registry.replicas import Artifacts
 from fairlead.registry.tables import ReplicaRow
-from fairlead.sync.shelves import open_location
-from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.shelves import domain_of_layout, open_location
 from fairlead.sync.store.reader import ArtifactReader
 
 
@@ -78,7 +77,7 @@ class ReplicaRows:
     def _download(self, name: ArtifactName, source: _Source) -> Path:
         folder = self._folder / name.workspace_id / name.residency / digest_hex(Digest(name.digest))
         store = open_location(self._open_store, source.location)
-        domain = DedupDomain(name.workspace_id, name.residency)
+        domain = domain_of_layout(source.layout_key, name.workspace_id, name.residency)
         reader = ArtifactReader.open(store, domain, Digest(name.digest), source.layout_key)
         try:
             reader.download(folder)

@@ -31,9 +31,8 @@ from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, Upload, Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.sync.scratch import Scratch
-from fairlead.sync.shelves import by_digest, open_for_writing
+from fairlead.sync.shelves import by_digest, domain_of_upload, open_for_writing
 from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.writer import write_artifact
 
 # What only a person can mend; everything else may pass by itself.
@@ -120,7 +119,7 @@ class SnapshotHandler:
 
         written = write_artifact(
             open_for_writing(self._open_store, upload.location, residency=task.view.residency),
-            DedupDomain(leased.workspace_id, task.view.residency),
+            domain_of_upload(upload, leased.workspace_id),
             {ROWS_FILE: path},
             known_blocks=known_blocks,
         )

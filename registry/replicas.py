@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -26,7 +26,7 @@ from fairlead.core.ports import Clock
 from fairlead.registry import audit, work
 from fairlead.registry.identity import Caller
 from fairlead.registry.locations import Location, all_locations, find_location, get_location
-from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, WorkRow, WorkspaceRow
+from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaPolicyRow, ReplicaRow, WorkRow, WorkspaceRow
 
 REPLICATE = "replicate"
 """The work of making a replica VERIFIED; its subject is `replica_subject`."""
@@ -72,6 +72,7 @@ class Replica:
 
     location: Location
     residency: str
+    key_id: str
     state: ReplicaState
     layout_key: str | None
     stored_bytes: int | None
@@ -186,10 +187,11 @@ def derive_replicas(session: Session, now: datetime) -> int:
     """Insert the replica rows that should exist and do not; how many there were.
 
     Reads every artifact's key, so it runs less often than `derive_replications`; what makes a replica wanted (a
-    verified upload, a new location) calls it, or `want_replicas`, itself.
+    verified upload, a new location) calls it, or `want_replicas`, itself. Workspaces with replica policies are left to
+    `replica_policies.PolicySweep`.
     """
     inserted = 0
-    for workspace_id in session.scalars(select(WorkspaceRow.workspace_id)).all():
+    for workspace_id in session.scalars(select(WorkspaceRow.workspace_id).where(~_has_policies())).all():
         for location in all_locations(session, workspace_id):
             is_there = exists().where(
                 ReplicaRow.workspace_id == ArtifactRow.workspace_id,
@@ -204,7 +206,9 @@ def derive_replicas(session: Session, now: datetime) -> int:
 
 
 def want_replicas(session: Session, artifact: ArtifactRow, now: datetime) -> None:
-    """Insert the rows of every replica that one artifact should have."""
+    """Insert the rows of every replica that one artifact should have, where no policy has a word in that."""
+    if session.scalar(select(WorkspaceRow.workspace_id).where(_has_policies(artifact.workspace_id)).limit(1)):
+        return
     for location in all_locations(session, artifact.workspace_id):
         _want(session, artifact, location, now)
 
@@ -221,7 +225,12 @@ def derive_replications(session: Session, now: datetime) -> None:
             LocationRow,
             and_(LocationRow.workspace_id == ReplicaRow.workspace_id, LocationRow.id == ReplicaRow.location_id),
         )
-        .where(ReplicaRow.state != "VERIFIED", ReplicaRow.error_code.is_distinct_from("residency-violation"), ~has_work)
+        .where(
+            ReplicaRow.state != "VERIFIED",
+            ReplicaRow.is_wanted,
+            ReplicaRow.error_code.is_distinct_from("residency-violation"),
+            ~has_work,
+        )
     )
     for replica, location in session.execute(query).all():
         require_replica_work(
@@ -306,8 +315,12 @@ def mark_verified(
 ) -> None:
     """Put a replica into service: its own bytes were just read back, through this layout.
 
-    Copies of the same artifact that wait, perhaps for want of a source, are tried at once.
+    Copies of the same artifact that wait, perhaps for want of a source, are tried at once. Where the artifact has moved
+    to another key since its bytes were written, nothing changes: they are to be written again, under that key.
     """
+    artifact = session.get_one(ArtifactRow, (replica.workspace_id, replica.residency, replica.artifact_digest))
+    if not layout_key.startswith(f"{replica.workspace_id}/{replica.residency}/{artifact.key_id}/"):
+        return
     replica.state = "VERIFIED"
     replica.layout_key = layout_key
     replica.stored_bytes = stored_bytes
@@ -329,6 +342,31 @@ def mark_verified(
         )
 
 
+def move_to_key(session: Session, artifact: ArtifactRow, key_id: str, now: datetime) -> None:
+    """Keep an artifact under another encryption key from now on: every replica is to be written again, under that one.
+
+    What lies under the former key is nobody's from then on, and is collected. The artifact's row is locked.
+    """
+    if artifact.key_id == key_id:
+        return
+    artifact.key_id = key_id
+    session.execute(
+        update(ReplicaRow)
+        .where(
+            ReplicaRow.workspace_id == artifact.workspace_id,
+            ReplicaRow.residency == artifact.residency,
+            ReplicaRow.artifact_digest == artifact.digest,
+        )
+        .values(state="PENDING", layout_key=None, stored_bytes=None, verified_at=None, error_code=None, updated_at=now)
+    )
+    # Signed refs say where an artifact's objects lie.
+    session.execute(
+        update(WorkspaceRow)
+        .where(WorkspaceRow.workspace_id == artifact.workspace_id)
+        .values(refs_revision=WorkspaceRow.refs_revision + 1)
+    )
+
+
 def key_of(replica: ReplicaRow) -> ReplicaKey:
     """The key of a row."""
     return ReplicaKey(
@@ -347,6 +385,11 @@ def _want(session: Session, artifact: ArtifactRow, location: Location, now: date
         return False
     ensure_replica(session, key, now)
     return True
+
+
+def _has_policies(workspace_id: str | None = None) -> ColumnElement[bool]:
+    whose = WorkspaceRow.workspace_id if workspace_id is None else workspace_id
+    return exists().where(ReplicaPolicyRow.workspace_id == whose)
 
 
 def _hex_of_digest() -> ColumnElement[str]:
@@ -373,15 +416,16 @@ def _replicas_of(session: Session, artifacts: Sequence[ArtifactRow]) -> list[Rep
             ReplicaRow.residency == artifact.residency,
             ReplicaRow.artifact_digest == artifact.digest,
         )
-        found.extend(_to_replica(session, row) for row in session.scalars(query).all())
+        found.extend(_to_replica(session, row, artifact.key_id) for row in session.scalars(query).all())
     return sorted(found, key=lambda replica: (replica.location.name, replica.residency))
 
 
-def _to_replica(session: Session, row: ReplicaRow) -> Replica:
+def _to_replica(session: Session, row: ReplicaRow, key_id: str) -> Replica:
     source = row.source_location_id
     return Replica(
         location=get_location(session, row.workspace_id, row.location_id),
         residency=row.residency,
+        key_id=key_id,
         state=cast("ReplicaState", row.state),
         layout_key=row.layout_key,
         stored_bytes=row.stored_bytes,

@@ -30,9 +30,10 @@ from fairlead.core.errors import (
 from fairlead.core.ids import digest_hex, parse_digest
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, versions, work
-from fairlead.registry.blocks import PLAIN_KEY_ID, BlockPlace, BlockShelf, find_blocks
+from fairlead.registry.blocks import BlockPlace, BlockShelf, find_blocks
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
+from fairlead.registry.keys import active_key_id
 from fairlead.registry.limits import parse_row_id, parse_tags
 from fairlead.registry.locations import Location, all_locations, get_location
 from fairlead.registry.tables import UploadRow
@@ -55,6 +56,7 @@ class Upload:
     state: UploadState
     kind: ArtifactKind
     residency: str
+    key_id: str
     regions: tuple[str, ...] | None
     labels: Mapping[str, str]
     location: Location
@@ -113,6 +115,7 @@ class Uploads:
             row = UploadRow(
                 workspace_id=caller.workspace_id,
                 residency=rule,
+                key_id=active_key_id(session, caller.workspace_id),
                 kind=kind,
                 location_id=location.id,
                 state="OPEN",
@@ -172,7 +175,7 @@ class Uploads:
                     return _to_upload(row, location)
                 raise Conflict(f"The upload {upload_id} was handed over as {row.artifact_digest} already.")
             _require_open(row, self._clock.now())
-            expected = f"{row.workspace_id}/{row.residency}/{PLAIN_KEY_ID}/layouts/{digest_hex(digest)}/"
+            expected = f"{row.workspace_id}/{row.residency}/{row.key_id}/layouts/{digest_hex(digest)}/"
             if not layout_key.startswith(expected) or len(layout_key) > len(expected) + 100:
                 raise InvalidInput(
                     f"{layout_key[:200]!r} is no key of a layout of {digest} in this upload's domain.",
@@ -229,7 +232,9 @@ def derive_verifications(session: Session, now: datetime) -> None:
 
 def shelf_of(row: UploadRow) -> BlockShelf:
     """The dedup domain and location that an upload writes to."""
-    return BlockShelf(workspace_id=row.workspace_id, residency=row.residency, location_id=row.location_id)
+    return BlockShelf(
+        workspace_id=row.workspace_id, residency=row.residency, location_id=row.location_id, key_id=row.key_id
+    )
 
 
 def _permitted(locations: Sequence[Location], residency: Residency, regions: list[str] | None) -> list[Location]:
@@ -288,6 +293,7 @@ def _to_upload(row: UploadRow, location: Location) -> Upload:
         state=cast("UploadState", row.state),
         kind=cast("ArtifactKind", row.kind),
         residency=row.residency,
+        key_id=row.key_id,
         regions=None if row.regions is None else tuple(row.regions),
         labels=cast("dict[str, str]", row.labels),
         location=location,

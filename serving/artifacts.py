@@ -19,9 +19,8 @@ from fairlead.registry.locations import Location, StoreOpener, to_location
 from fairlead.registry.replicas import Artifacts
 from fairlead.registry.tables import LocationRow, ReplicaRow
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, Uploads
-from fairlead.sync.shelves import by_digest, open_for_writing, open_location
+from fairlead.sync.shelves import by_digest, domain_of_layout, domain_of_upload, open_for_writing, open_location
 from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.writer import write_artifact
 
@@ -67,7 +66,9 @@ class RegionArtifacts:
         location, layout_key = found[0]
         store = open_location(self._open_store, location)
         try:
-            ArtifactReader.open(store, DedupDomain(workspace_id, residency), digest, layout_key).download(destination)
+            ArtifactReader.open(
+                store, domain_of_layout(layout_key, workspace_id, residency), digest, layout_key
+            ).download(destination)
         except (IntegrityError, ObjectNotFound) as error:
             self._artifacts.report(
                 system_caller(workspace_id, "worker"), digest, location=location.name, code=error.code
@@ -102,7 +103,7 @@ class RegionArtifacts:
             return by_digest(places)
 
         store = open_for_writing(self._open_store, upload.location, residency=residency)
-        written = write_artifact(store, DedupDomain(workspace_id, residency), folder, known_blocks=known_blocks)
+        written = write_artifact(store, domain_of_upload(upload, workspace_id), folder, known_blocks=known_blocks)
         self._uploads.complete(
             caller,
             upload.id,

@@ -19,6 +19,7 @@ from fairlead.registry import work
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.tables import (
     AliasRow,
+    ArtifactRow,
     EnvironmentRow,
     LocationRow,
     ModelVersionRow,
@@ -97,7 +98,7 @@ def collect_refs(session: Session, workspace_id: str, location: Location, now: d
         session.scalars(select(EnvironmentRow.name).where(EnvironmentRow.workspace_id == workspace_id))
     )
     query = (
-        select(RegisteredModelRow, AliasRow, ModelVersionRow.artifact_digest)
+        select(RegisteredModelRow, AliasRow, ModelVersionRow.artifact_digest, ArtifactRow.key_id)
         .join(
             AliasRow,
             (AliasRow.workspace_id == RegisteredModelRow.workspace_id) & (AliasRow.model_id == RegisteredModelRow.id),
@@ -108,6 +109,12 @@ def collect_refs(session: Session, workspace_id: str, location: Location, now: d
             & (ModelVersionRow.model_id == AliasRow.model_id)
             & (ModelVersionRow.version == AliasRow.version),
         )
+        .join(
+            ArtifactRow,
+            (ArtifactRow.workspace_id == ModelVersionRow.workspace_id)
+            & (ArtifactRow.residency == ModelVersionRow.residency)
+            & (ArtifactRow.digest == ModelVersionRow.artifact_digest),
+        )
         .where(
             RegisteredModelRow.workspace_id == workspace_id,
             ModelVersionRow.state == "READY",
@@ -116,18 +123,20 @@ def collect_refs(session: Session, workspace_id: str, location: Location, now: d
         .order_by(RegisteredModelRow.name, AliasRow.name)
     )
     refs = tuple(
-        _to_ref(model, alias, digest or "", environments)
-        for model, alias, digest in session.execute(query)
+        _to_ref(
+            model, alias, RefTarget(digest=Digest(digest or ""), residency=model.residency, key_id=key_id), environments
+        )
+        for model, alias, digest, key_id in session.execute(query)
         if location.permits(model.residency, None)
     )
     return RefSet(workspace=workspace_id, revision=workspace.refs_revision, issued_at=now, refs=refs)
 
 
-def _to_ref(model: RegisteredModelRow, alias: AliasRow, digest: str, environments: Collection[str]) -> Ref:
+def _to_ref(model: RegisteredModelRow, alias: AliasRow, target: RefTarget, environments: Collection[str]) -> Ref:
     return Ref(
         name=f"{model.name}@{alias.name}",
         kind="environment" if alias.name in environments else "alias",
         revision=alias.revision,
-        targets=(RefTarget(digest=Digest(digest), residency=model.residency),),
+        targets=(target,),
         issued_at=alias.moved_at,
     )

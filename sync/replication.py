@@ -161,13 +161,14 @@ class Replication:
                 )
             ).all()
             destination = get_location(session, key.workspace_id, key.location_id)
+            shelf = shelf_of_replica(session, key)
             candidates = [
                 (get_location(session, other.workspace_id, other.location_id), other.layout_key or "")
                 for other in others
             ]
         return _Task(
             key=key,
-            shelf=shelf_of_replica(key),
+            shelf=shelf,
             destination=destination,
             layout_key=replica.layout_key,
             labels=artifact.labels,

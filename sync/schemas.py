@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fairlead.core.clock import format_time
-from fairlead.registry.blocks import PLAIN_KEY_ID
 from fairlead.registry.locations import Location
 from fairlead.registry.replicas import Artifact, Replica
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, ArtifactKind, Upload, UploadState
@@ -121,7 +120,7 @@ class UploadAnswer(BaseModel):
             regions=None if upload.regions is None else list(upload.regions),
             labels=dict(upload.labels),
             location=LocationAnswer.of(upload.location),
-            domain=DomainAnswer(workspace=workspace_id, residency=upload.residency, key_id=PLAIN_KEY_ID),
+            domain=DomainAnswer(workspace=workspace_id, residency=upload.residency, key_id=upload.key_id),
             artifact_digest=upload.artifact_digest,
             layout_key=upload.layout_key,
             sent_bytes=upload.sent_bytes,
@@ -203,7 +202,7 @@ class ReplicaAnswer(BaseModel):
             region=replica.location.region,
             url=replica.location.url,
             options=dict(replica.location.options),
-            domain=DomainAnswer(workspace=workspace_id, residency=replica.residency, key_id=PLAIN_KEY_ID),
+            domain=DomainAnswer(workspace=workspace_id, residency=replica.residency, key_id=replica.key_id),
             state=replica.state,
             layout_key=replica.layout_key,
             stored_bytes=replica.stored_bytes,
@@ -263,9 +262,15 @@ class WorkAnswer(BaseModel):
     residency: str
     state: str
     holder: str | None
+    priority: int
     attempts: int
+    phase: str | None
     progress_bytes: int | None
     total_bytes: int | None
+    moved_bytes: int
+    bytes_per_second: int | None
+    eta_seconds: int | None
+    source_region: str | None
     not_before: Time
     error_code: str | None
     error_detail: str | None

@@ -10,16 +10,27 @@ from fairlead.core.errors import ResidencyViolation
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.registry.blocks import BlockPlace, BlockShelf
 from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.domain import DedupDomain, domain_of_key
 
 if TYPE_CHECKING:
     from fairlead.core.ports import ObjectStore
     from fairlead.registry.locations import Location, StoreOpener
+    from fairlead.registry.uploads import Upload
 
 
 def domain_of(shelf: BlockShelf) -> DedupDomain:
     """The dedup domain of a shelf."""
     return DedupDomain(shelf.workspace_id, shelf.residency, shelf.key_id)
+
+
+def domain_of_upload(upload: Upload, workspace_id: str) -> DedupDomain:
+    """The dedup domain that an upload writes to."""
+    return DedupDomain(workspace_id, upload.residency, upload.key_id)
+
+
+def domain_of_layout(layout_key: str | None, workspace_id: str, residency: str) -> DedupDomain:
+    """The dedup domain that a replica was written to, by the key of its layout."""
+    return (layout_key and domain_of_key(layout_key)) or DedupDomain(workspace_id, residency)
 
 
 def open_location(open_store: StoreOpener, location: Location) -> ObjectStore:

@@ -29,10 +29,11 @@ from fairlead.registry.replicas import (
     lock_replica,
     mark_corrupt,
     mark_verified,
+    move_to_key,
     require_replica_work,
     want_replicas,
 )
-from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, UploadRow
+from fairlead.registry.tables import PLAIN_KEY_ID, ArtifactRow, LocationRow, ReplicaRow, UploadRow
 from fairlead.registry.uploads import shelf_of
 from fairlead.sync.shelves import domain_of, open_location, to_place
 from fairlead.sync.store.copy import find_damaged
@@ -267,8 +268,8 @@ class ReplicaVerification:
             LocationUnavailable, PermissionDenied: if the location cannot be read now; it is tried again.
         """
         key = ReplicaKey.from_subject(leased.workspace_id, leased.subject)
-        shelf = shelf_of_replica(key)
         with self._database.read() as session:
+            shelf = shelf_of_replica(session, key)
             row = session.get(ReplicaRow, (key.workspace_id, key.residency, key.artifact_digest, key.location_id))
             layout_key = None if row is None or row.state != "VERIFIED" else row.layout_key
             location = get_location(session, key.workspace_id, key.location_id)
@@ -308,13 +309,19 @@ class ReplicaVerification:
         )
 
 
-def shelf_of_replica(key: ReplicaKey) -> BlockShelf:
-    """The dedup domain and location that a replica stands on."""
-    return blocks.BlockShelf(workspace_id=key.workspace_id, residency=key.residency, location_id=key.location_id)
+def shelf_of_replica(session: Session, key: ReplicaKey) -> BlockShelf:
+    """The dedup domain and location that a replica stands on, or is to."""
+    artifact = session.get(ArtifactRow, (key.workspace_id, key.residency, key.artifact_digest))
+    return blocks.BlockShelf(
+        workspace_id=key.workspace_id,
+        residency=key.residency,
+        location_id=key.location_id,
+        key_id=PLAIN_KEY_ID if artifact is None else artifact.key_id,
+    )
 
 
 def _ensure_artifact(session: Session, upload: UploadRow, reader: ArtifactReader, now: datetime) -> ArtifactRow:
-    """The artifact's row. Where it was uploaded before, it is wanted in the regions of both."""
+    """The artifact's row. Where it was uploaded before, it is wanted in the regions of both, under the newer key."""
     identity = (upload.workspace_id, upload.residency, reader.digest)
     row = session.get(ArtifactRow, identity, with_for_update=True)
     if row is None:
@@ -327,10 +334,15 @@ def _ensure_artifact(session: Session, upload: UploadRow, reader: ArtifactReader
             file_count=len(reader.manifest.files),
             regions=upload.regions,
             labels=upload.labels,
+            key_id=upload.key_id,
             created_at=now,
         )
         session.add(row)
-    elif row.regions is None or upload.regions is None:
+        session.flush()
+        return row
+    # What was encrypted under another key, or not at all, is kept under the key of the newer upload from now on.
+    move_to_key(session, row, upload.key_id, now)
+    if row.regions is None or upload.regions is None:
         row.regions = None
     else:
         row.regions = sorted({*row.regions, *upload.regions})

@@ -20,7 +20,7 @@ _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _LAYOUT_NAME = re.compile(r"([0-9]{10})-([0-9a-f]{64})\.json\.gz")
 _MANIFEST_NAME = re.compile(r"([0-9a-f]{64})\.json")
 _PACK_NAME = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.pack")
-_RESERVED = frozenset({"refs"})
+_RESERVED = frozenset({"refs", "record"})
 
 PLAIN_KEY_ID = "plain"
 """The key id of a domain whose objects are not encrypted by Fairlead."""
@@ -105,6 +105,17 @@ class DedupDomain:
         if match is None or not key.startswith(prefix):
             return None
         return LayoutName(sequence=int(match[1]), digest=Digest(f"sha256:{match[2]}"))
+
+
+def domain_of_key(key: str) -> DedupDomain | None:
+    """The domain that an object's key lies in, or None where it lies in none (refs, the copy of the record)."""
+    parts = key.split("/")
+    if len(parts) < 4 or parts[1] in _RESERVED:
+        return None
+    try:
+        return DedupDomain(*parts[:3])
+    except InvalidName:
+        return None
 
 
 def check_part(part: str, *, what: str) -> str:
