@@ -1,8 +1,12 @@
 """Locations: buckets and prefixes, each in a region of the catalog, and so under one jurisdiction.
 
 A location is tried out (an object written, read back and deleted) before it is kept, and it keeps no secret: whoever
-opens it brings credentials of their own from the environment. Its region never changes, because what was allowed to be
-copied there depends on it.
+opens it brings credentials of their own from the environment. Its region and URL never change, because what was allowed
+to be copied there depends on them; its settings do.
+
+A *storage* location holds replicas. It is WARMING until it holds what it should, and ACTIVE from then on: only an
+ACTIVE one is chosen for uploads, deployments and feature stores. One that is being retired is DRAINING, and then
+RETIRED. A *cache* holds copies of what was asked of it, and no replica.
 """
 
 from __future__ import annotations
@@ -10,10 +14,10 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import select
@@ -28,11 +32,17 @@ from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_json
+from fairlead.registry.location_settings import STORE_SETTINGS, client_settings, parse_settings
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import LocationRow
+from fairlead.registry.tables import ArtifactRow, BlockRow, GarbageRow, LocationRow, ReplicaRow
 
 StoreOpener = Callable[[str, Mapping[str, object]], ObjectStore]
 """Opens the object store at a URL with options; `fairlead.sync.store.objects.open_store` is the one of the product."""
+
+LocationKind = Literal["storage", "cache"]
+LocationState = Literal["WARMING", "ACTIVE", "DRAINING", "RETIRED"]
+FILLED_STATES = ("WARMING", "ACTIVE")
+"""The states of a storage location in which replicas are brought there."""
 
 _SCHEMES = {
     "file": "file",
@@ -66,7 +76,30 @@ class Location:
     jurisdiction: str
     url: str
     options: Mapping[str, Any]
+    kind: LocationKind = "storage"
+    state: LocationState = "ACTIVE"
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     created_at: datetime
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether replicas are brought here."""
+        return self.kind == "storage" and self.state in FILLED_STATES
+
+    @property
+    def takes_traffic(self) -> bool:
+        """Whether uploads, deployments and feature stores may choose it."""
+        return self.kind == "storage" and self.state == "ACTIVE"
+
+    @property
+    def store_options(self) -> dict[str, object]:
+        """What a process of ours opens the store with."""
+        return {**self.options, **{name: self.settings[name] for name in STORE_SETTINGS if name in self.settings}}
+
+    @property
+    def client_options(self) -> dict[str, object]:
+        """What a client opens the store with, beside an identity of its own."""
+        return {**self.options, **client_settings(self.settings)}
 
     def permits(self, residency: str, regions: list[str] | None) -> bool:
         """Whether data of a residency class, wanted in these regions (None: in all), may and should be here."""
@@ -90,26 +123,38 @@ class Locations:
         region: str,
         url: str,
         options: Mapping[str, JsonValue] | None = None,
+        kind: str = "storage",
+        settings: Mapping[str, JsonValue] | None = None,
         key: IdempotencyKey | None = None,
     ) -> Location:
         """Try a location out and keep it. Everything that may and should be there is copied to it from now on.
 
-        A folder that does not exist is made, this once: later its absence means that a disk is away.
+        A folder that does not exist is made, this once: later its absence means that a disk is away. A storage location
+        is WARMING where there is something to bring to it (see `derive_location_states`), and else ACTIVE at once.
 
         Raises:
             UnknownRegion: if the catalog has no such region.
-            InvalidInput: if the URL or options are not valid, hold a secret, or overlap another location's.
+            InvalidInput: if the URL, options or settings are not valid, hold a secret, or overlap another location's.
             AlreadyExists: if the name is taken.
             LocationUnavailable, PermissionDenied, StorageFull: if it cannot be written, read or deleted from.
         """
         found = self._catalog.region(region)
+        checked_url = parse_url(url)
+        checked_kind = parse_kind(kind)
         row = LocationRow(
             workspace_id=caller.workspace_id,
             name=parse_name(name, what="location"),
             region=found.id,
             jurisdiction=found.jurisdiction,
-            url=parse_url(url),
+            url=checked_url,
             options=parse_options(options or {}),
+            kind=checked_kind,
+            state="ACTIVE",
+            settings=parse_settings(
+                parse_json(settings or {}, what="settings of a location"),
+                scheme=checked_url.partition(":")[0],
+                kind=checked_kind,
+            ),
             created_at=self._clock.now(),
         )
         if key is None:
@@ -118,7 +163,7 @@ class Locations:
                 _check_is_new(session, row)
         if not is_dry_run():
             # The trial writes, and may make a folder.
-            self._try_out(row.url, row.options)
+            self._try_out(to_location(row))
         with self._database.write() as session:
             return run_once(
                 session,
@@ -136,20 +181,67 @@ class Locations:
         with self._database.read() as session:
             return page.fetch(session, query, [LocationRow.name], listing=listing).map(to_location)
 
+    def set(
+        self,
+        caller: Caller,
+        name: str,
+        settings: Mapping[str, JsonValue],
+        *,
+        key: IdempotencyKey | None = None,
+    ) -> Location:
+        """Change some of a location's settings, after it was tried out with them; null takes one back.
+
+        Raises:
+            LocationNotFound: if the workspace has none of this name.
+            InvalidInput: if a setting does not exist or does not fit.
+            LocationUnavailable, PermissionDenied, StorageFull: if it cannot be used with the new settings.
+        """
+        changes = parse_json(settings, what="settings of a location")
+        with self._database.read() as session:
+            present = find_location(session, caller.workspace_id, name)
+        changed = _changed(present, changes)
+        if changed.store_options != present.store_options and not is_dry_run():
+            self._try_out(changed)
+
+        def apply(session: Session) -> Location:
+            row = lock_location(session, caller.workspace_id, name)
+            row.settings = dict(_changed(to_location(row), changes).settings)
+            facts: dict[str, JsonValue] = {"region": row.region, "settings": cast("JsonValue", row.settings)}
+            audit.record(session, caller, self._clock, action="location.set", subject=row.name, facts=facts)
+            return to_location(row)
+
+        with self._database.write() as session:
+            return run_once(session, caller, self._clock, key, result_type=Location, action=lambda: apply(session))
+
+    def get(self, caller: Caller, name: str) -> Location:
+        """One location.
+
+        Raises:
+            LocationNotFound: if the workspace has none of this name.
+        """
+        with self._database.read() as session:
+            return find_location(session, caller.workspace_id, name)
+
     def _keep(self, session: Session, caller: Caller, row: LocationRow) -> Location:
-        _check_is_new(session, row)
+        _check_is_new(session, row, frees_name=True)
         session.add(row)
         session.flush()
+        if row.kind == "storage" and _has_artifacts_for(session, row.workspace_id, to_location(row)):
+            row.state = "WARMING"
         facts: dict[str, JsonValue] = {
             "id": row.id,
             "region": row.region,
             "jurisdiction": row.jurisdiction,
             "url": row.url,
+            "kind": row.kind,
+            "state": row.state,
+            "settings": cast("JsonValue", row.settings),
         }
         audit.record(session, caller, self._clock, action="location.add", subject=row.name, facts=facts)
         return to_location(row)
 
-    def _try_out(self, url: str, options: Mapping[str, JsonValue]) -> None:
+    def _try_out(self, location: Location) -> None:
+        url, options = location.url, location.store_options
         is_folder = url.startswith("file:")
         store = self._open_store(url, {**options, "create": True} if is_folder else options)
         key, data = f"probes/{secrets.token_hex(16)}", secrets.token_bytes(64)
@@ -225,9 +317,38 @@ def _refuse_secrets(value: JsonValue, name: str) -> None:
             )
 
 
-def _check_is_new(session: Session, row: LocationRow) -> None:
+def parse_kind(kind: str) -> LocationKind:
+    """Check what a location is for.
+
+    Raises:
+        InvalidInput: if it is neither storage nor cache.
+    """
+    if kind not in get_args(LocationKind):
+        raise InvalidInput(f"{kind[:40]!r} is no kind of location.", hint="Use storage or cache.")
+    return cast("LocationKind", kind)
+
+
+def _changed(location: Location, changes: Mapping[str, JsonValue]) -> Location:
+    checked = parse_settings(
+        {**location.settings, **changes}, scheme=location.url.partition(":")[0], kind=location.kind
+    )
+    return replace(location, settings=checked)
+
+
+def _has_artifacts_for(session: Session, workspace_id: str, location: Location) -> bool:
+    query = select(ArtifactRow).where(ArtifactRow.workspace_id == workspace_id)
+    return any(location.permits(artifact.residency, artifact.regions) for artifact in session.scalars(query))
+
+
+def _check_is_new(session: Session, row: LocationRow, *, frees_name: bool = False) -> None:
     others = session.scalars(select(LocationRow).where(LocationRow.workspace_id == row.workspace_id))
-    for other in others:
+    for other in others.all():
+        if _is_collected(session, other):
+            # Its row stays, since the past refers to it; its name and URL may be given again.
+            if other.name == row.name and frees_name:
+                other.name = f"{other.name[:200]}~{other.id}"
+                session.flush()
+            continue
         if other.name == row.name:
             raise AlreadyExists(
                 f"There is a location {row.name!r} already, in {other.region}.",
@@ -235,13 +356,30 @@ def _check_is_new(session: Session, row: LocationRow) -> None:
                 location=row.name,
             )
         # One folder in two regions would put data where its residency does not let it be.
-        is_same_service = row.url.startswith("file:") or other.options == row.options
+        is_same_service = row.url.startswith("file:") or _service_of(other) == _service_of(row)
         if is_same_service and (f"{row.url}/".startswith(f"{other.url}/") or f"{other.url}/".startswith(f"{row.url}/")):
             raise InvalidInput(
                 f"The URL overlaps that of the location {other.name!r}.",
                 hint="Give each location a bucket and prefix of its own.",
                 location=other.name,
             )
+
+
+def _service_of(row: LocationRow) -> tuple[object, object]:
+    """What tells the bucket of one service from the bucket of the same name of another."""
+    settings = row.settings or {}
+    return row.options, settings.get("endpoint")
+
+
+def _is_collected(session: Session, row: LocationRow) -> bool:
+    """Whether a location is retired and nothing of it is left to take away."""
+    if row.state != "RETIRED":
+        return False
+    for table in (ReplicaRow, BlockRow, GarbageRow):
+        query = select(table.location_id).where(table.workspace_id == row.workspace_id, table.location_id == row.id)
+        if session.scalar(query.limit(1)) is not None:
+            return False
+    return True
 
 
 def find_location(session: Session, workspace_id: str, name: str) -> Location:
@@ -253,7 +391,7 @@ def find_location(session: Session, workspace_id: str, name: str) -> Location:
     query = select(LocationRow).where(LocationRow.workspace_id == workspace_id, LocationRow.name == name)
     row = session.scalars(query).one_or_none()
     if row is None:
-        raise LocationNotFound(f"There is no location {name[:80]!r}.", hint="See: fairlead location list")
+        raise _not_found(name)
     return to_location(row)
 
 
@@ -275,6 +413,29 @@ def all_locations(session: Session, workspace_id: str) -> list[Location]:
     return [to_location(row) for row in session.scalars(query)]
 
 
+def filled_locations(session: Session, workspace_id: str) -> list[Location]:
+    """The locations that replicas are brought to, by name."""
+    return [location for location in all_locations(session, workspace_id) if location.is_filled]
+
+
+def traffic_locations(session: Session, workspace_id: str) -> list[Location]:
+    """The locations that uploads, deployments and feature stores may choose, by name."""
+    return [location for location in all_locations(session, workspace_id) if location.takes_traffic]
+
+
+def lock_location(session: Session, workspace_id: str, name: str) -> LocationRow:
+    """The row of a location, locked until the transaction ends.
+
+    Raises:
+        LocationNotFound: if the workspace has none of this name.
+    """
+    query = select(LocationRow).where(LocationRow.workspace_id == workspace_id, LocationRow.name == name)
+    row = session.scalars(query.with_for_update()).one_or_none()
+    if row is None:
+        raise _not_found(name)
+    return row
+
+
 def to_location(row: LocationRow) -> Location:
     """The record of a row."""
     return Location(
@@ -284,5 +445,12 @@ def to_location(row: LocationRow) -> Location:
         jurisdiction=row.jurisdiction,
         url=row.url,
         options=row.options,
+        kind=cast("LocationKind", row.kind),
+        state=cast("LocationState", row.state),
+        settings=row.settings,
         created_at=row.created_at,
     )
+
+
+def _not_found(name: str) -> LocationNotFound:
+    return LocationNotFound(f"There is no location {name[:80]!r}.", hint="See: fairlead location list")
