@@ -196,7 +196,10 @@ class EncryptionKeyRow(InWorkspace):
 
 
 class GarbageRow(InWorkspace):
-    """An object that nothing referred to when it was marked; it is deleted if that is still so when it has aged."""
+    """An object that nothing referred to when it was marked; it is deleted if that is still so when it has aged.
+
+    MARKED -> WITHDRAWN (no index names it any more) -> DELETING (nothing may come to refer to it) -> DELETED.
+    """
 
     __tablename__ = "garbage"
     __table_args__ = (
@@ -207,12 +210,16 @@ class GarbageRow(InWorkspace):
     object_key: Mapped[str] = mapped_column(name_type(900), primary_key=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(String(63))
-    cycles: Mapped[int] = mapped_column(Integer, default=1)
+    state: Mapped[str] = mapped_column(String(16), default="MARKED")
     marked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class ScrubRow(InWorkspace):
-    """One look at what a location holds: whole, a sample, or a slice. RUNNING -> DONE | FAILED."""
+    """One look at what a location holds, by a task (scrub, collect, rebuild-index) and its scope.
+
+    WAITING -> RUNNING -> DONE | FAILED. `outcome` holds counts, `findings` the objects that something is to be said of.
+    """
 
     __tablename__ = "scrubs"
     __table_args__ = (
@@ -222,10 +229,12 @@ class ScrubRow(InWorkspace):
 
     id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
     location_id: Mapped[str] = mapped_column(ROW_ID)
+    task: Mapped[str] = mapped_column(String(32))
     scope: Mapped[JsonObject] = mapped_column(JsonType)
     state: Mapped[str] = mapped_column(String(16))
     checked_objects: Mapped[int] = mapped_column(BigInteger, default=0)
     checked_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    outcome: Mapped[JsonObject] = mapped_column(JsonType, default=dict)
     findings: Mapped[list[JsonObject]] = mapped_column(JsonType, default=list)
     requested_by: Mapped[str] = mapped_column(name_type())
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -40,6 +40,7 @@ FairleadError
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
 ├── Unavailable                  503, exit 1   try again
 │   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
+│   ├── BeingCollected           an object is just being deleted as garbage
 │   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
 ├── StorageFull                  507, exit 1
 ├── DatabaseRevisionMismatch     500, exit 1   the schema is older or newer than the code
@@ -402,6 +403,11 @@ class EndpointUnavailable(Unavailable):
 class ReplicaUnavailable(Unavailable):
     code = "replica-unavailable"
     title = "No verified replica can be read"
+
+
+class BeingCollected(Unavailable):
+    code = "being-collected"
+    title = "An object that this needs is just being deleted as garbage"
 
 
 class BudgetExhausted(Unavailable):
