@@ -1,8 +1,10 @@
 """The layout: how one location stores one artifact.
 
 Version 1 is gzipped canonical JSON: the packs, the blocks (which pack, where, how stored), and for each file of the
-manifest its blocks in order. A layout is immutable and its key holds a sequence number and the sha256 of its bytes, so
-a repacked or repaired artifact gets a newer layout and the old one stays readable until it is collected.
+manifest its blocks in order. Its blocks are closed: a base that no file uses stands there too, after those that files
+use, so that whoever keeps the blocks of layouts keeps what they stand on. A layout is immutable and its key holds a
+sequence number and the sha256 of its bytes, so a repacked or repaired artifact gets a newer layout and the old one
+stays readable until it is collected.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +21,9 @@ from fairlead.core.errors import CorruptLayout, IntegrityError, InvalidDigest, J
 from fairlead.core.ids import Digest, parse_digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import KnownBlocks, StoredBlock
+from fairlead.sync.store.chains import chain_of
 from fairlead.sync.store.codec import BLOCK_MAX_BYTES, CODEC, STORED_MAX_BYTES
+from fairlead.sync.store.delta import DELTA_CODEC
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.manifest import Manifest
 from fairlead.sync.store.pack import HEADER, PACK_MAX_BYTES
@@ -37,11 +41,12 @@ class Layout:
     artifact: Digest
     sequence: int
     files: Mapping[str, tuple[StoredBlock, ...]]
+    bases: tuple[StoredBlock, ...] = ()
 
     @property
     def blocks(self) -> dict[Digest, StoredBlock]:
-        """Every block once, by its digest, in order of first use."""
-        return {block.digest: block for blocks in self.files.values() for block in blocks}
+        """Every block once, by its digest: those that files use in order of first use, then their bases."""
+        return {block.digest: block for blocks in (*self.files.values(), self.bases) for block in blocks}
 
     @property
     def packs(self) -> list[Digest]:
@@ -97,7 +102,7 @@ class Layout:
             raise CorruptLayout(f"{what} is damaged ({type(error).__name__}).") from None
 
     def check_fits(self, manifest: Manifest) -> None:
-        """Refuse a layout that is not one of this manifest: other files, or blocks that do not add up.
+        """Refuse a layout that is not one of this manifest: other files, blocks that do not add up, or broken chains.
 
         Raises:
             CorruptLayout: naming the first file that does not fit.
@@ -112,6 +117,14 @@ class Layout:
                     f"The layout's blocks of {file.path!r} do not add up to its size.",
                     artifact=self.artifact,
                     file=file.path,
+                )
+        blocks = self.blocks
+        for block in blocks.values():
+            if chain_of(block, blocks) is None:
+                raise CorruptLayout(
+                    f"The layout does not hold what the block {block.digest} stands on, or too long a chain of it.",
+                    artifact=self.artifact,
+                    block=block.digest,
                 )
 
 
@@ -137,18 +150,26 @@ def _parse(record: dict[str, object]) -> Layout:
     for item in cast("list[dict[str, object]]", record["files"]):
         used = cast("list[object]", item["blocks"])
         files[_text(item["path"])] = tuple(blocks[_number(index, 0, len(blocks) - 1)] for index in used)
+    used = {block.digest for blocks_of_file in files.values() for block in blocks_of_file}
+    bases = tuple(block for block in blocks if block.digest not in used)
+    if not {block.digest for block in bases} <= {block.base for block in blocks}:
+        raise ValueError
     return Layout(
         artifact=parse_digest(_text(record["artifact"])),
         sequence=_number(record["sequence"], 1, 10**10 - 1),
         files=files,
+        bases=bases,
     )
 
 
 def _parse_block(item: dict[str, object], packs: Sequence[Digest]) -> StoredBlock:
-    if item["codec"] != CODEC or item["base"] is not None:
+    codec, base = item["codec"], item["base"]
+    if codec not in (CODEC, DELTA_CODEC) or type(codec) is not int:
         raise CorruptLayout(
             "The layout uses a codec that this release does not know.", hint="Upgrade Fairlead to read it."
         )
+    if (codec == DELTA_CODEC) != (base is not None):
+        raise ValueError
     return StoredBlock(
         digest=parse_digest(_text(item["digest"])),
         pack=packs[_number(item["pack"], 0, len(packs) - 1)],
@@ -156,7 +177,8 @@ def _parse_block(item: dict[str, object], packs: Sequence[Digest]) -> StoredBloc
         stored_length=_number(item["stored_length"], 1, STORED_MAX_BYTES),
         stored_digest=parse_digest(_text(item["stored_digest"])),
         plain_length=_number(item["plain_length"], 1, BLOCK_MAX_BYTES),
-        codec=CODEC,
+        codec=codec,
+        base=None if base is None else parse_digest(_text(base)),
     )
 
 
@@ -255,23 +277,28 @@ def iter_layouts(store: ObjectStore, domain: DedupDomain) -> Iterator[StoredLayo
 
 
 def write_layout(
-    store: ObjectStore, domain: DedupDomain, manifest: Manifest, files: Mapping[str, tuple[StoredBlock, ...]]
+    store: ObjectStore,
+    domain: DedupDomain,
+    manifest: Manifest,
+    files: Mapping[str, tuple[StoredBlock, ...]],
+    bases: Iterable[StoredBlock] = (),
 ) -> tuple[StoredLayout, int]:
     """Store a layout that supersedes those of the artifact at this location; the layout and the bytes sent.
 
-    Where the newest whole one already says the same, nothing is sent and it is returned.
+    `bases` are the blocks that others stand on and that no file uses. Where the newest whole one already says the same,
+    nothing is sent and it is returned.
     """
-    artifact = manifest.digest
+    artifact, stood_on = manifest.digest, tuple(bases)
     try:
         newest = newest_layout(store, domain, manifest)
     except (ObjectNotFound, CorruptLayout):
         pass
     else:
-        if newest.layout.files == files:
+        if newest.layout.files == files and newest.layout.bases == stood_on:
             return newest, 0
     names = (domain.parse_layout_key(artifact, key) for key in list_layout_keys(store, domain, artifact))
     sequence = 1 + max((name.sequence for name in names if name), default=0)
-    layout = Layout(artifact=artifact, sequence=sequence, files=files)
+    layout = Layout(artifact=artifact, sequence=sequence, files=files, bases=stood_on)
     layout.check_fits(manifest)
     data = layout.to_bytes()
     key = domain.layout_key(artifact, sequence, sha256_digest(data))
