@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fairlead.registry.tables import PLAIN_KEY_ID, BlockRow
@@ -77,16 +77,26 @@ def add_blocks(session: Session, shelf: BlockShelf, places: Iterable[BlockPlace]
 
 
 def drop_packs(session: Session, shelf: BlockShelf, packs: Collection[str]) -> int:
-    """Forget every block of these packs (hexadecimal), because they are damaged or gone; how many there were."""
-    dropped = 0
+    """Forget every block of these packs (hexadecimal), and what stands on those blocks; how many there were.
+
+    A block whose base is not in the index is of no use to whoever would build on it.
+    """
+    dropped: list[str] = []
     for some in _batches(sorted(packs)):
-        result = session.execute(
-            delete(BlockRow).where(*_on(shelf), BlockRow.pack.in_(some)),
-            execution_options={"synchronize_session": False},
-        )
-        assert isinstance(result, CursorResult)  # noqa: S101  (what a delete always gives)
-        dropped += result.rowcount
-    return dropped
+        dropped += _drop(session, shelf, BlockRow.pack.in_(some))
+    bases = dropped
+    while bases:
+        dependents: list[str] = []
+        for some in _batches(sorted(bases)):
+            dependents += _drop(session, shelf, BlockRow.base_digest.in_(some))
+        dropped += dependents
+        bases = dependents
+    return len(dropped)
+
+
+def _drop(session: Session, shelf: BlockShelf, which: ColumnElement[bool]) -> list[str]:
+    statement = delete(BlockRow).where(*_on(shelf), which).returning(BlockRow.block_digest)
+    return list(session.scalars(statement, execution_options={"synchronize_session": False}))
 
 
 def list_packs(session: Session, shelf: BlockShelf) -> list[str]:
