@@ -21,6 +21,7 @@ FairleadError
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound
 │   ├── BudgetNotFound
+│   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
 ├── PermissionDenied             403, exit 4
@@ -38,8 +39,10 @@ FairleadError
 ├── PartialFailure               207, exit 7   some of it worked
 ├── IntegrityError               502, exit 1   bytes are not what their name says
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
+│   ├── CorruptObject            an encrypted object that does not decrypt to what was written
 ├── Unavailable                  503, exit 1   try again
 │   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
+│   ├── KeyUnavailable           an encryption key cannot be unwrapped here
 │   ├── BeingCollected           an object is just being deleted as garbage
 │   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
 ├── StorageFull                  507, exit 1
@@ -257,6 +260,11 @@ class BudgetNotFound(NotFound):
     title = "There is no such budget"
 
 
+class EncryptionKeyNotFound(NotFound):
+    code = "encryption-key-not-found"
+    title = "There is no such encryption key"
+
+
 class ObjectNotFound(NotFound):
     code = "object-not-found"
     title = "The location holds no such object"
@@ -374,6 +382,11 @@ class CorruptManifest(IntegrityError):
     title = "A manifest does not match its digest"
 
 
+class CorruptObject(IntegrityError):
+    code = "corrupt-object"
+    title = "An encrypted object does not decrypt"
+
+
 class BadSignature(IntegrityError):
     code = "bad-signature"
     title = "The signature does not verify"
@@ -413,6 +426,11 @@ class BeingCollected(Unavailable):
 class BudgetExhausted(Unavailable):
     code = "budget-exhausted"
     title = "The budget does not cover the transfer"
+
+
+class KeyUnavailable(Unavailable):
+    code = "key-unavailable"
+    title = "The encryption key cannot be had here"
 
 
 class StorageFull(FairleadError):
