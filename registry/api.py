@@ -11,18 +11,22 @@ from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
 from fairlead.registry.api_promotion import environments_router, promotions_router, rollbacks_router
+from fairlead.registry.api_replica_policies import replica_policies_router
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.environments import Environments
 from fairlead.registry.identity import Tokens
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.models import Models
 from fairlead.registry.promotion import Promotions
+from fairlead.registry.replica_policies import ReplicaPolicies
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.versions import Versions
 
 
-def record_routers(database: Database, clock: Clock, *, deployments: DeploymentIndex | None = None) -> list[APIRouter]:
-    """Every route of the record: models, versions, aliases, environments, promotions, tokens, audit, ledger.
+def record_routers(
+    database: Database, clock: Clock, *, replica_policies: ReplicaPolicies, deployments: DeploymentIndex | None = None
+) -> list[APIRouter]:
+    """Every route of the record: models, versions, aliases, environments, promotions, policies, tokens, audit, ledger.
 
     `deployments` says which deployments a promotion touches; without it none are named.
     """
@@ -31,6 +35,7 @@ def record_routers(database: Database, clock: Clock, *, deployments: DeploymentI
         versions_router(Versions(database, clock)),
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),
+        replica_policies_router(replica_policies),
         promotions_router(Promotions(database, clock, load_catalog(), deployments)),
         rollbacks_router(Rollbacks(database, clock)),
         tokens_router(Tokens(database, clock)),

@@ -49,7 +49,7 @@ _STORAGE_CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 _IDENTITY_KINDS = ("workload", "static", "anonymous")
 _TOKEN_SOURCES = ("file", "gcp-metadata", "azure-metadata")
-_OF_TOKENS = frozenset({"token_from", "token_file", "token_file_env", "token_audience", "metadata_host"})
+_OF_TOKENS = frozenset({"token_from", "token_file_env", "token_audience", "metadata_host"})
 _OF_WORKLOAD: Mapping[str, frozenset[str]] = {
     "s3": _OF_TOKENS | {"role_arn", "session_name", "sts_endpoint", "sts_region"},
     "gs": _OF_TOKENS | {"audience", "service_account", "token_url", "impersonation_url", "subject_token_type"},
@@ -61,7 +61,9 @@ _REQUIRED_WITH_TOKEN: Mapping[str, tuple[str, ...]] = {
     "abfs": ("tenant_id", "client_id"),
 }
 _CREDENTIALS_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-_ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
+# Which variable, not which file: nobody may have a server read a file of their choice and send it somewhere.
+_TOKEN_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,100}_TOKEN_FILE")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _SPEED_MAX = 2**50
 _TEXT_MAX_LENGTH = 2000
 
@@ -88,11 +90,6 @@ def parse_settings(settings: Mapping[str, JsonValue], *, scheme: str, kind: str)
         if value is not None:
             checked[name] = _PARSERS[name](name, value, scheme)
     return checked
-
-
-def is_secret_free_identity_member(name: str) -> bool:
-    """Whether a member of an identity, however secret it sounds, only says where a token is found."""
-    return name in _OF_TOKENS or name in {"token_url", "subject_token_type", "credentials"}
 
 
 def _parse_bool(name: str, value: JsonValue, _scheme: str) -> JsonValue:
@@ -167,12 +164,15 @@ def _parse_identity_member(name: str, member: str, value: JsonValue) -> str:
     text = _parse_plain(name, value)
     if member == "token_from" and text not in _TOKEN_SOURCES:
         raise _wrong(name, f"is one of {', '.join(_TOKEN_SOURCES)}")
-    if member == "token_file_env" and not _ENVIRONMENT_NAME.fullmatch(text):
-        raise _wrong(name, "is the name of an environment variable")
+    if member == "token_file_env" and not _TOKEN_VARIABLE.fullmatch(text):
+        raise _wrong(name, "is the name of an environment variable that ends in _TOKEN_FILE")
     if member == "credentials" and not _CREDENTIALS_NAME.fullmatch(text):
         raise _wrong(name, "is a short name in lower case, and no secret")
     if member in {"sts_endpoint", "token_url", "impersonation_url", "authority"}:
-        return str(_parse_endpoint(name, text, ""))
+        checked = str(_parse_endpoint(name, text, ""))
+        if not checked.startswith("https://") and urlsplit(checked).hostname not in _LOOPBACK:
+            raise _wrong(name, "is an https:// URL: tokens are sent there")
+        return checked
     return text
 
 

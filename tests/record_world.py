@@ -27,6 +27,7 @@ from fairlead.registry.identity import Caller, Scope, Tokens, bootstrap
 from fairlead.registry.models import Labels, Models, RegisteredModel
 from fairlead.registry.policy import Policy
 from fairlead.registry.promotion import Promotions
+from fairlead.registry.replica_policies import ReplicaPolicies, model_uses
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, UploadRow, WorkspaceRow
 from fairlead.registry.versions import ModelVersion, VersionDraft, Versions, mark_ready
@@ -194,7 +195,8 @@ def make_app(world: World) -> FastAPI:
     app = FastAPI()
     install_access(app, world.tokens.authenticate)
     install_problem_handlers(app)
-    for router in record_routers(world.database, world.clock):
+    policies = ReplicaPolicies(world.database, world.clock, catalog=load_catalog(), uses=(model_uses,))
+    for router in record_routers(world.database, world.clock, replica_policies=policies):
         app.include_router(router, prefix="/api/v1")
     return app
 

@@ -21,15 +21,18 @@ from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.core.ids import new_row_id
+from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.idempotency import forget_old_keys
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.locations import Locations
+from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import Artifacts
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import Uploads
+from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.sync.duties import Duties, sync_duties
@@ -49,6 +52,7 @@ SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
 _KEY_BYTES = 32
+_ARTIFACT_USES = (model_uses, bundle_uses, snapshot_uses)
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +68,7 @@ class Service:
     locations: Locations
     uploads: Uploads
     artifacts: Artifacts
+    replica_policies: ReplicaPolicies
     features: FeatureStore
     serving: Serving
     duties: Duties
@@ -134,6 +139,7 @@ class Service:
             locations=Locations(database, clock, catalog=catalog, open_store=open_store),
             uploads=uploads,
             artifacts=artifacts,
+            replica_policies=ReplicaPolicies(database, clock, catalog=catalog, uses=_ARTIFACT_USES),
             features=features,
             serving=serving,
             duties=sync_duties(database, clock, catalog=catalog, open_store=open_store, signing_key=signing_key),
@@ -147,7 +153,12 @@ class Service:
         from fairlead.sync.api import sync_routers
 
         return [
-            *record_routers(self.database, self.clock, deployments=FollowingDeployments(self.database)),
+            *record_routers(
+                self.database,
+                self.clock,
+                replica_policies=self.replica_policies,
+                deployments=FollowingDeployments(self.database),
+            ),
             *sync_routers(
                 locations=self.locations,
                 uploads=self.uploads,
@@ -172,7 +183,7 @@ class Service:
             self.clock,
             regions=regions,
             handlers={**self.duties.handlers, **self.features.handlers, **self.serving.handlers},
-            derivers=[*self.duties.derivers, *self.features.derivers(regions), *self.serving.derivers],
+            derivers=[PolicySweep(_ARTIFACT_USES), *self.duties.derivers, *self.features.derivers(regions), *self.serving.derivers],
             threads=self.settings.worker_threads,
             lease_ttl=self.settings.lease,
         )

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairlead import __version__
-from fairlead.cli import audit, deploy, environment, features, location, model, server, token
+from fairlead.cli import (
+    audit,
+    deploy,
+    environment,
+    features,
+    location,
+    model,
+    replica_policy,
+    server,
+    token,
+)
 from fairlead.cli.context import current_output, group
 from fairlead.cli.output import without_controls
 from fairlead.core.errors import ExitCode, FairleadError, Unavailable
@@ -32,6 +42,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(features.app, name="features")
 app.add_typer(environment.app, name="environment")
 app.add_typer(location.app, name="location")
+app.add_typer(replica_policy.app, name="replica-policy")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")
 app.add_typer(token.app, name="token")

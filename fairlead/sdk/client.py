@@ -9,6 +9,7 @@ from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Locations, Tokens
+from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.serving import Bundles, Deployments, Placements
 from fairlead.sdk.transport import Transport
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `bundles`,
-    `deployments`, `placements`, `tokens`, `audit` and `ledger` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
+    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit` and `ledger` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -35,6 +36,7 @@ class Fairlead:
         self.features = Features(transport)
         self.locations = Locations(transport)
         self.environments = Environments(transport)
+        self.replica_policies = ReplicaPolicies(transport)
         self.placements = Placements(transport)
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)
