@@ -223,7 +223,7 @@ class _Workspace:
         for source in uses:
             for residency, digest, model_id, version in source(session, workspace_id):
                 self._uses[residency, digest].append((model_id, version))
-        self.locations = all_locations(session, workspace_id)
+        self.locations = [each for each in all_locations(session, workspace_id) if each.is_filled]
         query = select(ArtifactRow).where(ArtifactRow.workspace_id == workspace_id).order_by(ArtifactRow.digest)
         self.artifacts: Sequence[ArtifactRow] = session.scalars(query).all()
         self.replicas: dict[tuple[str, str], dict[str, ReplicaRow]] = defaultdict(dict)
@@ -233,20 +233,15 @@ class _Workspace:
     def wanted(self, artifact: ArtifactRow) -> frozenset[str]:
         """The ids of the locations where an artifact should be or has to stay for now."""
         patterns = wanted_regions(self._policies, self._facts(artifact), self._now)
-        wanted = {
-            location.id
-            for location in self.locations
-            if location.permits(artifact.residency, artifact.regions)
-            and (patterns is None or is_match(patterns, location.region))
-        }
+        permitted = [each for each in self.locations if each.permits(artifact.residency, artifact.regions)]
+        wanted = {each.id for each in permitted if patterns is None or is_match(patterns, each.region)}
         rows = self.replicas.get((artifact.residency, artifact.digest), {})
         verified = [row for row in rows.values() if row.state == "VERIFIED"]
         if not wanted:
-            # Somewhere it has to be: where it came in, or else where it has been longest.
-            home = sorted(
-                verified, key=lambda row: (row.source_location_id is not None, row.verified_at, row.location_id)
-            )
-            return frozenset(row.location_id for row in home[:1])
+            # Somewhere it has to be: where it came in, or else where it has been longest, unless that is given up.
+            homes = [row for row in verified if any(each.id == row.location_id for each in permitted)]
+            homes.sort(key=lambda row: (row.source_location_id is not None, row.verified_at, row.location_id))
+            wanted.update([row.location_id for row in homes[:1]] or [each.id for each in permitted[:1]])
         if not any(row.location_id in wanted for row in verified):
             wanted.update(row.location_id for row in verified)
         return frozenset(wanted)
