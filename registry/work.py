@@ -180,8 +180,9 @@ def report_progress(
     *,
     phase: str | None = None,
     bytes_per_second: int | None = None,
+    moved_bytes: int = 0,
 ) -> None:
-    """Say how far the work is, in bytes, what it is at, and how fast that goes.
+    """Say how far the work is, in bytes, what it is at, and how fast that goes; `moved_bytes` are added to the count.
 
     Raises:
         LeaseLost: so that a worker which was presumed dead stops early.
@@ -191,6 +192,7 @@ def report_progress(
         "total_bytes": total_bytes,
         "phase": phase,
         "bytes_per_second": bytes_per_second,
+        "moved_bytes": WorkRow.moved_bytes + moved_bytes,
     }
     with database.write() as session:
         _require(leased, _changed(session, _held(leased).values(values)))

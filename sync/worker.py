@@ -1,9 +1,10 @@
 """The worker: derives what should be true, leases the difference, and makes it true, until it is told to stop.
 
-Threads take work by `lease`; one more thread runs the derivers every second, and one renews the leases that are held,
-so that a long copy is not presumed dead. Handlers do their I/O outside transactions and record their result together
-with `finish`, in one. A handler that raises gives its work back with a back-off; a worker that dies leaves leases that
-expire. Any number of workers may run, in any number of processes.
+Threads take work by `lease`, each for the kinds of its lane, so that what hangs in one lane holds up no other; one more
+thread runs the derivers every second, and one renews the leases that are held, so that a long copy is not presumed
+dead. Handlers do their I/O outside transactions and record their result together with `finish`, in one. A handler that
+raises gives its work back with a back-off; a worker that dies leaves leases that expire. Any number of workers may run,
+in any number of processes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import FairleadError, LeaseLost
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
     from fairlead.core.db import Database
     from fairlead.core.ports import Clock
+    from fairlead.sync.transfer import Meter
 
 Handler = Callable[[LeasedWork], None]
 """Makes one piece of work true, and calls `work.finish` in the transaction that records it."""
@@ -39,24 +44,51 @@ _DERIVE_SECONDS = 1.0
 _DERIVE_PAUSE_SECONDS = 0.05
 _POLL_SECONDS = 0.5
 _PROGRESS_SECONDS = 0.5
+_SPEED_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-def progress_reporter(database: Database, leased: LeasedWork) -> Callable[[int, int], None]:
+def progress_reporter(
+    database: Database, leased: LeasedWork, *, phase: str | None = None, meter: Meter | None = None
+) -> Callable[[int, int], None]:
     """What a handler calls with (bytes done, bytes in all) as often as it likes; told to the record twice a second.
 
-    The call raises `LeaseLost` once another worker has taken over, which ends the handler early.
+    With it goes the speed of the last seconds, and what the meter counted meanwhile. The call raises `LeaseLost` once
+    another worker has taken over, which ends the handler early.
     """
     due = time.monotonic()
+    seen: deque[tuple[float, int]] = deque()
+    guard = threading.Lock()
 
     def report(done: int, total: int) -> None:
         nonlocal due
         now = time.monotonic()
-        if now >= due:
+        with guard:
+            if now < due:
+                return
             due = now + _PROGRESS_SECONDS
-            work.report_progress(database, leased, done, total)
+            seen.append((now, done))
+            while now - seen[0][0] > _SPEED_SECONDS and len(seen) > 2:
+                seen.popleft()
+            (since, before), moved = seen[0], 0 if meter is None else meter.take_untold()
+        speed = None if now == since else round((done - before) / (now - since))
+        try:
+            work.report_progress(database, leased, done, total, phase=phase, bytes_per_second=speed, moved_bytes=moved)
+        except BaseException:
+            if meter is not None:
+                meter.give_back(moved)
+            raise
 
     return report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Threads that do some kinds of work and no other: a hung handler holds up its own lane alone."""
+
+    name: str
+    kinds: frozenset[str]
+    threads: int
 
 
 def throttled(deriver: Deriver, span: timedelta) -> Deriver:
@@ -73,7 +105,10 @@ def throttled(deriver: Deriver, span: timedelta) -> Deriver:
 
 
 class Worker:
-    """Runs handlers for the work of some regions (None: of all) until `stop`."""
+    """Runs handlers for the work of some regions (None: of all) until `stop`.
+
+    Kinds of work that no lane names are done by `threads` threads of their own.
+    """
 
     def __init__(
         self,
@@ -84,6 +119,7 @@ class Worker:
         handlers: Mapping[str, Handler],
         derivers: Sequence[Deriver],
         threads: int = 2,
+        lanes: Sequence[Lane] = (),
         lease_ttl: timedelta = LEASE_TTL,
     ) -> None:
         self._database = database
@@ -91,7 +127,9 @@ class Worker:
         self._regions = None if regions is None else frozenset(regions)
         self._handlers = dict(handlers)
         self._derivers = tuple(derivers)
-        self._thread_count = threads
+        named = frozenset[str]().union(*(lane.kinds for lane in lanes))
+        rest = Lane(name="work", kinds=frozenset(handlers) - named, threads=threads)
+        self._lanes = tuple(lane for lane in (*lanes, rest) if lane.kinds)
         self._lease_ttl = lease_ttl
         self.holder = f"{socket.gethostname()}/{os.getpid()}/{new_row_id()}"
         self._held: dict[str, LeasedWork] = {}
@@ -108,7 +146,11 @@ class Worker:
             return
         self._stopping.clear()
         loops: list[tuple[str, Callable[[], None]]] = [("derive", self._derive_loop), ("renew", self._renew_loop)]
-        loops += [(f"work-{number}", self._work_loop) for number in range(self._thread_count)]
+        loops += [
+            (f"{lane.name}-{number}", partial(self._work_loop, lane.kinds))
+            for lane in self._lanes
+            for number in range(lane.threads)
+        ]
         self._threads = [threading.Thread(target=loop, name=f"fairlead-{name}", daemon=True) for name, loop in loops]
         for thread in self._threads:
             thread.start()
@@ -150,7 +192,7 @@ class Worker:
         while True:
             self.derive()
             before = tried
-            while self._run_one():
+            while self._run_one(self._handlers.keys()):
                 tried += 1
                 if time.monotonic() > deadline:
                     return tried
@@ -166,11 +208,11 @@ class Worker:
             except Exception:  # noqa: BLE001  (the loop of a worker)
                 _log.exception("a deriver failed and is tried again")
 
-    def _run_one(self) -> bool:
+    def _run_one(self, kinds: Collection[str]) -> bool:
         leased = work.lease(
             self._database,
             self._clock,
-            kinds=self._handlers.keys(),
+            kinds=kinds,
             regions=self._regions,
             holder=self.holder,
             ttl=self._lease_ttl,
@@ -201,12 +243,12 @@ class Worker:
             # The lease then expires by itself.
             _log.warning("could not give back %s: %s", leased, second)
 
-    def _work_loop(self) -> None:
+    def _work_loop(self, kinds: Collection[str]) -> None:
         while not self._stopping.is_set():
             with self._work_now:
                 calls = self._calls
             try:
-                if self._run_one():
+                if self._run_one(kinds):
                     # What was just recorded often makes other work possible: verified bytes can be copied on.
                     self.wake()
                     continue

@@ -1,0 +1,208 @@
+"""What a copy puts before its stores: patience with every request, a meter, rate limits, and bounded bytes in flight.
+
+A request that fails is made again by itself, and a range that was cut goes on where it stopped: what has arrived is
+never asked for twice. So a copy that starts anew is the exception, and what it moves stays close to what was planned.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fairlead.core.errors import LocationUnavailable
+from fairlead.core.ports import ObjectInfo, ObjectStore
+from fairlead.sync.store.throttle import RateLimit
+
+IN_FLIGHT_BYTES = 512 * 2**20
+_SMALL_OBJECT_BYTES = 4 * 2**20
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often a request is made before it counts as failed, and how long is waited in between, in seconds.
+
+    The waits double from `first_seconds` and are spread over their upper half.
+    """
+
+    tries: int = 6
+    first_seconds: float = 0.2
+    longest_seconds: float = 5.0
+    sleep: Callable[[float], object] = time.sleep
+
+    def call(self, action: Callable[[], _T]) -> _T:
+        """Do what may be repeated until it succeeds or has been tried often enough.
+
+        Raises:
+            LocationUnavailable: the last one; any other error at once.
+        """
+        for number in range(1, self.tries + 1):
+            try:
+                return action()
+            except LocationUnavailable:
+                if number == self.tries:
+                    raise
+                self.wait(number)
+        raise AssertionError("unreachable")
+
+    def wait(self, number: int) -> None:
+        """Wait after the n-th failure."""
+        longest = min(self.longest_seconds, self.first_seconds * 2 ** min(number - 1, 30))
+        self.sleep(longest * (0.5 + random.random() / 2))  # noqa: S311  (spreads retries, guards nothing)
+
+
+class Meter:
+    """Counts bytes from several threads. Safe to share between stores."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._told = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All bytes so far."""
+        return self._bytes
+
+    def add(self, n_bytes: int) -> None:
+        """Count some more."""
+        with self._lock:
+            self._bytes += n_bytes
+
+    def take_untold(self) -> int:
+        """The bytes that were counted since this was last asked; whoever asks accounts for them."""
+        with self._lock:
+            untold, self._told = self._bytes - self._told, self._bytes
+            return untold
+
+    def give_back(self, n_bytes: int) -> None:
+        """Count bytes as untold again, because accounting for them failed."""
+        with self._lock:
+            self._told -= n_bytes
+
+
+class PatientStore:
+    """Any store, asked again where a request failed or its answer was cut; bytes read are metered and rate-limited.
+
+    Reads of more than `piece_bytes` are made as several. Small whole objects (manifests, layouts) are kept, because a
+    copy asks for them more than once; so an instance serves one copy and is dropped. `written` is told each key that
+    was stored. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        patience: Patience,
+        meter: Meter | None = None,
+        limits: Sequence[RateLimit] = (),
+        piece_bytes: int = 8 * 2**20,
+        written: Callable[[str], object] | None = None,
+    ) -> None:
+        self._store = store
+        self._patience = patience
+        self._meter = meter or Meter()
+        self._limits = tuple(limits)
+        self._piece_bytes = piece_bytes
+        self._written = written
+        self._kept: dict[str, bytes] = {}
+
+    @property
+    def has_create_only(self) -> bool:
+        """What the store behind says."""
+        return self._store.has_create_only
+
+    def read(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The object's bytes from `start`, `length` of them, or fewer where it really ends before.
+
+        Raises:
+            ObjectNotFound, LocationUnavailable, PermissionDenied: as the store behind.
+        """
+        if length is not None:
+            return self._read_range(key, start, length)
+        kept = self._kept.get(key)
+        if kept is None:
+            size = self.size(key)
+            if size is None:
+                return self._store.read(key, start=start)  # which says why there is nothing
+            kept = self._read_range(key, 0, size)
+            if len(kept) <= _SMALL_OBJECT_BYTES:
+                self._kept[key] = kept
+        return kept[start:]
+
+    def write(self, key: str, data: bytes | bytearray | memoryview, *, create_only: bool = False) -> bool:
+        """Write to the store behind, again where that failed: the same bytes under the same key do no harm.
+
+        Raises:
+            StorageFull, LocationUnavailable, PermissionDenied: as the store behind.
+        """
+        is_stored = self._patience.call(lambda: self._store.write(key, data, create_only=create_only))
+        self._kept.pop(key, None)
+        if self._written is not None:
+            self._written(key)
+        return is_stored
+
+    def size(self, key: str) -> int | None:
+        """Ask the store behind."""
+        return self._patience.call(lambda: self._store.size(key))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the store behind, from its beginning again where that failed."""
+        yield from self._patience.call(lambda: list(self._store.list(prefix)))
+
+    def delete(self, key: str) -> None:
+        """Delete from the store behind."""
+        self._patience.call(lambda: self._store.delete(key))
+
+    def _read_range(self, key: str, start: int, length: int) -> bytes:
+        pieces: list[bytes] = []
+        position, end = start, start + length
+        failures = 0
+        while position < end:
+            wanted = min(self._piece_bytes, end - position)
+            piece = self._patience.call(
+                lambda position=position, wanted=wanted: self._store.read(key, start=position, length=wanted)
+            )
+            self._count(len(piece))
+            pieces.append(piece)
+            position += len(piece)
+            if len(piece) < wanted:
+                # Either the object ends here, or the answer was cut: then the rest is asked for, and only the rest.
+                failures += 1
+                if failures >= self._patience.tries or position >= (self.size(key) or 0):
+                    break
+                self._patience.wait(failures)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _count(self, n_bytes: int) -> None:
+        self._meter.add(n_bytes)
+        for limit in self._limits:
+            limit.take(n_bytes)
+
+
+class BytesInFlight:
+    """Bounds what all copies of one worker hold in memory together: who would exceed it waits for others to end."""
+
+    def __init__(self, limit_bytes: int = IN_FLIGHT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, n_bytes: int) -> Generator[None]:
+        """Hold so many bytes for as long as the block runs; more than the limit counts as the limit."""
+        n_bytes = min(n_bytes, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._held + n_bytes <= self._limit)
+            self._held += n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= n_bytes
+                self._changed.notify_all()
