@@ -29,7 +29,7 @@ from fairlead.core.errors import (
 )
 from fairlead.core.ids import digest_hex, parse_digest
 from fairlead.core.ports import Clock
-from fairlead.registry import audit, versions, work
+from fairlead.registry import audit, garbage, versions, work
 from fairlead.registry.blocks import BlockPlace, BlockShelf, find_blocks
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
@@ -151,7 +151,11 @@ class Uploads:
             row = _find_upload(session, caller.workspace_id, upload_id, for_update=True)
             _require_open(row, self._clock.now())
             row.expires_at = self._clock.now() + self._lease
-            return find_blocks(session, shelf_of(row), parsed)
+            shelf = shelf_of(row)
+            known = find_blocks(session, shelf, parsed)
+            # What nothing refers to yet is spared: the answer may be built on.
+            garbage.touch_packs(session, shelf, {place.pack for place in known})
+            return known
 
     def complete(
         self, caller: Caller, upload_id: str, *, artifact_digest: str, layout_key: str, sent_bytes: int

@@ -28,7 +28,7 @@ from fairlead.core.errors import (
     ResidencyViolation,
 )
 from fairlead.core.ids import Digest
-from fairlead.registry import audit, blocks, ledger, work
+from fairlead.registry import audit, blocks, garbage, ledger, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.replicas import ReplicaKey, lock_replica, mark_corrupt, mark_verified
@@ -38,7 +38,14 @@ from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.copy import copy_artifact, find_damaged
 from fairlead.sync.store.layout import blocks_of_newest_layout
 from fairlead.sync.store.reader import ArtifactReader
-from fairlead.sync.verification import DAMAGE, find_damaged_packs, forget_packs, read_back, shelf_of_replica
+from fairlead.sync.verification import (
+    DAMAGE,
+    find_damaged_packs,
+    forget_packs,
+    keep_objects,
+    read_back,
+    shelf_of_replica,
+)
 from fairlead.sync.worker import progress_reporter
 
 if TYPE_CHECKING:
@@ -69,6 +76,7 @@ class _Task:
     layout_key: str | None
     labels: Mapping[str, str]
     sources: tuple[Source, ...]
+    graves: frozenset[str]
 
     @property
     def is_repair(self) -> bool:
@@ -162,6 +170,7 @@ class Replication:
             ).all()
             destination = get_location(session, key.workspace_id, key.location_id)
             shelf = shelf_of_replica(session, key)
+            graves = garbage.find_graves(session, key.workspace_id, key.location_id, self._clock.now())
             candidates = [
                 (get_location(session, other.workspace_id, other.location_id), other.layout_key or "")
                 for other in others
@@ -173,6 +182,7 @@ class Replication:
             layout_key=replica.layout_key,
             labels=artifact.labels,
             sources=rank_sources(self._catalog, candidates, destination),
+            graves=graves,
         )
 
     def _is_whole_after_all(self, leased: LeasedWork, task: _Task, store: ObjectStore) -> bool:
@@ -327,6 +337,7 @@ class Replication:
             source_location_id=None if copy is None else copy.source.location.id,
             now=self._clock.now(),
         )
+        keep_objects(session, task.shelf, reader, task.graves)
         blocks.add_blocks(session, task.shelf, map(to_place, reader.layout.blocks.values()))
 
     def _account(self, session: Session, leased: LeasedWork, task: _Task, copy: _Copy) -> None:

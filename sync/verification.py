@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.errors import FairleadError, IntegrityError, InvalidInput, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
-from fairlead.registry import audit, blocks, ledger, versions, work
+from fairlead.registry import audit, blocks, garbage, ledger, versions, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.replicas import (
@@ -73,15 +73,29 @@ def find_damaged_packs(
 ) -> set[str]:
     """The packs (hexadecimal) that are damaged, of an artifact whose reading back failed.
 
-    Those are the packs of its layout that do not hold what the layout says, and whatever pack the block index names
-    that is not there at all (after a wipe, when there is no layout to go by).
+    Those are the packs of its layout that do not hold what the layout says. Where there is no layout to go by (after a
+    wipe), they are the packs that the block index names and a listing does not.
     """
-    damaged = {pack for pack in indexed if store.size(domain.pack_key(Digest(f"sha256:{pack}"))) is None}
     try:
         stored = ArtifactReader.open(store, domain, Digest(digest), layout_key).layout.blocks
     except DAMAGE:
-        return damaged
-    return damaged | {digest_hex(stored[block].pack) for block in find_damaged(store, domain, stored)}
+        # One request for a thousand packs, where asking for each would be one for each.
+        found = {domain.parse_pack_key(item.key) for item in store.list(domain.pack_prefix())}
+        return {pack for pack in indexed if Digest(f"sha256:{pack}") not in found}
+    return {digest_hex(stored[block].pack) for block in find_damaged(store, domain, stored)}
+
+
+def keep_objects(session: Session, shelf: BlockShelf, reader: ArtifactReader, graves: Collection[str]) -> None:
+    """Let nothing of an artifact that was just read back be collected, in the transaction that records it.
+
+    `graves` is what `garbage.find_graves` said before it was read.
+
+    Raises:
+        BeingCollected: if something of it is being deleted; then it has to be read back again.
+    """
+    domain = domain_of(shelf)
+    keys = [reader.layout_key, domain.manifest_key(reader.digest), *map(domain.pack_key, reader.layout.packs)]
+    garbage.rescue(session, shelf.workspace_id, shelf.location_id, keys, graves)
 
 
 def forget_packs(session: Session, shelf: BlockShelf, region: str, packs: Collection[str], now: datetime) -> None:
@@ -115,6 +129,7 @@ class _Handed:
     digest: str
     layout_key: str
     indexed: tuple[str, ...]
+    graves: frozenset[str]
 
 
 class UploadVerification:
@@ -132,6 +147,7 @@ class UploadVerification:
         Raises:
             LeaseLost: if another worker took over.
             LocationUnavailable, PermissionDenied: if the location cannot be read now; it is tried again.
+            BeingCollected: if something that it stands on is being deleted; it is tried again.
         """
         handed = self._load(leased)
         if handed is None:
@@ -161,6 +177,7 @@ class UploadVerification:
                 digest=row.artifact_digest,
                 layout_key=row.layout_key,
                 indexed=tuple(blocks.list_packs(session, shelf)),
+                graves=garbage.find_graves(session, row.workspace_id, row.location_id, self._clock.now()),
             )
 
     def _record(self, leased: LeasedWork, handed: _Handed, reader: ArtifactReader) -> None:
@@ -183,6 +200,7 @@ class UploadVerification:
                 source_location_id=None,
                 now=now,
             )
+            keep_objects(session, handed.shelf, reader, handed.graves)
             blocks.add_blocks(session, handed.shelf, map(to_place, reader.layout.blocks.values()))
             upload.state = "READY"
             session.flush()
