@@ -11,20 +11,28 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import RawIOBase
+from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from fairlead.core.errors import AlreadyExists, CorruptLayout, CorruptPack, FairleadError
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import Progress, StoredBlock
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.fetch import BlockUse, iter_blocks
+from fairlead.sync.store.fetch import READERS, BlockReader, BlockUse, iter_blocks
 from fairlead.sync.store.layout import Layout, newest_layout, read_layout
 from fairlead.sync.store.local import translate_os_error
 from fairlead.sync.store.manifest import FileEntry, Manifest, build_manifest, read_manifest
 from fairlead.sync.store.pack import read_pack_index
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,17 +52,34 @@ class ArtifactReader:
     """Reads one artifact at one location through one layout."""
 
     def __init__(
-        self, store: ObjectStore, domain: DedupDomain, *, manifest: Manifest, layout: Layout, layout_key: str
+        self,
+        store: ObjectStore,
+        domain: DedupDomain,
+        *,
+        manifest: Manifest,
+        layout: Layout,
+        layout_key: str,
+        threads: int = READERS,
     ) -> None:
         self._store = store
         self._domain = domain
+        self._threads = threads
         self.manifest = manifest
         self.layout = layout
         self.layout_key = layout_key
 
     @staticmethod
-    def open(store: ObjectStore, domain: DedupDomain, digest: Digest, layout_key: str | None = None) -> ArtifactReader:
+    def open(
+        store: ObjectStore,
+        domain: DedupDomain,
+        digest: Digest,
+        layout_key: str | None = None,
+        *,
+        threads: int = READERS,
+    ) -> ArtifactReader:
         """Read manifest and layout: the one at `layout_key`, or else the newest that is whole.
+
+        `threads` is how many runs of blocks are fetched and decoded at once.
 
         Raises:
             ObjectNotFound: if the location does not hold the artifact.
@@ -68,7 +93,7 @@ class ArtifactReader:
         else:
             layout = read_layout(store, domain, digest, layout_key)
             layout.check_fits(manifest)
-        return ArtifactReader(store, domain, manifest=manifest, layout=layout, layout_key=layout_key)
+        return ArtifactReader(store, domain, manifest=manifest, layout=layout, layout_key=layout_key, threads=threads)
 
     @property
     def digest(self) -> Digest:
@@ -93,6 +118,18 @@ class ArtifactReader:
         """
         for _, piece, _ in self._iter_pieces([self.manifest.file(path)]):
             yield piece
+
+    def open_file(self, path: str) -> BinaryIO:
+        """One file as a seekable stream that reads, and verifies, only the blocks it is asked for.
+
+        Reading of it raises what `read_file` does. The file's own digest is not looked at.
+
+        Raises:
+            InvalidInput: if the artifact has no such file.
+        """
+        entry = self.manifest.file(path)
+        blocks = BlockReader(self._store, self._domain, self.layout.blocks)
+        return cast("BinaryIO", BlockStream(blocks, self.layout.files[path], path=path, size=entry.size))
 
     def download(self, destination: Path, progress: Progress | None = None) -> None:
         """Write all files below `destination`, a folder that appears whole or not at all.
@@ -131,19 +168,24 @@ class ArtifactReader:
         used: dict[Digest, set[StoredBlock]] = {}
         for block in self.layout.blocks.values():
             used.setdefault(block.pack, set()).add(block)
-        for pack, blocks in used.items():
-            unlisted = blocks.difference(read_pack_index(self._store, self._domain, pack))
-            for block in unlisted:
+
+        def check_index(pack: Digest) -> None:
+            for block in used[pack].difference(read_pack_index(self._store, self._domain, pack)):
                 raise CorruptPack(
                     f"The index of the pack {pack} does not list the block {block.digest} where the layout has it.",
                     pack=pack,
                     block=block.digest,
                 )
+
+        with ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix="index-check") as pool:
+            for _ in pool.map(check_index, used):
+                pass
         done, total = 0, self.manifest.plain_bytes
-        for _, piece, _ in self._iter_pieces(self.manifest.files):
-            done += len(piece)
-            if progress is not None:
-                progress(done, total)
+        with contextlib.closing(self._iter_pieces(self.manifest.files, is_stored_checked=True)) as pieces:
+            for _, piece, _ in pieces:
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total)
         return VerifiedArtifact(
             digest=self.digest,
             layout_key=self.layout_key,
@@ -154,11 +196,22 @@ class ArtifactReader:
             plain_bytes=total,
         )
 
-    def _iter_pieces(self, files: Iterable[FileEntry]) -> Iterator[tuple[FileEntry, bytes, bool]]:
+    def _iter_pieces(
+        self, files: Iterable[FileEntry], *, is_stored_checked: bool = False
+    ) -> Generator[tuple[FileEntry, bytes, bool]]:
         """Pieces of the files in order, with whether each is its file's last; an empty file has one empty piece."""
         entries = list(files)
         uses = (BlockUse(block, entry.path) for entry in entries for block in self.layout.files[entry.path])
-        with contextlib.closing(iter_blocks(self._store, self._domain, uses, is_decoded=True)) as plain:
+        found = iter_blocks(
+            self._store,
+            self._domain,
+            uses,
+            is_decoded=True,
+            blocks=self.layout.blocks,
+            is_stored_checked=is_stored_checked,
+            threads=self._threads,
+        )
+        with contextlib.closing(found) as plain:
             for entry in entries:
                 hasher = hashlib.sha256()
                 count = len(self.layout.files[entry.path])
@@ -196,6 +249,62 @@ class ArtifactReader:
                 os.fsync(file.fileno())
             if progress is not None:
                 progress(done, total)
+
+
+class BlockStream(RawIOBase):
+    """A file made of blocks, read where it is asked for; the block last read is kept."""
+
+    def __init__(self, reader: BlockReader, blocks: Sequence[StoredBlock], *, path: str, size: int) -> None:
+        super().__init__()
+        self._reader = reader
+        self._blocks = blocks
+        self._starts = list(accumulate((block.plain_length for block in blocks), initial=0))
+        self._path = path
+        self._size = size
+        self._position = 0
+        self._kept: tuple[int, bytes] | None = None
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The offset of the next byte that is read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset from the start, from here, or from the end."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next `size` bytes, or fewer where the file ends; all that remain with -1."""
+        end = self._size if size is None or size < 0 else min(self._size, self._position + size)
+        pieces: list[bytes] = []
+        while self._position < end:
+            index = bisect_right(self._starts, self._position) - 1
+            start = self._starts[index]
+            piece = self._block(index)[self._position - start : end - start]
+            pieces.append(piece)
+            self._position += len(piece)
+        return b"".join(pieces)
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Fill a buffer from here; how many bytes it took."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _block(self, index: int) -> bytes:
+        if self._kept is None or self._kept[0] != index:
+            self._kept = index, self._reader.read_one(self._blocks[index], self._path)
+        return self._kept[1]
 
 
 def _is_taken(destination: Path, digest: Digest) -> bool:
