@@ -36,6 +36,7 @@ FairleadError
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
 ├── ResidencyViolation           422, exit 6   data would leave where it must stay
 ├── PlacementInfeasible          422, exit 6   no placement satisfies every limit
+├── DistributionInfeasible       422, exit 6   no way to bring an artifact to its destinations in time
 ├── PartialFailure               207, exit 7   some of it worked
 ├── IntegrityError               502, exit 1   bytes are not what their name says
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
@@ -345,6 +346,13 @@ class ResidencyViolation(FairleadError):
 class PlacementInfeasible(FairleadError):
     code = "placement-infeasible"
     title = "No placement satisfies every limit"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class DistributionInfeasible(FairleadError):
+    code = "distribution-infeasible"
+    title = "Nothing brings the artifact there in time"
     status = 422
     exit_code = ExitCode.GATE_REFUSED
 
