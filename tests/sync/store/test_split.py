@@ -70,7 +70,8 @@ def test_a_safetensors_file_is_cut_at_its_tensors() -> None:
 def test_small_neighbours_of_one_dtype_share_a_span() -> None:
     tensors = {f"bias.{index:03d}": np.zeros(256, dtype=np.float32) for index in range(200)}
     spans = [span for span, _ in _split(save(tensors))]
-    assert [span.length for span in spans[1:]] == [65_536, 65_536, 65_536, 8192]
+    assert all(16 * 2**10 <= span.length <= 64 * 2**10 for span in spans[1:-1])
+    assert len(spans) > 4
     assert {span.dtype for span in spans[1:]} == {Dtype.F32}
 
 
