@@ -2,33 +2,31 @@
 
 `open_store("s3://bucket/prefix", options)` is the one door. Options that are ours are taken out here; the rest go to
 the fsspec file system as they are (`key`, `secret`, `endpoint_url`, `token`, `connection_string` ...). Cloud libraries
-are imported when a store of their kind is opened, never before.
+are imported when a store of their kind is opened, never before. What differs between clouds is in `clouds.py`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from fairlead.core.errors import (
     FairleadError,
     InvalidInput,
     LocationUnavailable,
-    MissingExtra,
     ObjectNotFound,
     PermissionDenied,
     StorageFull,
 )
 from fairlead.core.ports import ObjectInfo, ObjectStore
+from fairlead.sync.store.clouds import EXTRAS, Bucket, open_bucket
+from fairlead.sync.store.identity import Protocol
 from fairlead.sync.store.keys import check_key, check_prefix, check_range
 from fairlead.sync.store.local import LocalStore
+from fairlead.sync.store.throttle import RateLimit, ThrottledStore
 
-Protocol = Literal["s3", "gs", "abfs"]
-
-_EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
 _ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
 
@@ -46,13 +44,21 @@ def open_store(url: str, options: Mapping[str, object] | None = None) -> ObjectS
     """Open the store at a URL: `file:///folder`, a plain path, `s3://`, `gs://` or `abfs://bucket/prefix`.
 
     Our options: `has_create_only` (bool) overrides whether the store is true to create-only writes, for servers that
-    ignore the condition; `create` (bool, local folders only) makes the folder. All others go to the file system.
+    ignore the condition; `create` (bool, local folders only) makes the folder; `rate_limit_bytes_per_second` (int)
+    throttles this store; for clouds, `endpoint` (a URL), `storage_class`, `encryption_key` (an id of a KMS key, or an
+    encryption scope of Azure) and `identity` (see `identity.py`). All others go to the file system.
 
     Raises:
-        InvalidInput: if the URL is of another kind or names no bucket.
+        InvalidInput: if the URL is of another kind or names no bucket, or an option does not fit.
         MissingExtra: if the cloud's library is not installed.
     """
     rest = dict(options or {})
+    rate = rest.pop("rate_limit_bytes_per_second", None)
+    store = _open(url, rest)
+    return store if rate is None else ThrottledStore(store, RateLimit(float(cast("int", rate))))
+
+
+def _open(url: str, rest: dict[str, object]) -> ObjectStore:
     create_only = _take_bool(rest, "has_create_only")
     create = _take_bool(rest, "create") or False
     scheme, separator, _ = url.partition("://")
@@ -63,7 +69,7 @@ def open_store(url: str, options: Mapping[str, object] | None = None) -> ObjectS
             raise InvalidInput(f"{url!r} names no folder.", hint="Write file:///absolute/folder.")
         return LocalStore(Path(path).absolute(), create=create, has_create_only=create_only is not False)
     scheme = _ALIASES.get(scheme, scheme)
-    if scheme not in _EXTRAS:
+    if scheme not in EXTRAS:
         raise InvalidInput(
             f"{scheme!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
         )
@@ -102,7 +108,8 @@ class FsspecStore:
         self._protocol: Protocol = protocol
         self._address = address
         self._has_create_only = has_create_only
-        self._fs: Any = _open_file_system(protocol, options)
+        self._bucket: Bucket = open_bucket(protocol, options)
+        self._fs: Any = self._bucket.file_system
 
     def __repr__(self) -> str:
         return f"FsspecStore('{self._protocol}://{self._address}')"
@@ -149,15 +156,10 @@ class FsspecStore:
         path, body = self._path(key), bytes(data)
         if create_only and not self._has_create_only and self.size(key) is not None:
             return self.read(key) == body
-        mode = "create" if create_only and self._has_create_only else "overwrite"
-        # One request up to this size, in place of several parts, which a reader could never see half of either, but
-        # which a killed writer leaves behind and pays for.
-        chunk = max(64 * 2**20, len(body) + 1)
-        extra = {} if self._protocol == "abfs" else {"chunksize": chunk}
 
         def put() -> bool:
             try:
-                self._fs.pipe_file(path, body, mode=mode, **extra)
+                self._bucket.put(path, body, create_only=create_only and self._has_create_only)
             except FileExistsError:
                 return False
             return True
@@ -255,38 +257,6 @@ class FsspecStore:
             return StorageFull(f"{where} has no space left to write {key!r}.")
         # The text of a cloud's error may hold signed addresses and key ids: only its kind is passed on.
         return LocationUnavailable(f"{where} does not answer ({type(error).__name__}).", key=key)
-
-
-def _open_file_system(protocol: Protocol, options: Mapping[str, object]) -> Any:
-    # With this probe on, gcsfs asks every bucket for its layout and waits a minute for servers that have no answer.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    import fsspec
-
-    settings = {"asynchronous": False, "use_listings_cache": False, **options}
-    try:
-        file_system = fsspec.filesystem(protocol, **settings)
-    except ImportError as error:
-        extra = _EXTRAS[protocol]
-        raise MissingExtra(
-            f"Locations of {protocol}:// need the extra `{extra}`.", hint=f"Run: pip install 'fairlead[{extra}]'"
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(
-            f"The options of the {protocol}:// location do not fit ({type(error).__name__}).",
-            hint="Check the names and values of its options.",
-        ) from error
-    if protocol == "abfs":
-        _shorten_retries(file_system)
-    return file_system
-
-
-def _shorten_retries(file_system: Any) -> None:
-    # Azure's client goes on trying for a minute and a half, which holds up a worker with other things to do, and adlfs
-    # has no option for it. Where a later client keeps its policy elsewhere, this is slow and not wrong.
-    client = getattr(file_system, "service_client", None)
-    policy: Any = getattr(getattr(client, "_config", None), "retry_policy", None)
-    if hasattr(policy, "initial_backoff"):
-        policy.initial_backoff, policy.increment_base = 1, 2
 
 
 def _answer_of(error: BaseException) -> tuple[set[str], set[int]]:

@@ -1,0 +1,162 @@
+"""What differs between the clouds: how a file system is opened under an identity, and how an object is put.
+
+Storage class and encryption key go with each object that is put, so that changing them needs no leave to change the
+bucket; what was stored before keeps what it was stored with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+from fairlead.core.errors import InvalidInput, MissingExtra
+from fairlead.core.ids import new_row_id
+from fairlead.sync.store.identity import Protocol, options_of
+
+EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
+_ONE_REQUEST_BYTES = 64 * 2**20
+# Azure's client goes on trying for a minute and a half by itself, which holds up a worker with other things to do.
+_AZURE_FIRST_PAUSE_SECONDS = 1
+_AZURE_PAUSE_GROWTH = 2
+_CONNECTING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A file system of fsspec, and what each object that is put through it is given."""
+
+    protocol: Protocol
+    file_system: Any
+    storage_class: str | None
+    encryption_key: str | None
+
+    def put(self, path: str, body: bytes, *, create_only: bool) -> None:
+        """Store a whole object in one request.
+
+        Raises:
+            FileExistsError: if it is to be created and is there.
+        """
+        mode = "create" if create_only else "overwrite"
+        # One request up to this size, in place of several parts, which a reader could never see half of either, but
+        # which a killed writer leaves behind and pays for.
+        chunk = max(_ONE_REQUEST_BYTES, len(body) + 1)
+        if self.protocol == "s3":
+            self.file_system.pipe_file(path, body, mode=mode, chunksize=chunk, **self._amazon())
+        elif self.protocol == "abfs":
+            self.file_system.pipe_file(path, body, mode=mode, **self._azure())
+        elif self.storage_class is None and self.encryption_key is None:
+            self.file_system.pipe_file(path, body, mode=mode, chunksize=chunk)
+        else:
+            self._put_google(path, body, create_only=create_only)
+
+    def _amazon(self) -> dict[str, str]:
+        extra: dict[str, str] = {}
+        if self.storage_class is not None:
+            extra["StorageClass"] = self.storage_class
+        if self.encryption_key is not None:
+            extra |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.encryption_key}
+        return extra
+
+    def _azure(self) -> dict[str, object]:
+        extra: dict[str, object] = {}
+        if self.storage_class is not None:
+            from azure.storage.blob import StandardBlobTier
+
+            extra["standard_blob_tier"] = StandardBlobTier(self.storage_class)
+        if self.encryption_key is not None:
+            extra["encryption_scope"] = self.encryption_key
+        return extra
+
+    def _put_google(self, path: str, body: bytes, *, create_only: bool) -> None:
+        # gcsfs has no word for an object's class; its own `call` signs, retries and translates the request.
+        bucket, _, key = path.partition("/")
+        members: dict[str, str] = {"name": key}
+        query: dict[str, str] = {"uploadType": "multipart"}
+        if self.storage_class is not None:
+            members["storageClass"] = self.storage_class
+        if self.encryption_key is not None:
+            query["kmsKeyName"] = self.encryption_key
+        if create_only:
+            query["ifGenerationMatch"] = "0"
+        boundary = new_row_id()
+        head = (
+            f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n{json.dumps(members)}\r\n"
+            f"--{boundary}\r\nContent-Type: application/octet-stream\r\n\r\n"
+        )
+        endpoint = str(getattr(self.file_system, "base", "")).partition("/storage/v1")[0]
+        self.file_system.call(
+            "POST",
+            f"{endpoint}/upload/storage/v1/b/{quote(bucket, safe='')}/o",
+            headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
+            data=head.encode() + body + f"\r\n--{boundary}--\r\n".encode(),
+            json_out=True,
+            **query,
+        )
+
+
+def open_bucket(protocol: Protocol, options: Mapping[str, object]) -> Bucket:
+    """Open the file system of a cloud with options that are ours and its own.
+
+    Raises:
+        MissingExtra: if the cloud's library is not installed.
+        InvalidInput: if the options do not fit it.
+    """
+    own = dict(options)
+    endpoint = cast("str | None", own.pop("endpoint", None))
+    storage_class = cast("str | None", own.pop("storage_class", None))
+    encryption_key = cast("str | None", own.pop("encryption_key", None))
+    identity = own.pop("identity", None)
+    try:
+        if identity is not None:
+            own |= options_of(protocol, cast("Mapping[str, object]", identity), os.environ)
+        file_system = _open_file_system(protocol, own, endpoint)
+    except ImportError as error:
+        extra = EXTRAS[protocol]
+        raise MissingExtra(
+            f"Locations of {protocol}:// need the extra `{extra}`.", hint=f"Run: pip install 'fairlead[{extra}]'"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(
+            f"The options of the {protocol}:// location do not fit ({type(error).__name__}).",
+            hint="Check the names and values of its options.",
+        ) from error
+    return Bucket(
+        protocol=protocol, file_system=file_system, storage_class=storage_class, encryption_key=encryption_key
+    )
+
+
+def _open_file_system(protocol: Protocol, options: Mapping[str, object], endpoint: str | None) -> Any:
+    # With this probe on, gcsfs asks every bucket for its layout and waits a minute for servers that have no answer.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec
+
+    settings: dict[str, object] = {"asynchronous": False, "use_listings_cache": False, **options}
+    if any(not isinstance(value, str | int | float | bool | dict | list | None) for value in options.values()):
+        # Sessions and credentials: fsspec would keep each one for ever, under the address it had.
+        settings["skip_instance_cache"] = True
+    if endpoint is not None:
+        # adlfs has no such option and ignores it; there it only tells fsspec's instances apart.
+        settings["endpoint_url"] = endpoint
+    # An instance that fsspec has already may be in use by another thread.
+    with _CONNECTING:
+        file_system: Any = fsspec.filesystem(protocol, **settings)
+        if protocol == "abfs" and not getattr(file_system, "has_client_of_fairlead", False):
+            _connect_azure(file_system, endpoint)
+    return file_system
+
+
+def _connect_azure(file_system: Any, endpoint: str | None) -> None:
+    """Put a client with our endpoint and patience in the place of the one that adlfs made, which takes neither."""
+    from azure.storage.blob.aio import BlobServiceClient, ExponentialRetry
+
+    made = file_system.service_client
+    patience = ExponentialRetry(initial_backoff=_AZURE_FIRST_PAUSE_SECONDS, increment_base=_AZURE_PAUSE_GROWTH)
+    file_system.service_client = BlobServiceClient(
+        endpoint or made.url, credential=made.credential, retry_policy=patience
+    )
+    file_system.has_client_of_fairlead = True
