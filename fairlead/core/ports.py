@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -61,6 +61,31 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object; one that does not exist is no error."""
+        ...
+
+
+class KeyProvider(Protocol):
+    """Something that keeps a *wrapping key* and never gives it out, and wraps data keys with it: a key file, a KMS.
+
+    Both calls are safe to repeat and change nothing. Wrapping one key twice may give different bytes. What a provider
+    wrapped it unwraps for as long as it keeps the wrapping key, whatever newer version of it there is, and only with
+    the same `context` (workspace and key id), so that a wrapped key cannot be passed off as another one.
+
+    Errors: `KeyUnavailable` when the wrapping key is not there, may not be used, or did not wrap these bytes: that says
+    nothing about what was encrypted. `InvalidInput` where `provider_key` is no name of a key. `MissingExtra` without
+    the cloud's library. No other exception leaves an implementation.
+    """
+
+    def wrap(self, data_key: bytes, *, provider_key: str, context: Mapping[str, str]) -> bytes:
+        """Encrypt 32 bytes under the wrapping key of this name."""
+        ...
+
+    def unwrap(self, wrapped: bytes, *, provider_key: str, context: Mapping[str, str]) -> bytes:
+        """The 32 bytes again."""
+        ...
+
+    def name_of(self, provider_key: str) -> str:
+        """The full name under which to keep a wrapping key that a user named, or left to the provider (empty)."""
         ...
 
 
