@@ -17,7 +17,7 @@ FairleadError
 │   └── IdempotencyKeyReused     422: same key, other request
 ├── NotFound                     404, exit 3
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
-│   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound
+│   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound
 │   ├── BudgetNotFound
@@ -209,6 +209,11 @@ class ArtifactNotFound(NotFound):
 class LocationNotFound(NotFound):
     code = "location-not-found"
     title = "There is no such location"
+
+
+class UpkeepNotFound(NotFound):
+    code = "upkeep-not-found"
+    title = "There is no such pass over a location"
 
 
 class UploadNotFound(NotFound):
