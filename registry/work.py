@@ -219,6 +219,13 @@ def note_packs(session: Session, leased: LeasedWork, packs: Collection[str]) -> 
     _require(leased, _changed(session, _held(leased).values(written_packs=sorted(packs) or None)))
 
 
+def forget_packs(session: Session, leased: LeasedWork, packs: Collection[str]) -> None:
+    """Strike packs (hexadecimal) that turned out damaged off those that this work is said to have written."""
+    row = session.get(WorkRow, (leased.workspace_id, leased.id))
+    if row is not None and row.written_packs:
+        row.written_packs = [each for each in row.written_packs if each not in packs] or None
+
+
 def reserve(session: Session, leased: LeasedWork, *, source_region: str, usd: str) -> None:
     """Say where a copy reads from and what it may cost; budgets count that until the work is done or postponed.
 

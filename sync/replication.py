@@ -1,8 +1,11 @@
 """Replication: every permitted replica VERIFIED, from the cheapest source, moving only what is missing.
 
-A copy is planned (source, bytes, dollars), checked against residency once more, made, read back at the destination, and
-only then recorded: the replica, the block index, the ledger row and the audit event in one transaction under the lease.
-Whoever crashes on the way leaves packs that harm nobody and a lease that expires.
+A copy is planned (source, bytes, dollars), checked against residency and budgets once more, made, read back at the
+destination, and only then recorded: the replica, the block index, the ledger row and the audit event in one transaction
+under the lease. Whoever crashes on the way leaves packs that the next attempt finds and a lease that expires. A source
+is asked for no byte twice that arrived once; what all attempts moved is what the ledger says.
+
+It is too early, and no attempt, where the planned source is about to be VERIFIED or a budget does not cover the copy.
 
 Mending a damaged replica is the same copy. First the replica is read once more, because the report may have been
 wrong; then the packs that are damaged leave the block index, and what they held is sent again.
@@ -10,8 +13,9 @@ wrong; then the packs that are damaged leave the block index, and what they held
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select
@@ -23,6 +27,7 @@ from fairlead.core.errors import (
     JsonValue,
     LeaseLost,
     LocationUnavailable,
+    NotReady,
     PermissionDenied,
     ReplicaUnavailable,
     ResidencyViolation,
@@ -31,13 +36,17 @@ from fairlead.core.ids import Digest
 from fairlead.registry import audit, blocks, garbage, ledger, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, get_location
-from fairlead.registry.replicas import ReplicaKey, lock_replica, mark_corrupt, mark_verified
+from fairlead.registry.replicas import REPLICATE, ReplicaKey, key_of, lock_replica, mark_corrupt, mark_verified
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
+from fairlead.sync import budgets
+from fairlead.sync.pack_journal import PackJournal
 from fairlead.sync.shelves import by_digest, domain_of, open_for_writing, open_location, to_place
+from fairlead.sync.sources import LOOK_AGAIN, Source, Sources, find_sources
 from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.copy import copy_artifact, find_damaged
+from fairlead.sync.store.copy import find_damaged
 from fairlead.sync.store.layout import blocks_of_newest_layout
 from fairlead.sync.store.reader import ArtifactReader
+from fairlead.sync.transfer import Meter, PatientStore, Transfers
 from fairlead.sync.verification import (
     DAMAGE,
     find_damaged_packs,
@@ -56,26 +65,19 @@ if TYPE_CHECKING:
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.work import LeasedWork
     from fairlead.sync.store.domain import DedupDomain
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A VERIFIED replica to copy from."""
-
-    location: Location
-    layout_key: str
+    from fairlead.sync.store.throttle import RateLimit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
-    """A replica that is not VERIFIED, and where it could come from, cheapest first."""
+    """A replica that is not VERIFIED, and where it could come from, best first."""
 
     key: ReplicaKey
     shelf: BlockShelf
     destination: Location
     layout_key: str | None
     labels: Mapping[str, str]
-    sources: tuple[Source, ...]
+    sources: Sources
     graves: frozenset[str]
 
     @property
@@ -90,39 +92,42 @@ class _Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Copy:
-    """A copy whose bytes were read back at the destination."""
+    """A copy that was made, and what it should have moved."""
 
     source: Source
     reader: ArtifactReader
     planned_bytes: int
-    moved_bytes: int
 
 
-def rank_sources(
-    catalog: Catalog, candidates: Sequence[tuple[Location, str]], destination: Location
-) -> tuple[Source, ...]:
-    """Sources in order of what a byte from them costs: in dollars, then in grams, then by name."""
+class _TooEarly(Exception):
+    """The copy may not be made now, and that is nobody's failure."""
 
-    def cost(candidate: tuple[Location, str]) -> tuple[float, float, str]:
-        location, _ = candidate
-        tariff = catalog.egress(location.region, destination.region).value
-        grams = catalog.transfer_carbon(location.region, destination.region, 10**9).value
-        return tariff, grams, location.name
-
-    return tuple(Source(location=location, layout_key=key) for location, key in sorted(candidates, key=cost))
+    def __init__(self, error: FairleadError, until: datetime) -> None:
+        super().__init__(error.detail)
+        self.error = error
+        self.until = until
 
 
 class Replication:
     """The handler of `replicate`."""
 
-    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog, open_store: StoreOpener) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        catalog: Catalog,
+        open_store: StoreOpener,
+        transfers: Transfers | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
         self._open_store = open_store
+        self._transfers = transfers or Transfers()
 
     def __call__(self, leased: LeasedWork) -> None:
-        """Make one replica VERIFIED.
+        """Make one replica VERIFIED, or put that off because it is too early.
 
         Raises:
             LeaseLost: if another worker took over.
@@ -135,7 +140,8 @@ class Replication:
                 work.finish(session, leased)
             return
         try:
-            store = open_for_writing(self._open_store, task.destination, residency=task.key.residency)
+            opened = open_for_writing(self._open_store, task.destination, residency=task.key.residency)
+            store = self._transfers.writing(opened)
             if task.is_repair and self._is_whole_after_all(leased, task, store):
                 return
             self._require_source(task)
@@ -143,6 +149,8 @@ class Replication:
             copy = self._copy(leased, task, store)
         except LeaseLost:
             raise
+        except _TooEarly as too_early:
+            self._postpone(leased, task, too_early.error, too_early.until)
         except ResidencyViolation as error:
             self._record_refusal(leased, task, error)
         except FairleadError as error:
@@ -159,29 +167,17 @@ class Replication:
             replica = session.get(ReplicaRow, (*of_artifact, key.location_id))
             if artifact is None or replica is None or replica.state == "VERIFIED":
                 return None
-            others = session.scalars(
-                select(ReplicaRow).where(
-                    ReplicaRow.workspace_id == key.workspace_id,
-                    ReplicaRow.residency == key.residency,
-                    ReplicaRow.artifact_digest == key.artifact_digest,
-                    ReplicaRow.location_id != key.location_id,
-                    ReplicaRow.state == "VERIFIED",
-                )
-            ).all()
             destination = get_location(session, key.workspace_id, key.location_id)
             shelf = shelf_of_replica(session, key)
             graves = garbage.find_graves(session, key.workspace_id, key.location_id, self._clock.now())
-            candidates = [
-                (get_location(session, other.workspace_id, other.location_id), other.layout_key or "")
-                for other in others
-            ]
+            sources = find_sources(session, self._catalog, replica, destination, self._clock.now())
         return _Task(
             key=key,
             shelf=shelf,
             destination=destination,
             layout_key=replica.layout_key,
             labels=artifact.labels,
-            sources=rank_sources(self._catalog, candidates, destination),
+            sources=sources,
             graves=graves,
         )
 
@@ -189,7 +185,8 @@ class Replication:
         """Read the replica that should be mended; put it back into service if nothing is wrong with it."""
         digest = task.key.artifact_digest
         try:
-            reader = read_back(store, task.domain, digest, task.layout_key, progress_reporter(self._database, leased))
+            progress = progress_reporter(self._database, leased, phase="look")
+            reader = read_back(store, task.domain, digest, task.layout_key, progress)
         except DAMAGE:
             with self._database.read() as session:
                 indexed = blocks.list_packs(session, task.shelf)
@@ -207,7 +204,10 @@ class Replication:
         return True
 
     def _require_source(self, task: _Task) -> None:
-        if not task.sources:
+        if task.sources.awaited is not None:
+            waiting = NotReady(f"The cheapest way leads over {task.sources.awaited!r}, which does not hold it yet.")
+            raise _TooEarly(waiting, self._clock.now() + LOOK_AGAIN)
+        if not task.sources.ranked:
             raise ReplicaUnavailable(
                 f"No replica of {task.key.artifact_digest} is VERIFIED: there is nothing to copy from.",
                 hint="If the files still exist, register them again: that mends it.",
@@ -222,12 +222,13 @@ class Replication:
                 replica.state = "COPYING"
                 replica.updated_at = self._clock.now()
 
-    def _copy(self, leased: LeasedWork, task: _Task, destination: ObjectStore) -> _Copy:
+    def _copy(self, leased: LeasedWork, task: _Task, destination: PatientStore) -> _Copy:
         """Copy from the first source that can be read, and read the result back at the destination."""
         failure: FairleadError | None = None
-        for source in task.sources:
+        journal = PackJournal(self._database, leased, task.domain)
+        for source in task.sources.ranked:
             try:
-                copy = self._copy_from(leased, task, source, destination)
+                copy = self._copy_from(leased, task, source, destination, journal)
             except DAMAGE as error:
                 # What arrives is checked against the source's own digests, so this is about the source.
                 self._report_source(leased, task, source, error)
@@ -242,26 +243,68 @@ class Replication:
             artifact=task.key.artifact_digest,
         ) from failure
 
-    def _copy_from(self, leased: LeasedWork, task: _Task, source: Source, destination: ObjectStore) -> _Copy:
-        origin = open_location(self._open_store, source.location)
-        digest = Digest(task.key.artifact_digest)
-        reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key)
-        known = self._known_blocks(task, reader, destination)
-        planned = sum(block.stored_length for block in reader.layout.blocks.values() if block.digest not in known)
-        self._check_residency_now(task)
-        report = copy_artifact(
-            origin,
-            destination,
-            task.domain,
-            digest,
-            source_layout_key=source.layout_key,
-            known_blocks=lambda digests: {each: known[each] for each in digests if each in known},
-            progress=progress_reporter(self._database, leased),
-        )
+    def _copy_from(
+        self, leased: LeasedWork, task: _Task, source: Source, destination: PatientStore, journal: PackJournal
+    ) -> _Copy:
+        meter, digest = Meter(), Digest(task.key.artifact_digest)
+        store = open_location(self._open_store, source.location)
+        origin = self._transfers.reading(store, meter, self._limits(task, source))
+        try:
+            reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key)
+            known = self._known_blocks(task, reader, destination)
+            resumed = journal.find_blocks(destination, reader.layout.blocks) | known
+            framing = meter.total_bytes
+            planned, missing = (
+                framing
+                + sum(block.stored_length for block in reader.layout.blocks.values() if block.digest not in held)
+                for held in (known, resumed)
+            )
+            self._reserve(leased, task, source, missing)
+            self._check_residency_now(task)
+            report = self._transfers.copy(
+                origin,
+                destination.telling(journal.add),
+                task.domain,
+                digest,
+                source_layout_key=source.layout_key,
+                known=resumed,
+                missing_bytes=missing,
+                progress=progress_reporter(self._database, leased, phase="copy", meter=meter),
+            )
+        finally:
+            with self._database.write() as session:
+                work.add_moved(session, leased, meter.take_untold())
         written = ArtifactReader(
             destination, task.domain, manifest=reader.manifest, layout=report.layout, layout_key=report.layout_key
         )
-        return _Copy(source=source, reader=written, planned_bytes=planned, moved_bytes=report.bytes_moved)
+        return _Copy(source=source, reader=written, planned_bytes=planned)
+
+    def _limits(self, task: _Task, source: Source) -> tuple[RateLimit, ...]:
+        with self._database.read() as session:
+            return self._transfers.bandwidth.limits(
+                session,
+                task.key.workspace_id,
+                source_region=source.location.region,
+                region=task.destination.region,
+            )
+
+    def _reserve(self, leased: LeasedWork, task: _Task, source: Source, missing_bytes: int) -> None:
+        """Reserve what the copy may cost, with what earlier attempts have cost already.
+
+        Raises:
+            _TooEarly: if a budget does not cover it.
+        """
+        with self._database.write() as session:
+            size_bytes = work.moved_bytes(session, leased) + missing_bytes
+            region, source_region = task.destination.region, source.location.region
+            cost = ledger.transfer_cost(
+                self._catalog, source_region=source_region, region=region, size_bytes=size_bytes
+            )
+            shortfall = budgets.reserve(
+                session, leased, source_region=source_region, region=region, usd=cost.usd, now=self._clock.now()
+            )
+        if shortfall is not None:
+            raise _TooEarly(shortfall.error, shortfall.until)
 
     def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> dict[Digest, StoredBlock]:
         """What the destination holds of the artifact; to mend it, only what was just read back."""
@@ -286,13 +329,15 @@ class Replication:
     def _read_back(self, leased: LeasedWork, task: _Task, copy: _Copy, destination: ObjectStore) -> _Copy:
         digest, layout_key = task.key.artifact_digest, copy.reader.layout_key
         try:
-            read_back(destination, task.domain, digest, layout_key, progress_reporter(self._database, leased))
+            progress = progress_reporter(self._database, leased, phase="read back")
+            read_back(destination, task.domain, digest, layout_key, progress)
         except DAMAGE as error:
             with self._database.read() as session:
                 indexed = blocks.list_packs(session, task.shelf)
             packs = find_damaged_packs(destination, task.domain, digest, layout_key, indexed)
             with self._database.write() as session:
                 work.check_lease(session, leased)
+                work.forget_packs(session, leased, packs)
                 forget_packs(session, task.shelf, task.destination.region, packs, self._clock.now())
             raise CorruptPack(
                 f"What {task.destination.name!r} holds of {digest} is not what was written there: {error.detail}",
@@ -321,31 +366,37 @@ class Replication:
         with self._database.write() as session:
             replica = lock_replica(session, task.key)
             if replica is not None:
-                self._mark_verified(session, task, replica, copy.reader, copy)
-                self._account(session, leased, task, copy)
+                moved_bytes = work.moved_bytes(session, leased)
+                self._mark_verified(session, task, replica, copy.reader, (copy.source, moved_bytes))
+                self._account(session, leased, task, copy, moved_bytes)
             work.finish(session, leased)
 
     def _mark_verified(
-        self, session: Session, task: _Task, replica: ReplicaRow, reader: ArtifactReader, copy: _Copy | None
+        self,
+        session: Session,
+        task: _Task,
+        replica: ReplicaRow,
+        reader: ArtifactReader,
+        moved: tuple[Source, int] | None,
     ) -> None:
         mark_verified(
             session,
             replica,
             layout_key=reader.layout_key,
             stored_bytes=reader.layout.stored_bytes,
-            moved_bytes=None if copy is None else copy.moved_bytes,
-            source_location_id=None if copy is None else copy.source.location.id,
+            moved_bytes=None if moved is None else moved[1],
+            source_location_id=None if moved is None else moved[0].location.id,
             now=self._clock.now(),
         )
         keep_objects(session, task.shelf, reader, task.graves)
         blocks.add_blocks(session, task.shelf, map(to_place, reader.layout.blocks.values()))
 
-    def _account(self, session: Session, leased: LeasedWork, task: _Task, copy: _Copy) -> None:
+    def _account(self, session: Session, leased: LeasedWork, task: _Task, copy: _Copy, moved_bytes: int) -> None:
         kind: Literal["repair", "replicate"] = "repair" if task.is_repair else "replicate"
         source, region = copy.source.location.region, task.destination.region
         planned, actual = (
             ledger.transfer_cost(self._catalog, source_region=source, region=region, size_bytes=size)
-            for size in (copy.planned_bytes, copy.moved_bytes)
+            for size in (copy.planned_bytes, moved_bytes)
         )
         ledger.record(
             session,
@@ -358,7 +409,7 @@ class Replication:
             source_region=source,
             region=region,
             planned_bytes=copy.planned_bytes,
-            moved_bytes=copy.moved_bytes,
+            moved_bytes=moved_bytes,
             planned=planned,
             actual=actual,
             labels=task.labels,
@@ -368,7 +419,7 @@ class Replication:
             "location": task.destination.name,
             "region": region,
             "source_region": source,
-            "moved_bytes": copy.moved_bytes,
+            "moved_bytes": moved_bytes,
             "usd": ledger.decimal_text(actual.usd),
         }
         self._audit(session, task, f"replica.{kind}", facts)
@@ -382,9 +433,30 @@ class Replication:
                 if task.is_repair:
                     replica.state = "CORRUPT"
                 else:
-                    replica.state = "PENDING" if not task.sources else "FAILED"
+                    replica.state = "PENDING" if not task.sources.ranked else "FAILED"
                     replica.error_code = error.code
                 replica.updated_at = self._clock.now()
+            # Who planned to copy from here need not wait any longer to look elsewhere.
+            followers = select(ReplicaRow).where(
+                ReplicaRow.workspace_id == task.key.workspace_id,
+                ReplicaRow.residency == task.key.residency,
+                ReplicaRow.artifact_digest == task.key.artifact_digest,
+                ReplicaRow.planned_source_location_id == task.key.location_id,
+                ReplicaRow.state == "PENDING",
+            )
+            for follower in session.scalars(followers).all():
+                subject, now = key_of(follower).subject, self._clock.now()
+                work.hasten(session, workspace_id=task.key.workspace_id, kind=REPLICATE, subject=subject, now=now)
+
+    def _postpone(self, leased: LeasedWork, task: _Task, reason: FairleadError, until: datetime) -> None:
+        """Give the work back without counting an attempt; the replica is as it was."""
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            replica = lock_replica(session, task.key)
+            if replica is not None and replica.state == "COPYING":
+                replica.state = "CORRUPT" if task.is_repair else "PENDING"
+                replica.updated_at = self._clock.now()
+        work.postpone(self._database, leased, until, reason)
 
     def _record_refusal(self, leased: LeasedWork, task: _Task, error: ResidencyViolation) -> None:
         """End work that nothing can make lawful; it is not required again."""

@@ -9,16 +9,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fairlead.core.errors import LocationUnavailable
+from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectInfo, ObjectStore
+from fairlead.sync.budgets import Bandwidth
+from fairlead.sync.store.blocks import Progress, StoredBlock
+from fairlead.sync.store.copy import CopyReport, copy_artifact
+from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.pack import PACK_TARGET_BYTES
 from fairlead.sync.store.throttle import RateLimit
 
 IN_FLIGHT_BYTES = 512 * 2**20
+PIECE_BYTES = 8 * 2**20
+# Two packs, one that fills and one that is sent, and the ranges that are under way.
+_COPY_BYTES = 2 * PACK_TARGET_BYTES + 4 * PIECE_BYTES
 _SMALL_OBJECT_BYTES = 4 * 2**20
 _T = TypeVar("_T")
 
@@ -89,9 +98,9 @@ class Meter:
 class PatientStore:
     """Any store, asked again where a request failed or its answer was cut; bytes read are metered and rate-limited.
 
-    Reads of more than `piece_bytes` are made as several. Small whole objects (manifests, layouts) are kept, because a
-    copy asks for them more than once; so an instance serves one copy and is dropped. `written` is told each key that
-    was stored. Safe to use from several threads.
+    Reads of more than `piece_bytes` are made as several. `is_keeping` small whole objects (manifests, layouts) saves
+    asking for them twice, for a source that serves one copy; what is read back must come from the store. `written` is
+    told each key that was stored. Safe to use from several threads.
     """
 
     def __init__(
@@ -101,7 +110,8 @@ class PatientStore:
         patience: Patience,
         meter: Meter | None = None,
         limits: Sequence[RateLimit] = (),
-        piece_bytes: int = 8 * 2**20,
+        piece_bytes: int = PIECE_BYTES,
+        is_keeping: bool = False,
         written: Callable[[str], object] | None = None,
     ) -> None:
         self._store = store
@@ -109,6 +119,7 @@ class PatientStore:
         self._meter = meter or Meter()
         self._limits = tuple(limits)
         self._piece_bytes = piece_bytes
+        self._is_keeping = is_keeping
         self._written = written
         self._kept: dict[str, bytes] = {}
 
@@ -131,7 +142,7 @@ class PatientStore:
             if size is None:
                 return self._store.read(key, start=start)  # which says why there is nothing
             kept = self._read_range(key, 0, size)
-            if len(kept) <= _SMALL_OBJECT_BYTES:
+            if self._is_keeping and len(kept) <= _SMALL_OBJECT_BYTES:
                 self._kept[key] = kept
         return kept[start:]
 
@@ -142,10 +153,20 @@ class PatientStore:
             StorageFull, LocationUnavailable, PermissionDenied: as the store behind.
         """
         is_stored = self._patience.call(lambda: self._store.write(key, data, create_only=create_only))
-        self._kept.pop(key, None)
         if self._written is not None:
             self._written(key)
         return is_stored
+
+    def telling(self, written: Callable[[str], object]) -> PatientStore:
+        """The same store, which tells each key that is stored from now on."""
+        return PatientStore(
+            self._store,
+            patience=self._patience,
+            meter=self._meter,
+            limits=self._limits,
+            piece_bytes=self._piece_bytes,
+            written=written,
+        )
 
     def size(self, key: str) -> int | None:
         """Ask the store behind."""
@@ -206,3 +227,61 @@ class BytesInFlight:
             with self._changed:
                 self._held -= n_bytes
                 self._changed.notify_all()
+
+
+class Transfers:
+    """How one worker process copies: what all of its copies share, and with what engine they are made."""
+
+    def __init__(
+        self,
+        *,
+        patience: Patience | None = None,
+        in_flight: BytesInFlight | None = None,
+        pack_bytes: int = PACK_TARGET_BYTES,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        self.bandwidth = Bandwidth()
+        self._patience = patience or Patience()
+        self._in_flight = in_flight or BytesInFlight()
+        self._pack_bytes = pack_bytes
+        self._piece_bytes = piece_bytes
+
+    def reading(self, store: ObjectStore, meter: Meter, limits: Sequence[RateLimit]) -> PatientStore:
+        """A source, for one copy."""
+        return PatientStore(
+            store,
+            patience=self._patience,
+            meter=meter,
+            limits=limits,
+            piece_bytes=self._piece_bytes,
+            is_keeping=True,
+        )
+
+    def writing(self, store: ObjectStore) -> PatientStore:
+        """A destination, for one copy."""
+        return PatientStore(store, patience=self._patience)
+
+    def copy(
+        self,
+        source: ObjectStore,
+        destination: ObjectStore,
+        domain: DedupDomain,
+        digest: Digest,
+        *,
+        source_layout_key: str | None,
+        known: Mapping[Digest, StoredBlock],
+        missing_bytes: int,
+        progress: Progress,
+    ) -> CopyReport:
+        """Copy an artifact, once there is room in memory for what is in flight meanwhile; see `copy_artifact`."""
+        with self._in_flight.hold(min(missing_bytes, _COPY_BYTES)):
+            return copy_artifact(
+                source,
+                destination,
+                domain,
+                digest,
+                source_layout_key=source_layout_key,
+                known_blocks=lambda digests: {each: known[each] for each in digests if each in known},
+                progress=progress,
+                pack_bytes=self._pack_bytes,
+            )

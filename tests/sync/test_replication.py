@@ -14,7 +14,7 @@ from fairlead.core.ports import ObjectStore
 from fairlead.registry import work
 from fairlead.registry.replicas import REPLICATE, ReplicaKey, ensure_replica, require_replica_work
 from fairlead.registry.tables import LocationRow, WorkRow
-from fairlead.sync.replication import rank_sources
+from fairlead.sync.sources import rank_sources
 from fairlead.testing.objects import Action, Fault, FaultyStore
 from tests.fleet import ADMIN, BACK_OFF, LABELS, REGIONS, Fleet, flip_a_byte, open_fleet
 
