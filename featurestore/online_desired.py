@@ -33,7 +33,12 @@ def derive_online_states(session: Session, now: datetime) -> None:
         snapshot = _wanted_snapshot(session, workspace_id, service, intent)
         if snapshot is not None:
             found = snapshot_view(session, snapshot)
-            regions = {location.region for location in all_locations(session, workspace_id)}
+            # Until a location is retired, what is served from its region stays up to date.
+            regions = {
+                location.region
+                for location in all_locations(session, workspace_id)
+                if location.state in {"ACTIVE", "DRAINING"}
+            }
             if intent is not None and intent.regions is not None:
                 regions &= set(intent.regions)
             for region in sorted(regions):

@@ -108,6 +108,7 @@ def _verified(session: Session, name: ArtifactName, near: str | None) -> list[_S
     return sorted(
         found,
         key=lambda source: (
+            not source.location.takes_traffic,
             source.location.region != near,
             not source.location.url.startswith("file:"),
             source.location.name,

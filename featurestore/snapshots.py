@@ -31,7 +31,7 @@ from fairlead.registry import audit, work
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_row_id
-from fairlead.registry.locations import Location, all_locations
+from fairlead.registry.locations import Location, traffic_locations
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import UploadRow
 
@@ -127,7 +127,7 @@ class Snapshots:
 
     def _take(self, session: Session, caller: Caller, name: str, as_of: datetime, now: datetime) -> Snapshot:
         pinned = find_pinned_service(session, caller.workspace_id, name)
-        regions = _choose_regions(pinned, all_locations(session, caller.workspace_id))
+        regions = _choose_regions(pinned, traffic_locations(session, caller.workspace_id))
         row = SnapshotRow(
             workspace_id=caller.workspace_id,
             service=name,

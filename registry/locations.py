@@ -408,9 +408,9 @@ def get_location(session: Session, workspace_id: str, location_id: str) -> Locat
 
 
 def all_locations(session: Session, workspace_id: str) -> list[Location]:
-    """Every location of a workspace, by name."""
-    query = select(LocationRow).where(LocationRow.workspace_id == workspace_id).order_by(LocationRow.name)
-    return [to_location(row) for row in session.scalars(query)]
+    """Every storage location of a workspace, whatever its state, by name."""
+    query = select(LocationRow).where(LocationRow.workspace_id == workspace_id, LocationRow.kind == "storage")
+    return [to_location(row) for row in session.scalars(query.order_by(LocationRow.name))]
 
 
 def filled_locations(session: Session, workspace_id: str) -> list[Location]:

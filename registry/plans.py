@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from fairlead.catalog import Catalog
 from fairlead.core.ports import DeploymentIndex
 from fairlead.registry import policy
+from fairlead.registry.locations import FILLED_STATES
 from fairlead.registry.policy import Candidate, GateResult
 from fairlead.registry.tables import (
     AliasMoveRow,
@@ -125,6 +126,8 @@ def _replicas(session: Session, version: ModelVersionRow) -> dict[str, ReplicaRo
             ReplicaRow.workspace_id == version.workspace_id,
             ReplicaRow.residency == version.residency,
             ReplicaRow.artifact_digest == version.artifact_digest,
+            # What is being retired is no place to promote to.
+            LocationRow.state.in_(FILLED_STATES),
         )
         .order_by(LocationRow.name)
     )

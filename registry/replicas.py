@@ -25,7 +25,7 @@ from fairlead.core.ids import digest_hex, parse_digest
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, work
 from fairlead.registry.identity import Caller
-from fairlead.registry.locations import Location, all_locations, find_location, get_location
+from fairlead.registry.locations import FILLED_STATES, Location, filled_locations, find_location, get_location
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaPolicyRow, ReplicaRow, WorkRow, WorkspaceRow
 
 REPLICATE = "replicate"
@@ -192,7 +192,7 @@ def derive_replicas(session: Session, now: datetime) -> int:
     """
     inserted = 0
     for workspace_id in session.scalars(select(WorkspaceRow.workspace_id).where(~_has_policies())).all():
-        for location in all_locations(session, workspace_id):
+        for location in filled_locations(session, workspace_id):
             is_there = exists().where(
                 ReplicaRow.workspace_id == ArtifactRow.workspace_id,
                 ReplicaRow.residency == ArtifactRow.residency,
@@ -209,7 +209,7 @@ def want_replicas(session: Session, artifact: ArtifactRow, now: datetime) -> Non
     """Insert the rows of every replica that one artifact should have, where no policy has a word in that."""
     if session.scalar(select(WorkspaceRow.workspace_id).where(_has_policies(artifact.workspace_id)).limit(1)):
         return
-    for location in all_locations(session, artifact.workspace_id):
+    for location in filled_locations(session, artifact.workspace_id):
         _want(session, artifact, location, now)
 
 
@@ -228,6 +228,7 @@ def derive_replications(session: Session, now: datetime) -> None:
         .where(
             ReplicaRow.state != "VERIFIED",
             ReplicaRow.is_wanted,
+            LocationRow.state.in_(FILLED_STATES),
             ReplicaRow.error_code.is_distinct_from("residency-violation"),
             ~has_work,
         )

@@ -35,7 +35,7 @@ from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.keys import active_key_id
 from fairlead.registry.limits import parse_row_id, parse_tags
-from fairlead.registry.locations import Location, all_locations, get_location
+from fairlead.registry.locations import Location, get_location, traffic_locations
 from fairlead.registry.tables import UploadRow
 
 VERIFY_UPLOAD = "verify-upload"
@@ -109,7 +109,7 @@ class Uploads:
         checked_labels = parse_tags(labels or {}, what="label")
 
         def begin(session: Session) -> Upload:
-            permitted = _permitted(all_locations(session, caller.workspace_id), rule, wanted)
+            permitted = _permitted(traffic_locations(session, caller.workspace_id), rule, wanted)
             location = min(permitted, key=lambda each: self._distance(near, each))
             now = self._clock.now()
             row = UploadRow(
@@ -244,7 +244,8 @@ def shelf_of(row: UploadRow) -> BlockShelf:
 def _permitted(locations: Sequence[Location], residency: Residency, regions: list[str] | None) -> list[Location]:
     if not locations:
         raise LocationNotFound(
-            "The workspace has no location yet.", hint="Add one: fairlead location add NAME --region REGION --url URL"
+            "The workspace has no active location yet.",
+            hint="Add one: fairlead location add NAME --region REGION --url URL",
         )
     lawful = [location for location in locations if location.permits(residency, None)]
     if not lawful:

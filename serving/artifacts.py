@@ -135,7 +135,7 @@ def verified_replicas(
             ReplicaRow.artifact_digest == digest,
             ReplicaRow.state == "VERIFIED",
         )
-        .order_by(LocationRow.name)
+        .order_by(LocationRow.state != "ACTIVE", LocationRow.name)
     )
     if region is not None:
         query = query.where(LocationRow.region == region)

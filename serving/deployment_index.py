@@ -1,4 +1,4 @@
-"""Tells the record which deployments a promotion touches. Implements `DeploymentIndex`."""
+"""Tells the record which deployments a promotion or a retirement touches: `DeploymentIndex` and `RegionUse`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy import and_, select
 
 from fairlead.registry.tables import RegisteredModelRow
 from fairlead.serving.desired import DELETING
-from fairlead.serving.tables import DeploymentRow
+from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
@@ -42,3 +42,27 @@ class FollowingDeployments:
         )
         with self._database.read() as session:
             return tuple(session.scalars(query))
+
+
+class RegionDeployments:
+    """The deployments that run in a region."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:
+        """`deployment NAME` for each, in order. Reads on a connection of its own, so it waits for nobody."""
+        query = (
+            select(DeploymentRow.name)
+            .join(
+                DeploymentRegionRow,
+                and_(
+                    DeploymentRegionRow.workspace_id == DeploymentRow.workspace_id,
+                    DeploymentRegionRow.deployment_id == DeploymentRow.id,
+                ),
+            )
+            .where(DeploymentRow.workspace_id == workspace_id, DeploymentRegionRow.region == region)
+            .order_by(DeploymentRow.name)
+        )
+        with self._database.read() as session:
+            return tuple(f"deployment {name}" for name in session.scalars(query))

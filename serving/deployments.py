@@ -37,7 +37,7 @@ from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.ledger import decimal_text, transfer_cost
 from fairlead.registry.limits import parse_row_id
-from fairlead.registry.locations import all_locations
+from fairlead.registry.locations import traffic_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import ArtifactRow, EnvironmentRow, RegisteredModelRow
@@ -253,7 +253,7 @@ class Deployments:
         elif (version := find_version(session, model, draft.version or 0)).state != READY:
             raise NotReady(f"{model.name}/{version.version} is {version.state}.", hint="Wait until it is READY.")
         wanted = _wanted_regions(session, caller, draft)
-        here = {location.region for location in all_locations(session, caller.workspace_id)}
+        here = {location.region for location in traffic_locations(session, caller.workspace_id)}
         for each in wanted:
             self._catalog.region(each.region)
             check(Residency(model.residency), each.region)
@@ -265,7 +265,7 @@ class Deployments:
                 )
             if each.region not in here:
                 raise LocationNotFound(
-                    f"No location is in {each.region}, so no bundle could be read there.",
+                    f"No active location is in {each.region}, so no bundle could be read there.",
                     hint=f"Add one: fairlead location add NAME --region {each.region} --url URL",
                     region=each.region,
                 )

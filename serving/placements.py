@@ -16,7 +16,7 @@ from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_json, parse_row_id
-from fairlead.registry.locations import all_locations
+from fairlead.registry.locations import traffic_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.tables import ArtifactRow
 from fairlead.registry.versions import ModelVersion, Versions
@@ -113,7 +113,7 @@ def _known_of(session: Session, caller: Caller, version: ModelVersion) -> dict[s
     model = find_model(session, caller.workspace_id, version.name)
     permitted = {
         location.region
-        for location in all_locations(session, caller.workspace_id)
+        for location in traffic_locations(session, caller.workspace_id)
         if location.permits(model.residency, model.regions)
     }
     known: dict[str, JsonValue] = {

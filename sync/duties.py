@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replicas, derive_replications, derive_scrubs
+from fairlead.registry.retirement import LocationStates
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
 from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
@@ -21,8 +22,9 @@ from fairlead.sync.worker import Deriver, Handler, throttled
 if TYPE_CHECKING:
     from fairlead.catalog import Catalog
     from fairlead.core.db import Database
-    from fairlead.core.ports import Clock
+    from fairlead.core.ports import Clock, RegionUse
     from fairlead.registry.locations import StoreOpener
+    from fairlead.sync.transfer import Transfers
 
 SCRUB_AFTER = timedelta(days=1)
 _SWEEP_EVERY = timedelta(seconds=15)
@@ -45,11 +47,14 @@ def sync_duties(
     open_store: StoreOpener,
     signing_key: bytes,
     scrub_after: timedelta = SCRUB_AFTER,
+    region_use: RegionUse | None = None,
+    transfers: Transfers | None = None,
 ) -> Duties:
     """The duties of this package.
 
     `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. Every replica is read again, to the last
-    byte, `scrub_after` it was last read.
+    byte, `scrub_after` it was last read. `region_use` says what keeps a location from being retired,
+    and `transfers` how copies are made.
     """
 
     def derive_old(session: Session, now: datetime) -> None:
@@ -58,18 +63,24 @@ def sync_duties(
     return Duties(
         handlers={
             VERIFY_UPLOAD: UploadVerification(database, clock, catalog=catalog, open_store=open_store),
-            REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store),
+            REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store, transfers=transfers),
             VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
             PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
         },
         derivers=[
             derive_verifications,
             ReplicaSweep(),
+            LocationStates(region_use or _NoUse()),
             derive_replications,
             throttled(derive_old, _LOOK_FOR_OLD_EVERY),
             derive_publications,
         ],
     )
+
+
+class _NoUse:
+    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:  # noqa: ARG002  (the port's)
+        return ()
 
 
 class ReplicaSweep:

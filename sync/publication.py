@@ -44,7 +44,12 @@ def derive_publications(session: Session, now: datetime) -> None:
     behind = (
         select(LocationRow)
         .join(WorkspaceRow, WorkspaceRow.workspace_id == LocationRow.workspace_id)
-        .where(WorkspaceRow.refs_revision > 0, LocationRow.published_refs_revision < WorkspaceRow.refs_revision)
+        .where(
+            WorkspaceRow.refs_revision > 0,
+            LocationRow.published_refs_revision < WorkspaceRow.refs_revision,
+            LocationRow.kind == "storage",
+            LocationRow.state != "RETIRED",
+        )
     )
     for location in session.scalars(behind).all():
         work.require_work(

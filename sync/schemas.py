@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from fairlead.core.clock import format_time
-from fairlead.registry.locations import Location
+from fairlead.registry.locations import Location, LocationKind, LocationState
 from fairlead.registry.replicas import Artifact, Replica
 from fairlead.registry.uploads import DIGESTS_AT_ONCE, ArtifactKind, Upload, UploadState
 from fairlead.sync.store.blocks import StoredBlock
@@ -28,10 +28,12 @@ class LocationRequest(_Body):
     region: Annotated[str, Field(examples=["aws:us-east-1"])]
     url: Annotated[str, Field(examples=["s3://models-virginia/fairlead"])]
     options: dict[str, Any] = {}
+    kind: LocationKind = "storage"
+    settings: dict[str, Any] = {}
 
 
 class LocationAnswer(BaseModel):
-    """A location as it was added."""
+    """A location. `options` and `settings` are what was given; `client_options` is what a client opens the URL with."""
 
     id: str
     name: str
@@ -39,6 +41,10 @@ class LocationAnswer(BaseModel):
     jurisdiction: str
     url: str
     options: dict[str, Any]
+    kind: LocationKind
+    state: LocationState
+    settings: dict[str, Any]
+    client_options: dict[str, Any]
     created_at: Time
 
     @classmethod
@@ -51,6 +57,10 @@ class LocationAnswer(BaseModel):
             jurisdiction=location.jurisdiction,
             url=location.url,
             options=dict(location.options),
+            kind=location.kind,
+            state=location.state,
+            settings=dict(location.settings),
+            client_options=location.client_options,
             created_at=location.created_at,
         )
 
@@ -179,9 +189,10 @@ class CompletionRequest(_Body):
 
 
 class ReplicaAnswer(BaseModel):
-    """An artifact at a location; only a VERIFIED one may be read."""
+    """An artifact at a location; only a VERIFIED one may be read, and one at an ACTIVE location sooner than others."""
 
     location: str
+    location_state: LocationState
     region: str
     url: str
     options: dict[str, Any]
@@ -199,9 +210,10 @@ class ReplicaAnswer(BaseModel):
         """Render a record."""
         return cls(
             location=replica.location.name,
+            location_state=replica.location.state,
             region=replica.location.region,
             url=replica.location.url,
-            options=dict(replica.location.options),
+            options=replica.location.client_options,
             domain=DomainAnswer(workspace=workspace_id, residency=replica.residency, key_id=replica.key_id),
             state=replica.state,
             layout_key=replica.layout_key,

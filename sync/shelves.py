@@ -35,7 +35,7 @@ def domain_of_layout(layout_key: str | None, workspace_id: str, residency: str) 
 
 def open_location(open_store: StoreOpener, location: Location) -> ObjectStore:
     """The store of a location, to read from."""
-    return open_store(location.url, dict(location.options))
+    return open_store(location.url, location.store_options)
 
 
 def open_for_writing(open_store: StoreOpener, location: Location, *, residency: str) -> ObjectStore:

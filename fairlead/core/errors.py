@@ -32,6 +32,7 @@ FairleadError
 │   ├── RevisionRequired         428: a move without If-Match
 │   ├── NotReady                 a version or replica whose bytes are not yet verified
 │   ├── LeaseLost                another worker holds a newer fencing token
+│   ├── LocationInUse            what only this location holds may be nowhere else
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
 ├── ResidencyViolation           422, exit 6   data would leave where it must stay
@@ -327,6 +328,11 @@ class NotReady(Conflict):
 class LeaseLost(Conflict):
     code = "lease-lost"
     title = "Another worker took over"
+
+
+class LocationInUse(Conflict):
+    code = "location-in-use"
+    title = "The location cannot be given up"
 
 
 class HomeInUse(Conflict):

@@ -89,6 +89,14 @@ class KeyProvider(Protocol):
         ...
 
 
+class RegionUse(Protocol):
+    """What runs in a region and reads artifacts there. Asked inside a transaction of the record, so it answers fast."""
+
+    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:
+        """What it is, such as `deployment churn`, in order."""
+        ...
+
+
 class DeploymentIndex(Protocol):
     """Which deployments run what. Asked inside a transaction of the record, so it answers fast and waits for nobody."""
 

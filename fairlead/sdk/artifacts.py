@@ -18,6 +18,7 @@ from fairlead.core.errors import (
     error_classes,
 )
 from fairlead.core.ids import Digest, digest_hex, parse_digest
+from fairlead.sdk.keys import client_keyring
 from fairlead.sdk.records import Artifact, Replica
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fairlead.core.errors import JsonValue
+    from fairlead.core.ports import ObjectStore
     from fairlead.sdk.transport import JsonObject, Transport
     from fairlead.sync.store.blocks import Progress, StoredBlock
+    from fairlead.sync.store.encryption import Keyring
     from fairlead.sync.store.reader import ArtifactReader
 
 READY_TIMEOUT_SECONDS = 600.0
@@ -50,10 +53,14 @@ class Upload:
 class Artifacts:
     """Everything that travels, by digest."""
 
-    def __init__(self, transport: Transport, *, cache: Path, region: str | None) -> None:
+    def __init__(
+        self, transport: Transport, *, cache: Path, region: str | None, key_files: Sequence[Path] = ()
+    ) -> None:
         self._transport = transport
         self._cache = cache
         self._region = region
+        self._key_files = tuple(key_files)
+        self._keyring: Keyring | None = None
 
     def get(self, digest: str) -> Artifact:
         """Size, kind and replicas of an artifact.
@@ -83,7 +90,6 @@ class Artifacts:
             StorageFull, LocationUnavailable, PermissionDenied: from the location.
         """
         from fairlead.sync.store.domain import DedupDomain
-        from fairlead.sync.store.objects import open_store
         from fairlead.sync.store.writer import write_artifact
 
         grant = self._transport.post(
@@ -100,7 +106,7 @@ class Artifacts:
         location = cast("JsonObject", grant["location"])
         domain = cast("dict[str, str]", grant["domain"])
         written = write_artifact(
-            open_store(str(location["url"]), cast("JsonObject", location["options"])),
+            self._open_store(str(location["url"]), cast("JsonObject", location["client_options"])),
             DedupDomain(**domain),
             source,
             known_blocks=lambda digests: self._known_blocks(upload_id, digests),
@@ -205,17 +211,27 @@ class Artifacts:
 
         return advance
 
+    def _open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
+        """The store at a URL, with decryption and encryption in this process around it."""
+        from fairlead.sync.store.encryption import EncryptedStore
+        from fairlead.sync.store.objects import open_store
+
+        if self._keyring is None:
+            # Kept, because what it has unwrapped it need not ask for again.
+            self._keyring = client_keyring(self._transport, self._key_files)
+        return EncryptedStore(open_store(url, options), self._keyring)
+
     def _reader(self, artifact: Artifact, replica: Replica) -> ArtifactReader:
         from fairlead.sync.store.domain import DedupDomain
-        from fairlead.sync.store.objects import open_store
         from fairlead.sync.store.reader import ArtifactReader
 
-        store = open_store(replica.url, replica.options)
+        store = self._open_store(replica.url, replica.options)
         return ArtifactReader.open(store, DedupDomain(**replica.domain), Digest(artifact.digest), replica.layout_key)
 
     def _first_readable(self, artifact: Artifact, read: Callable[[ArtifactReader, Replica], T]) -> T:
         verified = [replica for replica in artifact.replicas if replica.state == "VERIFIED"]
-        verified.sort(key=lambda replica: replica.region != self._region)
+        # A location that warms up or drains has its bytes too, and serves those who find no other.
+        verified.sort(key=lambda replica: (replica.location_state != "ACTIVE", replica.region != self._region))
         failures: list[str] = []
         for replica in verified:
             try:

@@ -121,14 +121,21 @@ class ModelVersion(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location(Record):
-    """A bucket and prefix (or folder) in a region. `options` go to the filesystem and hold no secret."""
+    """A bucket and prefix (or folder) in a region, which holds replicas (storage) or what was asked of it (a cache).
+
+    WARMING (what should be there is on its way) -> ACTIVE -> DRAINING (being retired) -> RETIRED. `options` go to the
+    filesystem, `settings` are Fairlead's; neither holds a secret.
+    """
 
     id: str
     name: str
     region: str
     url: str
     jurisdiction: str = ""
+    kind: str = "storage"
+    state: str = "ACTIVE"
     options: JsonObject = field(default_factory=dict[str, Any])
+    settings: JsonObject = field(default_factory=dict[str, Any])
     created_at: datetime | None = None
 
 
@@ -141,6 +148,7 @@ class Replica(Record):
     url: str
     state: str
     domain: JsonObject
+    location_state: str = "ACTIVE"
     options: JsonObject = field(default_factory=dict[str, Any])
     layout_key: str | None = None
     stored_bytes: int | None = None

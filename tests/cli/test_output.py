@@ -104,8 +104,10 @@ def test_json_output_of_a_nasty_name_is_that_name() -> None:
 
 def test_json_output_of_a_record_is_what_the_api_answers() -> None:
     answer: dict[str, Any] = {"id": "1", "name": "virginia", "region": "aws:us-east-1", "url": "/tmp/x"}
+    defaults: dict[str, Any] = {"jurisdiction": "", "kind": "storage", "state": "ACTIVE", "options": {}, "settings": {}}
+    defaults["created_at"] = None
     shown = json.loads(printed("json", [Location.from_json(answer)], "name"))
-    assert shown == [answer | {"jurisdiction": "", "options": {}, "created_at": None}]
+    assert shown == [answer | defaults]
 
 
 def test_quiet_prints_the_first_column_whole() -> None:

@@ -77,7 +77,7 @@ def upload(client: TestClient, files: dict[str, bytes]) -> dict[str, Any]:
         return {block.digest: block for block in blocks}
 
     written = write_artifact(
-        open_store(begun["location"]["url"], begun["location"]["options"]),
+        open_store(begun["location"]["url"], begun["location"]["client_options"]),
         DedupDomain(**begun["domain"]),
         files,
         known_blocks=known_blocks,
