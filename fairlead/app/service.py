@@ -27,6 +27,7 @@ from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.idempotency import forget_old_keys
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
+from fairlead.registry.keys import Keys
 from fairlead.registry.locations import Locations
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import Artifacts
@@ -36,7 +37,9 @@ from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.sync.duties import Duties, sync_duties
-from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.encryption import encrypting
+from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
+from fairlead.sync.store.objects import open_store as open_plain_store
 from fairlead.sync.worker import Worker
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class Service:
     clock: Clock
     home: Path
     tokens: Tokens
+    keys: Keys
     locations: Locations
     uploads: Uploads
     artifacts: Artifacts
@@ -105,6 +109,9 @@ class Service:
             for worker in wakers:
                 worker.wake()
 
+        providers = open_key_providers(settings.key_file)
+        keys = Keys(database, clock, providers=providers)
+        open_store = encrypting(open_plain_store, UnwrappingKeyring(providers, keys.look_up))
         uploads = Uploads(database, clock, catalog=catalog)
         artifacts = Artifacts(database, clock)
         features = assemble_features(
@@ -136,6 +143,7 @@ class Service:
             clock=clock,
             home=home,
             tokens=Tokens(database, clock),
+            keys=keys,
             locations=Locations(database, clock, catalog=catalog, open_store=open_store),
             uploads=uploads,
             artifacts=artifacts,
@@ -150,6 +158,7 @@ class Service:
         """Every package's routes, without the API's prefix."""
         # FastAPI costs a second that a worker need not wait for.
         from fairlead.registry.api import record_routers
+        from fairlead.registry.api_keys import keys_router
         from fairlead.sync.api import sync_routers
 
         return [
@@ -159,6 +168,7 @@ class Service:
                 replica_policies=self.replica_policies,
                 deployments=FollowingDeployments(self.database),
             ),
+            keys_router(self.keys),
             *sync_routers(
                 locations=self.locations,
                 uploads=self.uploads,
@@ -183,7 +193,12 @@ class Service:
             self.clock,
             regions=regions,
             handlers={**self.duties.handlers, **self.features.handlers, **self.serving.handlers},
-            derivers=[PolicySweep(_ARTIFACT_USES), *self.duties.derivers, *self.features.derivers(regions), *self.serving.derivers],
+            derivers=[
+                PolicySweep(_ARTIFACT_USES),
+                *self.duties.derivers,
+                *self.features.derivers(regions),
+                *self.serving.derivers,
+            ],
             threads=self.settings.worker_threads,
             lease_ttl=self.settings.lease,
         )

@@ -39,6 +39,11 @@ class ServerSettings(BaseSettings):
         default=None,
         description="Ed25519 private key (32 raw bytes) that signs refs; none: one in the home.",
     )
+    key_file: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list[Path],
+        description="Files of 32 random bytes that wrap encryption keys, separated by colons: the first one wraps, all "
+        "of them unwrap. None: keys are wrapped by a cloud's KMS, or there are none.",
+    )
     lease: timedelta = Field(
         default=timedelta(seconds=30),
         ge=timedelta(seconds=1),
@@ -93,7 +98,7 @@ class ServerSettings(BaseSettings):
         """The metadata database that these settings name."""
         return Database(self.database_url.get_secret_value() or f"sqlite:///{self.folder / 'fairlead.db'}")
 
-    @field_validator("feature_source_roots", mode="before")
+    @field_validator("feature_source_roots", "key_file", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value

@@ -20,6 +20,7 @@ from fairlead.cli import (
     deploy,
     environment,
     features,
+    keys,
     location,
     model,
     replica_policy,
@@ -45,6 +46,7 @@ app.add_typer(location.app, name="location")
 app.add_typer(replica_policy.app, name="replica-policy")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")
+app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
+from fairlead.sdk.keys import Keys
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Locations, Tokens
 from fairlead.sdk.replica_policies import ReplicaPolicies
@@ -31,7 +32,9 @@ class Fairlead:
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
         self._transport = transport
         self.settings = settings
-        self.artifacts = Artifacts(transport, cache=Home(path=settings.home).cache, region=settings.region)
+        self.artifacts = Artifacts(
+            transport, cache=Home(path=settings.home).cache, region=settings.region, key_files=settings.key_file
+        )
         self.models = Models(transport, self.artifacts)
         self.features = Features(transport)
         self.locations = Locations(transport)
@@ -40,6 +43,7 @@ class Fairlead:
         self.placements = Placements(transport)
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)
+        self.keys = Keys(transport)
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
         self.ledger = Ledger(transport)

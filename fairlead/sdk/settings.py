@@ -39,6 +39,14 @@ class ClientSettings:
             "help": "Region this client runs in (`cloud:region`); replicas there are read first.",
         },
     )
+    key_file: tuple[Path, ...] = field(
+        default=(),
+        metadata={
+            "env": "FAIRLEAD_KEY_FILE",
+            "help": "Key files that unwrap encryption keys, separated by colons; none: a cloud's KMS does, or nothing "
+            "is encrypted.",
+        },
+    )
     timeout_seconds: float = field(
         default=DEFAULT_TIMEOUT_SECONDS,
         metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
@@ -65,6 +73,7 @@ class ClientSettings:
             token=_check_token(token or setting("token")),
             home=Path(home or setting("home") or DEFAULT_HOME).expanduser().absolute(),
             region=setting("region") or None,
+            key_file=tuple(Path(part).expanduser() for part in setting("key_file").split(os.pathsep) if part),
             timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
         )
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from fairlead.core.canonical import canonical_json
+from fairlead.core.data_keys import DATA_KEY_BYTES
 from fairlead.core.errors import InvalidInput, KeyUnavailable, MissingExtra
 from fairlead.sync.store.keyring import bound_context
 
@@ -30,7 +31,6 @@ _AZURE_KEY = re.compile(r"https://[a-z0-9-]+\.vault\.(?:azure\.net|azure\.cn|usg
 _AZURE_VERSION = re.compile(r"[A-Za-z0-9]+")
 _AZURE_API = "7.4"
 _AZURE_ALGORITHM = "RSA-OAEP-256"
-_DATA_KEY_BYTES = 32
 
 
 class AwsKms:
@@ -139,7 +139,7 @@ class AzureKeyVault:
             raise _not_ours("Azure Key Vault", provider_key)
         answer = self._call(f"{self.name_of(provider_key)}/{version}", "unwrapkey", value)
         opened = _decoded("Azure Key Vault", answer, "value", is_url_safe=True)
-        data_key, bound = opened[:_DATA_KEY_BYTES], opened[_DATA_KEY_BYTES:]
+        data_key, bound = opened[:DATA_KEY_BYTES], opened[DATA_KEY_BYTES:]
         if not hmac.compare_digest(bound, hashlib.sha256(bound_context(context)).digest()):
             raise _not_ours("Azure Key Vault", provider_key)
         return data_key

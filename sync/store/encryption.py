@@ -33,7 +33,6 @@ from fairlead.sync.store.keys import check_key, check_range
 Keyring = Callable[[str, str], bytes]
 """The 32 bytes of a workspace's data key, by workspace and key id. Raises `KeyUnavailable` where it cannot be had."""
 
-DATA_KEY_BYTES = 32
 MAGIC = b"\x89FLENCR\x01"
 FRAME_BYTES = 64 * 2**10
 _HEADER = struct.Struct("<8sQ32s")

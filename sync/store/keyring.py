@@ -1,42 +1,25 @@
-"""Data keys: 32 random bytes each, kept only in wrapped form, and unwrapped by whoever may use their provider.
+"""The keys of encrypted stores: a keyring over key providers, and the provider that is a file.
 
-A wrapped key is bound to its workspace and id. `open_key_providers` knows every kind of provider; `UnwrappingKeyring`
-makes a `Keyring` for encrypted stores out of them and of a way to look a wrapped key up.
+`open_key_providers` knows every kind of provider; `UnwrappingKeyring` makes a `Keyring` for encrypted stores out of
+them and of a way to look a wrapped key up.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from fairlead.core.data_keys import DATA_KEY_BYTES, KeyProviders, WrappedKey, unwrap_key
 from fairlead.core.errors import InvalidInput, KeyUnavailable
-from fairlead.core.ports import KeyProvider
-from fairlead.sync.store.encryption import DATA_KEY_BYTES
 
 FILE, AWS_KMS, GCP_KMS, AZURE_KEY_VAULT = "file", "aws-kms", "gcp-kms", "azure-key-vault"
-
-KeyProviders = Mapping[str, KeyProvider]
-"""Providers by their kind: `file`, `aws-kms`, `gcp-kms`, `azure-key-vault`."""
 
 _FILE_MAGIC = b"FLK\x01"
 _NONCE_BYTES = 12
 _CONTEXT_PREFIX = b"fairlead/data-key/1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrappedKey:
-    """A data key that only its provider can unwrap. `provider_key` is the provider's name of the wrapping key."""
-
-    workspace: str
-    key_id: str
-    provider: str
-    provider_key: str
-    wrapped: bytes
 
 
 def open_key_providers(key_files: Sequence[Path]) -> KeyProviders:
@@ -44,48 +27,6 @@ def open_key_providers(key_files: Sequence[Path]) -> KeyProviders:
     from fairlead.sync.store.cloud_keys import AwsKms, AzureKeyVault, GcpKms
 
     return {FILE: KeyFiles(key_files), AWS_KMS: AwsKms(), GCP_KMS: GcpKms(), AZURE_KEY_VAULT: AzureKeyVault()}
-
-
-def find_provider(providers: KeyProviders, kind: str) -> KeyProvider:
-    """The provider of a kind.
-
-    Raises:
-        InvalidInput: if there is none.
-    """
-    provider = providers.get(kind)
-    if provider is None:
-        raise InvalidInput(f"{kind[:40]!r} is no key provider.", hint=f"Use one of: {', '.join(providers)}.")
-    return provider
-
-
-def wrap_key(
-    providers: KeyProviders, data_key: bytes, *, workspace: str, key_id: str, provider: str, provider_key: str
-) -> WrappedKey:
-    """Wrap a data key, and unwrap it again: a key that came back differently would be lost with all it encrypts.
-
-    Raises:
-        KeyUnavailable, InvalidInput, MissingExtra: as the port says.
-    """
-    chosen = find_provider(providers, provider)
-    name = chosen.name_of(provider_key)
-    context = _context(workspace, key_id)
-    wrapped = chosen.wrap(data_key, provider_key=name, context=context)
-    if not hmac.compare_digest(chosen.unwrap(wrapped, provider_key=name, context=context), data_key):
-        raise KeyUnavailable(f"The key provider {provider!r} gave back another key than it was given.")
-    return WrappedKey(workspace=workspace, key_id=key_id, provider=provider, provider_key=name, wrapped=wrapped)
-
-
-def unwrap_key(providers: KeyProviders, key: WrappedKey) -> bytes:
-    """The 32 bytes of a data key.
-
-    Raises:
-        KeyUnavailable, InvalidInput, MissingExtra: as the port says.
-    """
-    provider = find_provider(providers, key.provider)
-    data_key = provider.unwrap(key.wrapped, provider_key=key.provider_key, context=_context(key.workspace, key.key_id))
-    if len(data_key) != DATA_KEY_BYTES:
-        raise KeyUnavailable(f"The encryption key {key.key_id} unwraps to {len(data_key)} bytes, not {DATA_KEY_BYTES}.")
-    return data_key
 
 
 class UnwrappingKeyring:
@@ -226,7 +167,3 @@ def bound_context(context: Mapping[str, str]) -> bytes:
     """What a wrapped key is bound to, as bytes: a label, then names and values in order of name, divided by NUL."""
     parts = [part.encode() for name in sorted(context) for part in (name, context[name])]
     return b"\0".join([_CONTEXT_PREFIX, *parts])
-
-
-def _context(workspace: str, key_id: str) -> dict[str, str]:
-    return {"fairlead:workspace": workspace, "fairlead:key-id": key_id}
