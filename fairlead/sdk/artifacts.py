@@ -106,7 +106,7 @@ class Artifacts:
         location = cast("JsonObject", grant["location"])
         domain = cast("dict[str, str]", grant["domain"])
         written = write_artifact(
-            self._open_store(str(location["url"]), cast("JsonObject", location["options"])),
+            self._open_store(str(location["url"]), cast("JsonObject", location["client_options"])),
             DedupDomain(**domain),
             source,
             known_blocks=lambda digests: self._known_blocks(upload_id, digests),
@@ -230,7 +230,8 @@ class Artifacts:
 
     def _first_readable(self, artifact: Artifact, read: Callable[[ArtifactReader, Replica], T]) -> T:
         verified = [replica for replica in artifact.replicas if replica.state == "VERIFIED"]
-        verified.sort(key=lambda replica: replica.region != self._region)
+        # A location that warms up or drains has its bytes too, and serves those who find no other.
+        verified.sort(key=lambda replica: (replica.location_state != "ACTIVE", replica.region != self._region))
         failures: list[str] = []
         for replica in verified:
             try:
