@@ -114,27 +114,34 @@ def tensor_signature(spans_by_path: Mapping[str, Iterable[Span]]) -> str | None:
 
 def _read_tensors(cursor: Cursor) -> list[Tensor]:
     """What the reader of the format that the first bytes speak of finds; empty where they speak of none."""
-    from fairlead.sync.store.formats import gguf, numpy_file, onnx, pickle_file, safetensors, torch_zip, zip_archive
+    from fairlead.sync.store.formats import gguf, numpy_file, onnx, parquet, pickle_file, safetensors, zip_archive
 
+    readers = {
+        zip_archive.MAGIC: _read_archive,
+        gguf.MAGIC: gguf.read_gguf,
+        numpy_file.MAGIC: numpy_file.read_npy_file,
+        parquet.MAGIC: parquet.read_parquet,
+        **dict.fromkeys(pickle_file.MAGICS, pickle_file.read_pickled_arrays),
+    }
     head = cursor.take(min(9, cursor.size))
     cursor.seek(0)
-    if head.startswith(zip_archive.MAGIC):
-        members = zip_archive.read_stored_members(cursor)
-        storages = torch_zip.find_storages(members)
-        if storages:
-            return torch_zip.read_storages(cursor, members, storages)
-        return list(zip_archive.read_arrays(cursor, members))
-    if head.startswith(gguf.MAGIC):
-        return gguf.read_gguf(cursor)
-    if head.startswith(numpy_file.MAGIC):
-        return [numpy_file.read_npy(cursor)]
-    if head.startswith(pickle_file.MAGICS):
-        return pickle_file.read_pickled_arrays(cursor)
+    for magic, read in readers.items():
+        if head.startswith(magic):
+            return read(cursor)
     if head[8:] == b"{":
         return safetensors.read_safetensors(cursor)
-    if head.startswith(onnx.FIRST_BYTE):
-        return onnx.read_onnx(cursor)
-    return []
+    return onnx.read_onnx(cursor) if head.startswith(onnx.FIRST_BYTE) else []
+
+
+def _read_archive(cursor: Cursor) -> list[Tensor]:
+    """The storages of PyTorch in a zip archive, or else the arrays of NumPy."""
+    from fairlead.sync.store.formats import torch_zip, zip_archive
+
+    members = zip_archive.read_stored_members(cursor)
+    storages = torch_zip.find_storages(members)
+    if storages:
+        return torch_zip.read_storages(cursor, members, storages)
+    return list(zip_archive.read_arrays(cursor, members))
 
 
 def _cover(stream: BinaryIO, tensors: Sequence[Tensor], size: int) -> Iterator[Span]:

@@ -34,13 +34,21 @@ _KINDS: dict[str, Dtype] = {
 _SWAPPED = {2: Dtype.INT16, 4: Dtype.INT32, 8: Dtype.INT64}
 
 
-def read_npy(cursor: Cursor, name: str = "", end: int | None = None) -> Tensor:
-    """The one array of an .npy file that begins at the cursor and ends at `end` (the end of the file without it).
+def read_npy_file(cursor: Cursor) -> list[Tensor]:
+    """The one array of an .npy file.
+
+    Raises:
+        Unrecognised: as `read_npy`.
+    """
+    return [read_npy(cursor, "array", cursor.size)]
+
+
+def read_npy(cursor: Cursor, name: str, end: int) -> Tensor:
+    """The array of an .npy file that begins at the cursor and ends at `end`.
 
     Raises:
         Unrecognised: if it is none, or its header and its length do not agree.
     """
-    end = cursor.size if end is None else end
     if cursor.take(6) != MAGIC:
         raise Unrecognised
     major, _ = cursor.take(2)

@@ -7,13 +7,15 @@ from typing import cast
 from fairlead.sync.store.dtype import Dtype
 from fairlead.sync.store.formats.numpy_file import numpy_dtype
 from fairlead.sync.store.formats.pickle_stream import Buffer, Node, iter_nodes, read_pickle
-from fairlead.sync.store.formats.structure import Cursor, Tensor, Unrecognised, element_count
+from fairlead.sync.store.formats.structure import Cursor, Tensor, Unrecognised, element_count, if_mostly
 
 MAGICS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def read_pickled_arrays(cursor: Cursor) -> list[Tensor]:
-    """The arrays of a pickle or a joblib file whose elements stand in it as they are, in the order of their places.
+    """The arrays of numbers in a pickle or a joblib file whose elements stand there as they are, in their order.
+
+    There are none where most of the file is something else.
 
     Raises:
         Unrecognised: if it is none.
@@ -26,10 +28,8 @@ def read_pickled_arrays(cursor: Cursor) -> list[Tensor]:
             beside[id(node)] = _joblib_elements(node, at)
 
     root = read_pickle(cursor, find_elements)
-    tensors = [
-        tensor for name, node in iter_nodes(root) if (tensor := _array(name, node, beside.get(id(node)))) is not None
-    ]
-    return sorted(tensors, key=lambda tensor: tensor.offset)
+    arrays = (_array(name, node, beside.get(id(node))) for name, node in iter_nodes(root))
+    return if_mostly((array for array in arrays if array is not None and array.dtype), cursor.size)
 
 
 def _array(name: str, node: Node, beside: Buffer | None) -> Tensor | None:
@@ -66,8 +66,7 @@ def _dtype_text(descr: object) -> str:
         return "?"
     state = cast("tuple[object, ...]", descr.state) if isinstance(descr.state, tuple) else ()
     order = state[1] if len(state) > 3 and state[1] in ("<", ">", "|", "=") else ""
-    # Fields of a record stand in the fourth place of the state.
-    return "?" if len(state) > 3 and state[3] is not None else f"{order}{arguments[0]}"
+    return f"{order}{arguments[0]}"
 
 
 def _joblib_elements(node: Node, cursor: Cursor) -> Buffer:

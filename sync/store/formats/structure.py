@@ -8,7 +8,7 @@ only where it is cut and how small it gets.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -145,3 +145,12 @@ def element_count(shape: Sequence[object], limit: int) -> int:
         if count > limit:
             raise Unrecognised
     return count
+
+
+def if_mostly(tensors: Iterable[Tensor], size: int) -> list[Tensor]:
+    """These tensors in the order of their places, or none where most of a file of `size` bytes is something else.
+
+    What is no tensor squeezes better in the larger pieces that are cut by content.
+    """
+    found = sorted(tensors, key=lambda tensor: tensor.offset)
+    return found if sum(tensor.length for tensor in found) * 2 >= size else []
