@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -45,8 +45,11 @@ _PART_MAX_BYTES = 255
 _DRIVE = re.compile(r"[A-Za-z]:")
 _READ_BYTES = 2**20
 
-Source = Path | Mapping[str, Path | bytes]
-"""What an artifact is made of: one file, one folder, or a mapping from path to file or bytes."""
+Content = Path | bytes | Callable[[], BinaryIO]
+"""One file: where it is, its bytes, or what opens it as a seekable stream that may be opened more than once."""
+
+Source = Path | Mapping[str, Path] | Mapping[str, bytes] | Mapping[str, Content]
+"""What an artifact is made of: one file, one folder, or a mapping from path to file, bytes or opener."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,14 +221,14 @@ def build_manifest(source: Source) -> Manifest:
     return Manifest(files=tuple(entries))
 
 
-def list_files(source: Source) -> dict[str, Path | bytes]:
+def list_files(source: Source) -> dict[str, Content]:
     """The files of a source by their paths in the artifact; a single file has its own name as its path.
 
     Raises:
         InvalidManifest: if a path breaks a rule, a link leads out of the folder, or something is no regular file.
         InvalidInput: if the source does not exist or cannot be listed.
     """
-    found: dict[str, Path | bytes]
+    found: dict[str, Content]
     if isinstance(source, Mapping):
         found = {unicodedata.normalize("NFC", path): content for path, content in source.items()}
         if len(found) != len(source):
@@ -270,7 +273,7 @@ def _walk(folder: Path, root: Path) -> Iterator[Path]:
             yield path
 
 
-def open_content(path: str, content: Path | bytes) -> BinaryIO:
+def open_content(path: str, content: Content) -> BinaryIO:
     """Open one file of a source for reading; `path` is its name in errors.
 
     Raises:
@@ -278,6 +281,8 @@ def open_content(path: str, content: Path | bytes) -> BinaryIO:
     """
     if isinstance(content, bytes):
         return BytesIO(content)
+    if not isinstance(content, Path):
+        return content()
     try:
         # Not to hang on a pipe that took the file's place since it was listed.
         handle = os.open(content, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -1,38 +1,58 @@
-"""Blocks into packs at a location: what is there already is not sent, what is sent is packed and uploaded."""
+"""Stored blocks into packs at a location, uploaded while the next ones fill, and never twice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from fairlead.core.ids import Digest
+from fairlead.core.errors import ObjectNotFound
+from fairlead.core.ids import Digest, sha256_digest
 from fairlead.core.ports import ObjectStore
-from fairlead.sync.store.blocks import KnownBlocks, StoredBlock
+from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.codec import CODEC
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.pack import HEADER, PACK_TARGET_BYTES, PackBuilder
+from fairlead.sync.store.pack import PACK_TARGET_BYTES, PackBuilder
 
-_ASK_AT_ONCE = 1000
-_LOOKS_AT_ONCE = 4
+UPLOADS = 2
+"""How many packs are uploaded at once, unless a caller says otherwise."""
+
+PackStored = Callable[[Sequence[StoredBlock]], object]
+"""Told the blocks of each pack that the location holds whole now, from any thread."""
 
 
 class PackWriter:
-    """Packs stored blocks and uploads each pack while the next one fills; at most two packs are in memory.
+    """Packs stored blocks and uploads each pack while the next ones fill; `threads + 1` packs are in memory at most.
 
-    Packs are named by their content and always written: one that a killed run left damaged is mended by the next.
+    Packs are named by their content, and equal blocks added in the same order give equal packs. One that is there
+    already is read back and not sent again if it is whole, so that a run after one that was killed sends only the rest,
+    and a pack that was left damaged is mended.
     """
 
-    def __init__(self, store: ObjectStore, domain: DedupDomain, *, target_bytes: int = PACK_TARGET_BYTES) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        domain: DedupDomain,
+        *,
+        target_bytes: int = PACK_TARGET_BYTES,
+        threads: int = UPLOADS,
+        stored: PackStored | None = None,
+    ) -> None:
         self._store = store
         self._domain = domain
         self._target_bytes = min(target_bytes, PACK_TARGET_BYTES)
         self._builder = PackBuilder()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pack-upload")
-        self._upload: Future[int] | None = None
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="pack-upload")
+        self._uploads: deque[Future[list[StoredBlock]]] = deque()
+        self._stored = stored
+        self._lock = threading.Lock()
         self._blocks: dict[Digest, StoredBlock] = {}
         self.sent_bytes = 0
+        self.found_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -42,13 +62,24 @@ class PackWriter:
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, stored: bytes | memoryview, *, digest: Digest, plain_length: int) -> None:
+    def add(
+        self,
+        stored: bytes | memoryview,
+        *,
+        digest: Digest,
+        plain_length: int,
+        codec: int = CODEC,
+        base: Digest | None = None,
+        stored_digest: Digest | None = None,
+    ) -> None:
         """Append a stored block, uploading the pack when it is full.
 
         Raises:
             LocationUnavailable, StorageFull, PermissionDenied: from the upload of an earlier pack.
         """
-        self._builder.add(stored, digest=digest, plain_length=plain_length)
+        self._builder.add(
+            stored, digest=digest, plain_length=plain_length, codec=codec, base=base, stored_digest=stored_digest
+        )
         if self._builder.size >= self._target_bytes:
             self._flush()
 
@@ -60,48 +91,53 @@ class PackWriter:
         """
         if not self._builder.is_empty:
             self._flush()
-        self._wait()
+        while self._uploads:
+            self._wait()
         return self._blocks
 
     def _flush(self) -> None:
-        self._wait()
-        pack, data, blocks = self._builder.finish()
-        self._builder = PackBuilder()
-        self._blocks.update((block.digest, block) for block in blocks)
-        self._upload = self._pool.submit(self._write, self._domain.pack_key(pack), data)
+        builder, self._builder = self._builder, PackBuilder()
+        while len(self._uploads) >= self._threads:
+            self._wait()
+        self._uploads.append(self._pool.submit(self._upload, builder))
 
-    def _write(self, key: str, data: bytearray) -> int:
-        self._store.write(key, data)
-        return len(data)
+    def _upload(self, builder: PackBuilder) -> list[StoredBlock]:
+        pack, data, blocks = builder.finish()
+        is_sent = store_pack(self._store, self._domain, pack, data)
+        with self._lock:
+            self.sent_bytes += len(data) if is_sent else 0
+            self.found_bytes += 0 if is_sent else len(data)
+        if self._stored is not None:
+            self._stored(blocks)
+        return blocks
 
     def _wait(self) -> None:
-        if self._upload is not None:
-            upload, self._upload = self._upload, None
-            self.sent_bytes += upload.result()
+        for block in self._uploads.popleft().result():
+            self._blocks[block.digest] = block
 
 
-def find_known(
-    store: ObjectStore, domain: DedupDomain, wanted: Mapping[Digest, int], known_blocks: KnownBlocks
-) -> dict[Digest, StoredBlock]:
-    """The wanted blocks (digest to plain length) that are known and whose pack the location holds.
+def store_pack(store: ObjectStore, domain: DedupDomain, pack: Digest, data: bytes | bytearray) -> bool:
+    """Store a pack unless the very same bytes are there already; True if it was sent.
 
-    An index may be behind: what it names is used only where a pack of that name is there and long enough. That
-    proves nothing about the bytes; reading them back does.
+    Raises:
+        LocationUnavailable, StorageFull, PermissionDenied: from the store.
     """
-    digests = list(wanted)
-    claimed: dict[Digest, StoredBlock] = {}
-    for start in range(0, len(digests), _ASK_AT_ONCE):
-        for digest, block in known_blocks(digests[start : start + _ASK_AT_ONCE]).items():
-            is_same = block.digest == digest and block.plain_length == wanted.get(digest)
-            if is_same and block.codec == CODEC and block.base is None and block.offset >= len(HEADER):
-                claimed[digest] = block
-    packs = list({block.pack for block in claimed.values()})
-    if not packs:
-        return {}
+    if holds_pack(store, domain, pack, len(data)):
+        return False
+    store.write(domain.pack_key(pack), data)
+    return True
 
-    def look(pack: Digest) -> int:
-        return store.size(domain.pack_key(pack)) or 0
 
-    with ThreadPoolExecutor(max_workers=_LOOKS_AT_ONCE, thread_name_prefix="pack-look") as pool:
-        sizes = dict(zip(packs, pool.map(look, packs), strict=True))
-    return {digest: block for digest, block in claimed.items() if block.end < sizes[block.pack]}
+def holds_pack(store: ObjectStore, domain: DedupDomain, pack: Digest, size: int) -> bool:
+    """Whether the location holds a pack of this size whole: existence is never taken for correctness.
+
+    Raises:
+        LocationUnavailable, PermissionDenied: from the store.
+    """
+    key = domain.pack_key(pack)
+    if store.size(key) != size:
+        return False
+    try:
+        return sha256_digest(store.read(key)) == pack
+    except ObjectNotFound:
+        return False
