@@ -25,10 +25,12 @@ from fairlead.registry.uploads import Upload, Uploads
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.shelves import by_digest
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.encryption import EncryptedStore, Keyring
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.refs import generate_signing_key
 from fairlead.sync.store.writer import WrittenArtifact, write_artifact
+from fairlead.sync.transfer import Patience, Transfers
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
 from tests.records import WORKSPACE, open_record
@@ -41,16 +43,24 @@ BACK_OFF = work.LONGEST_RETRY + timedelta(seconds=1)
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """A running Fairlead without HTTP; `wrap` may put a failing store before that of a location."""
+    """A running Fairlead without HTTP; `wrap` may put a failing store before that of a location.
+
+    With `keyring`, what lies under an encryption key is encrypted, as in the service.
+    """
 
     root: Path
     database: Database
     clock: ManualClock = field(default_factory=ManualClock)
     signing_key: bytes = field(default_factory=generate_signing_key)
     wrap: Callable[[str, ObjectStore], ObjectStore] = lambda _name, store: store
+    keyring: Keyring | None = None
+    transfers: Transfers = field(default_factory=lambda: Transfers(patience=Patience(sleep=lambda _seconds: None)))
 
     def open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
-        return self.wrap(url.rpartition("/")[2], open_store(url, options))
+        return self.encrypted(self.wrap(url.rpartition("/")[2], open_store(url, options)))
+
+    def encrypted(self, store: ObjectStore) -> ObjectStore:
+        return store if self.keyring is None else EncryptedStore(store, self.keyring)
 
     @property
     def duties(self) -> Duties:
@@ -60,6 +70,7 @@ class Fleet:
             catalog=load_catalog(),
             open_store=self.open_store,
             signing_key=self.signing_key,
+            transfers=self.transfers,
         )
 
     @property
@@ -104,7 +115,7 @@ class Fleet:
     def write(self, upload: Upload, files: Mapping[str, bytes]) -> WrittenArtifact:
         """What a client does between `begin` and `complete`."""
         return write_artifact(
-            open_store(upload.location.url, upload.location.options),
+            self.encrypted(open_store(upload.location.url, upload.location.options)),
             domain_of_upload(upload),
             files,
             known_blocks=lambda digests: by_digest(self.uploads.known_blocks(ADMIN, upload.id, digests)),
@@ -155,8 +166,8 @@ class Fleet:
         """Every file as a reader gets it from one location."""
         replica = self.replica(digest, name, residency)
         assert replica.state == "VERIFIED"
-        domain = DedupDomain(WORKSPACE, replica.residency)
-        store = open_store(replica.location.url)
+        domain = DedupDomain(WORKSPACE, replica.residency, replica.key_id)
+        store = self.encrypted(open_store(replica.location.url, replica.location.options))
         reader = ArtifactReader.open(store, domain, Digest(digest), replica.layout_key)
         return {file.path: reader.read_file(file.path) for file in reader.manifest.files}
 
@@ -191,7 +202,7 @@ def open_fleet(root: Path, url: str | None = None, *, names: tuple[str, ...] = t
 
 
 def domain_of_upload(upload: Upload) -> DedupDomain:
-    return DedupDomain(WORKSPACE, upload.residency)
+    return DedupDomain(WORKSPACE, upload.residency, upload.key_id)
 
 
 def flip_a_byte(path: Path) -> None:
