@@ -1,4 +1,4 @@
-"""`fairlead audit`, `fairlead ledger`, `fairlead work`: what happened, what it cost, what goes on."""
+"""`fairlead audit`, `fairlead ledger`: what happened and what it cost."""
 
 from __future__ import annotations
 
@@ -62,11 +62,3 @@ def ledger(
         columns = ["recorded_at", "kind", "subject", "source_region", "region", "moved_bytes", "actual_usd", "gco2"]
         entries = client.ledger.list(subject=subject, kind=kind, newest_first=newest is not None)
         output.table(islice(entries, newest), columns)
-
-
-@command(app, "work")
-def work() -> None:
-    """Show what workers are doing and what waits for one."""
-    with connected() as (client, output):
-        columns = ["kind", "subject", "region", "state", "attempts", "progress_bytes", "total_bytes", "error_detail"]
-        output.table(client.work(), columns)

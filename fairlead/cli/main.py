@@ -17,6 +17,7 @@ import typer
 from fairlead import __version__
 from fairlead.cli import (
     audit,
+    budget,
     deploy,
     environment,
     features,
@@ -26,6 +27,7 @@ from fairlead.cli import (
     replica_policy,
     server,
     token,
+    work,
 )
 from fairlead.cli.context import current_output, group
 from fairlead.cli.output import without_controls
@@ -49,6 +51,8 @@ app.add_typer(deploy.deploy_app, name="deploy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app)
+app.add_typer(work.app)
+app.add_typer(budget.app, name="budget")
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from fairlead.sdk.artifacts import Artifacts
+from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
 from fairlead.sdk.keys import Keys
@@ -26,7 +27,8 @@ class Fairlead:
     """A connection to one Fairlead server.
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit` and `ledger` group the calls by noun.
+    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger` and `budgets` group the calls
+    by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -47,6 +49,7 @@ class Fairlead:
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
         self.ledger = Ledger(transport)
+        self.budgets = Budgets(transport)
 
     @classmethod
     def connect(cls, settings: ClientSettings) -> Self:
@@ -72,7 +75,7 @@ class Fairlead:
         return self._transport.get("/api/v1/whoami")
 
     def work(self) -> list[JsonObject]:
-        """What workers are doing and what waits for one, with bytes done and to do."""
+        """What workers are doing and what waits for one: bytes done and to do, speed, time to go, and why it waits."""
         return list(self._transport.items("/api/v1/work"))
 
     def place(self, request: JsonObject) -> Placement:
