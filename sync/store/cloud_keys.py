@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -41,6 +42,8 @@ class AwsKms:
 
     def __init__(self, *, endpoint_url: str | None = None) -> None:
         self._endpoint_url = endpoint_url
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def wrap(self, data_key: bytes, *, provider_key: str, context: Mapping[str, str]) -> bytes:
         answer = self._call(provider_key, "encrypt", Plaintext=data_key, EncryptionContext=dict(context))
@@ -60,24 +63,33 @@ class AwsKms:
 
     def _call(self, provider_key: str, operation: str, **arguments: Any) -> dict[str, Any]:
         try:
-            from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
-            from botocore.session import Session
         except ImportError as error:
             raise _missing_extra("AWS KMS", "s3") from error
         region = cast("re.Match[str]", _AWS_KEY.fullmatch(self.name_of(provider_key)))[1]
         try:
-            client: Any = Session().create_client(
-                "kms",
-                region_name=region,
-                endpoint_url=self._endpoint_url,
-                config=Config(connect_timeout=_TIMEOUT_SECONDS, read_timeout=_TIMEOUT_SECONDS),
-            )
-            return cast("dict[str, Any]", getattr(client, operation)(KeyId=provider_key, **arguments))
+            return cast("dict[str, Any]", getattr(self._client(region), operation)(KeyId=provider_key, **arguments))
         except ClientError as error:
             raise _refused("AWS KMS", provider_key, str(error.response.get("Error", {}).get("Code", ""))) from error
         except (BotoCoreError, ValueError) as error:
             raise _no_answer("AWS KMS", provider_key, error) from error
+
+    def _client(self, region: str) -> Any:
+        from botocore.config import Config
+        from botocore.session import Session
+
+        # Making one reads megabytes of service descriptions.
+        with self._lock:
+            if region not in self._clients:
+                config = Config(
+                    connect_timeout=_TIMEOUT_SECONDS,
+                    read_timeout=_TIMEOUT_SECONDS,
+                    retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
+                )
+                self._clients[region] = Session().create_client(
+                    "kms", region_name=region, endpoint_url=self._endpoint_url, config=config
+                )
+            return self._clients[region]
 
 
 class GcpKms:
