@@ -23,7 +23,7 @@ import numpy as np
 from fairlead.catalog import Residency, permits
 from fairlead.core.errors import DistributionInfeasible, ReplicaUnavailable, ResidencyViolation
 from fairlead.sync.arborescence import COST_MAX, NO_ARC, ROOT
-from fairlead.sync.arrivals import TOLERANCE_SECONDS
+from fairlead.sync.arrivals import TOLERANCE_SECONDS, earliest
 from fairlead.sync.hops import HopPrice, HopPrices, Missing, Stop, usd
 from fairlead.sync.steiner import TIE, Network, Tree, solve
 
@@ -163,7 +163,7 @@ def _answer(
 
 @dataclass(frozen=True, kw_only=True)
 class _Problem:
-    """The stops as nodes 1, 2 ... : sources, destinations, relays, each by name. Node 0 is the root over the sources."""
+    """The stops as nodes 1, 2 ...: sources, destinations, relays, each by name. Node 0 is a root above the sources."""
 
     sources: tuple[Stop, ...]
     destinations: tuple[Stop, ...]
@@ -289,9 +289,8 @@ def _to_copies(problem: _Problem, parents: Mapping[int, int]) -> Copies:
     queue = [(source, 0.0) for source in sources]
     while queue:
         parent, begins = queue.pop(0)
-        for node in sorted(
-            children.get(parent, ()), key=lambda each: (problem.hop_prices[parent, each].picodollars, each)
-        ):
+        fed = ((problem.hop_prices[parent, node].picodollars, node) for node in children.get(parent, ()))
+        for _, node in sorted(fed):
             hop = _to_hop(problem, parent, node, begins)
             hops.append(hop)
             queue.append((node, hop.ends_seconds))
@@ -337,15 +336,13 @@ def _bindings(
 
 
 def _too_late(problem: _Problem, request: DistributionRequest) -> DistributionInfeasible:
-    from fairlead.sync.arrivals import earliest
-
     network = problem.network(None)
     soonest, _ = earliest(network.cost, network.seconds)
     last = max(problem.terminals, key=lambda node: (soonest[node], -node))
     seconds = float(soonest[last])
     return DistributionInfeasible(
-        f"Nothing brings the artifact to {problem.stop(last).name!r} within {request.deadline_seconds:g} s; the quickest "
-        f"way takes {seconds:.1f} s.",
+        f"Nothing brings the artifact to {problem.stop(last).name!r} within {request.deadline_seconds:g} s; "
+        f"the quickest way takes {seconds:.1f} s.",
         hint="Allow more time, or leave that destination out.",
         location=problem.stop(last).name,
         region=problem.stop(last).region,

@@ -55,7 +55,7 @@ def requests(draw: st.DrawFn, *, has_deadline: bool = False) -> DistributionRequ
     regions = [region.id for region in draw(st.permutations(REGIONS))[:count]]
     sources = draw(st.integers(min_value=1, max_value=min(2, count - 1)))
     destinations = draw(st.integers(min_value=1, max_value=count - sources))
-    sizes = {region: draw(st.sampled_from([0, 1, GB, 5 * GB, 14 * GB])) for region in regions}
+    sizes: dict[str, int] = {each: draw(st.sampled_from([0, 1, GB, 5 * GB, 14 * GB])) for each in regions}
     deadline = draw(st.floats(min_value=5, max_value=120)) if has_deadline else None
     return make_request(
         regions[:sources],
@@ -73,7 +73,7 @@ def every_tree(request: DistributionRequest) -> Iterator[dict[str, str]]:
     others = [each.id for each in request.relays]
     stops = [*sources, *wanted, *others]
     choices = [[at for at in stops if at != node] for node in wanted]
-    choices += [[None, *(at for at in stops if at != node)] for node in others]  # pyright: ignore[reportArgumentType]  (None: not used)
+    choices += [[None, *(at for at in stops if at != node)] for node in others]
     for parents in itertools.product(*choices):
         tree = {node: parent for node, parent in zip([*wanted, *others], parents, strict=True) if parent}
         if all(parent in sources or parent in tree for parent in tree.values()) and all(
@@ -157,9 +157,8 @@ def test_one_more_relay_never_costs_more(request: DistributionRequest, relay: Re
     if relay.id in used:
         return
     sizes = {each: request.missing(stop(each)).bytes for each in used} | {relay.id: 5 * GB}
-    wider = replace(
-        request, relays=[*request.relays, stop(relay)], missing=lambda at: make_request([], [], sizes=sizes).missing(at)
-    )
+    missing = make_request([], [], sizes=sizes).missing
+    wider = replace(request, relays=[*request.relays, stop(relay)], missing=missing)
     assert plan_distribution(wider, PRICES).tree.usd <= plan_distribution(request, PRICES).tree.usd
 
 
