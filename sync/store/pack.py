@@ -42,7 +42,8 @@ class PackBuilder:
     """Collects stored blocks into one pack in memory. Offsets are final at once; the name is known at the end."""
 
     def __init__(self) -> None:
-        self._body = bytearray(HEADER)
+        self._stored: list[bytes | memoryview] = []
+        self._stored_bytes = 0
         self._entries: list[StoredBlock] = []
         self._has_deltas = False
 
@@ -54,7 +55,7 @@ class PackBuilder:
     @property
     def size(self) -> int:
         """The bytes of the pack if it were finished now."""
-        return packed_size(len(self._body) - len(HEADER), len(self._entries), has_deltas=self._has_deltas)
+        return packed_size(self._stored_bytes, len(self._entries), has_deltas=self._has_deltas)
 
     def add(
         self,
@@ -66,12 +67,12 @@ class PackBuilder:
         base: Digest | None = None,
         stored_digest: Digest | None = None,
     ) -> None:
-        """Append a stored block; its sha256 is worked out here unless `stored_digest` is given."""
+        """Append a stored block, which must not change any more; its sha256 is worked out unless it is given."""
         block = StoredBlock(
             digest=digest,
             # Known when the pack is finished.
             pack=digest,
-            offset=len(self._body),
+            offset=len(HEADER) + self._stored_bytes,
             stored_length=len(stored),
             stored_digest=stored_digest or sha256_digest(stored),
             plain_length=plain_length,
@@ -80,18 +81,18 @@ class PackBuilder:
         )
         self._entries.append(block)
         self._has_deltas = self._has_deltas or base is not None
-        self._body += stored
+        self._stored.append(stored)
+        self._stored_bytes += len(stored)
 
-    def finish(self) -> tuple[Digest, bytearray, list[StoredBlock]]:
+    def finish(self) -> tuple[Digest, bytes, list[StoredBlock]]:
         """The pack's name, its bytes, and where its blocks are. The builder is spent."""
         index = b"".join(_index_entry(block, has_base=self._has_deltas) for block in self._entries)
-        trailer_magic = TRAILER_MAGIC
-        if self._has_deltas:
-            self._body[: len(HEADER)], trailer_magic = DELTA_HEADER, DELTA_TRAILER_MAGIC
-        self._body += index
-        self._body += _TRAILER.pack(len(index), hashlib.sha256(index).digest(), trailer_magic)
-        pack = sha256_digest(self._body)
-        return pack, self._body, [replace(block, pack=pack) for block in self._entries]
+        header, trailer_magic = (DELTA_HEADER, DELTA_TRAILER_MAGIC) if self._has_deltas else (HEADER, TRAILER_MAGIC)
+        trailer = _TRAILER.pack(len(index), hashlib.sha256(index).digest(), trailer_magic)
+        body = b"".join((header, *self._stored, index, trailer))
+        self._stored.clear()
+        pack = sha256_digest(body)
+        return pack, body, [replace(block, pack=pack) for block in self._entries]
 
 
 def packed_size(stored_bytes: int, blocks: int, *, has_deltas: bool) -> int:
