@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replicas, derive_replications, derive_scrubs
+from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replicas, derive_replications
 from fairlead.registry.retirement import LocationStates
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
+from fairlead.sync.priorities import derive_priorities
 from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
 from fairlead.sync.replication import Replication
+from fairlead.sync.upkeep import UPKEEP
+from fairlead.sync.upkeep_duties import UpkeepRules, upkeep_derivers, upkeep_work
 from fairlead.sync.verification import ReplicaVerification, UploadVerification
 from fairlead.sync.worker import Deriver, Handler, throttled
 
@@ -26,9 +29,8 @@ if TYPE_CHECKING:
     from fairlead.registry.locations import StoreOpener
     from fairlead.sync.transfer import Transfers
 
-SCRUB_AFTER = timedelta(days=1)
 _SWEEP_EVERY = timedelta(seconds=15)
-_LOOK_FOR_OLD_EVERY = timedelta(minutes=1)
+_LOOK_FOR_PROMOTED_EVERY = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,34 +48,33 @@ def sync_duties(
     catalog: Catalog,
     open_store: StoreOpener,
     signing_key: bytes,
-    scrub_after: timedelta = SCRUB_AFTER,
+    upkeep: UpkeepRules | None = None,
     region_use: RegionUse | None = None,
     transfers: Transfers | None = None,
 ) -> Duties:
     """The duties of this package.
 
-    `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. Every replica is read again, to the last
-    byte, `scrub_after` it was last read. `region_use` says what keeps a location from being retired,
-    and `transfers` how copies are made.
+    `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. `upkeep` says how often locations are
+    read again and cleared of what nothing refers to, `region_use` what keeps a location from being retired, and
+    `transfers` how copies are made.
     """
-
-    def derive_old(session: Session, now: datetime) -> None:
-        derive_scrubs(session, now, before=now - scrub_after)
-
+    rules = upkeep or UpkeepRules()
     return Duties(
         handlers={
             VERIFY_UPLOAD: UploadVerification(database, clock, catalog=catalog, open_store=open_store),
             REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store, transfers=transfers),
             VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
             PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
+            UPKEEP: upkeep_work(database, clock, open_store=open_store, signing_key=signing_key, rules=rules),
         },
         derivers=[
             derive_verifications,
             ReplicaSweep(),
             LocationStates(region_use or _NoUse()),
             derive_replications,
-            throttled(derive_old, _LOOK_FOR_OLD_EVERY),
+            throttled(derive_priorities, _LOOK_FOR_PROMOTED_EVERY),
             derive_publications,
+            *upkeep_derivers(rules),
         ],
     )
 
