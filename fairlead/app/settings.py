@@ -49,7 +49,12 @@ class ServerSettings(BaseSettings):
         ge=timedelta(seconds=1),
         description="How long a worker holds work between renewals, at least a second.",
     )
-    worker_threads: int = Field(default=4, ge=1, le=64, description="How many pieces of work one worker does at once.")
+    worker_threads: int = Field(default=4, ge=1, le=64, description="How many copies one worker makes at once.")
+    copy_memory_bytes: int = Field(
+        default=512 * 2**20,
+        ge=2**20,
+        description="Most that the copies of one worker hold in memory together; more of them wait.",
+    )
     idle_exit: timedelta = Field(
         default=timedelta(minutes=15),
         gt=timedelta(0),
