@@ -84,14 +84,26 @@ def drop_packs(session: Session, shelf: BlockShelf, packs: Collection[str]) -> i
     dropped: list[str] = []
     for some in _batches(sorted(packs)):
         dropped += _drop(session, shelf, BlockRow.pack.in_(some))
-    bases = dropped
+    return len(dropped) + _drop_dependents(session, shelf, dropped)
+
+
+def drop_blocks(session: Session, shelf: BlockShelf, digests: Collection[str]) -> int:
+    """Forget blocks, and what stands on them; how many there were."""
+    dropped: list[str] = []
+    for some in _batches(sorted(digests)):
+        dropped += _drop(session, shelf, BlockRow.block_digest.in_(some))
+    return len(dropped) + _drop_dependents(session, shelf, dropped)
+
+
+def _drop_dependents(session: Session, shelf: BlockShelf, bases: Sequence[str]) -> int:
+    count = 0
     while bases:
         dependents: list[str] = []
         for some in _batches(sorted(bases)):
             dependents += _drop(session, shelf, BlockRow.base_digest.in_(some))
-        dropped += dependents
+        count += len(dependents)
         bases = dependents
-    return len(dropped)
+    return count
 
 
 def _drop(session: Session, shelf: BlockShelf, which: ColumnElement[bool]) -> list[str]:
@@ -102,6 +114,11 @@ def _drop(session: Session, shelf: BlockShelf, which: ColumnElement[bool]) -> li
 def list_packs(session: Session, shelf: BlockShelf) -> list[str]:
     """Every pack that the index names, in order."""
     return list(session.scalars(select(BlockRow.pack).where(*_on(shelf)).distinct().order_by(BlockRow.pack)))
+
+
+def list_blocks(session: Session, shelf: BlockShelf) -> list[BlockPlace]:
+    """Everything that the index says of a shelf."""
+    return [_to_place(row) for row in session.scalars(select(BlockRow).where(*_on(shelf)))]
 
 
 def _on(shelf: BlockShelf) -> tuple[ColumnElement[bool], ...]:

@@ -169,6 +169,17 @@ def advance(
     return sorted(moved)
 
 
+def bury(session: Session, workspace_id: str, location_id: str, keys: Iterable[str], now: datetime) -> None:
+    """Say of objects that were DELETING that they are gone."""
+    for some in _batches(sorted(keys)):
+        session.execute(
+            update(GarbageRow)
+            .where(*_at(workspace_id, location_id), GarbageRow.object_key.in_(some), GarbageRow.state == "DELETING")
+            .values(state="DELETED", changed_at=now),
+            execution_options={"synchronize_session": False},
+        )
+
+
 def unmark(session: Session, workspace_id: str, location_id: str, garbage: Sequence[Garbage]) -> None:
     """Forget objects that are still in the state that they were listed in."""
     for some in _batches(sorted(garbage, key=lambda each: each.object_key)):

@@ -222,6 +222,19 @@ def _sweep(folder: Path) -> None:
                         os.unlink(item.path)  # noqa: PTH108  (what the scan gives)
 
 
+def remove_abandoned(root: Path, *, is_dry_run: bool = False) -> Iterator[tuple[str, int]]:
+    """Remove what writers that were killed long ago left anywhere in a store; the path and size in bytes of each."""
+    before = time.time() - _ABANDONED_SECONDS
+    for parent, _folders, names in os.walk(root):
+        for name in names:
+            path = Path(parent, name)
+            with contextlib.suppress(FileNotFoundError):
+                if name.startswith(TEMPORARY_PREFIX) and (found := path.stat()).st_mtime < before:
+                    if not is_dry_run:
+                        path.unlink()
+                    yield path.relative_to(root).as_posix(), found.st_size
+
+
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
