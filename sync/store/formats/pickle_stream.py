@@ -16,7 +16,7 @@ from fairlead.sync.store.formats.structure import Cursor, Unrecognised
 
 _LINE_MAX_BYTES = 64 * 2**10
 _SMALL_BYTES = 4 * 2**10
-_OPCODES_MAX = 1_000_000
+_OPCODES_MAX = 500_000
 _NAME_MAX = 120
 _ARGUMENT_BYTES = {opcode.code.encode("latin-1"): opcode.arg.n if opcode.arg else 0 for opcode in pickletools.opcodes}
 # Negative sizes are codes: a line of text, or a length of so many bytes before the argument.

@@ -8,7 +8,7 @@ from typing import cast
 from fairlead.sync.store.dtype import Dtype
 from fairlead.sync.store.formats.structure import DTYPES, Cursor, Tensor, Unrecognised, element_count
 
-_HEADER_MAX_BYTES = 64 * 2**20
+_HEADER_MAX_BYTES = 16 * 2**20
 
 
 def read_safetensors(cursor: Cursor) -> list[Tensor]:

@@ -33,7 +33,7 @@ DTYPES: dict[str, Dtype] = {
 }
 """The kinds of element that are numbers of whole bytes, by the names that safetensors gives them."""
 
-_STEPS_MAX = 4_000_000
+_STEPS_MAX = 2_000_000
 _READ_MAX_BYTES = 512 * 2**20
 _TAKE_MAX_BYTES = 64 * 2**20
 _NEAR_BYTES = 4 * 2**10
