@@ -13,7 +13,7 @@ wrong; then the packs that are damaged leave the block index, and what they held
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
@@ -44,6 +44,7 @@ from fairlead.sync.shelves import by_digest, domain_of, open_for_writing, open_l
 from fairlead.sync.sources import LOOK_AGAIN, Source, Sources, find_sources
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.copy import find_damaged
+from fairlead.sync.store.known import among, either
 from fairlead.sync.store.layout import blocks_of_newest_layout
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.transfer import Meter, PatientStore, Transfers
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from fairlead.registry.blocks import BlockShelf
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.work import LeasedWork
+    from fairlead.sync.store.blocks import KnownBlocks
     from fairlead.sync.store.domain import DedupDomain
     from fairlead.sync.store.throttle import RateLimit
 
@@ -252,28 +254,31 @@ class Replication:
         try:
             reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key)
             known = self._known_blocks(task, reader, destination)
-            resumed = journal.find_blocks(destination, reader.layout.blocks) | known
-            framing = meter.total_bytes
-            planned, missing = (
-                framing
-                + sum(block.stored_length for block in reader.layout.blocks.values() if block.digest not in held)
-                for held in (known, resumed)
+            resumed = journal.find_blocks(destination, reader.layout.blocks)
+            plan = self._transfers.plan(
+                origin,
+                destination,
+                task.domain,
+                digest,
+                source_layout_key=source.layout_key,
+                known_blocks=either(known, among(resumed)),
             )
-            self._reserve(leased, task, source, missing)
+            self._reserve(leased, task, source, plan.bytes)
             self._check_residency_now(task)
             report = self._transfers.copy(
                 origin,
                 destination.telling(journal.add),
                 task.domain,
                 digest,
-                source_layout_key=source.layout_key,
-                known=resumed,
-                missing_bytes=missing,
+                plan=plan,
                 progress=progress_reporter(self._database, leased, phase="copy", meter=meter),
             )
         finally:
             with self._database.write() as session:
                 work.add_moved(session, leased, meter.take_untold())
+        # What earlier attempts brought was planned too.
+        brought = resumed.keys() - known(list(resumed)).keys()
+        planned = plan.bytes + sum(resumed[each].stored_length for each in brought)
         written = ArtifactReader(
             destination, task.domain, manifest=reader.manifest, layout=report.layout, layout_key=report.layout_key
         )
@@ -306,17 +311,21 @@ class Replication:
         if shortfall is not None:
             raise _TooEarly(shortfall.error, shortfall.until)
 
-    def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> dict[Digest, StoredBlock]:
+    def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> KnownBlocks:
         """What the destination holds of the artifact; to mend it, only what was just read back."""
-        wanted = reader.layout.blocks
-        with self._database.read() as session:
-            known = dict(by_digest(blocks.find_blocks(session, task.shelf, list(wanted))))
-        if task.is_repair:
-            written = blocks_of_newest_layout(destination, task.domain, reader.manifest)(list(wanted))
-            known = {digest: block for digest, block in written.items() if digest in wanted} | known
-            for damaged in find_damaged(destination, task.domain, known):
-                del known[damaged]
-        return known
+
+        def ask_index(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
+            with self._database.read() as session:
+                return by_digest(blocks.find_blocks(session, task.shelf, list(digests)))
+
+        if not task.is_repair:
+            return ask_index
+        wanted = list(reader.layout.blocks)
+        newest = blocks_of_newest_layout(destination, task.domain, reader.manifest)
+        claimed = dict(either(ask_index, newest)(wanted))
+        for damaged in find_damaged(destination, task.domain, claimed):
+            del claimed[damaged]
+        return among(claimed)
 
     def _check_residency_now(self, task: _Task) -> None:
         # The last look before the first write, at the record as it is and not as it was when the task was loaded.

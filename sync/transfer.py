@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,16 +18,14 @@ from fairlead.core.errors import LocationUnavailable
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectInfo, ObjectStore
 from fairlead.sync.budgets import Bandwidth
-from fairlead.sync.store.blocks import Progress, StoredBlock
-from fairlead.sync.store.copy import CopyReport, copy_artifact
+from fairlead.sync.store.blocks import KnownBlocks, Progress
+from fairlead.sync.store.copy import THREADS, CopyPlan, CopyReport, copy_artifact, plan_copy
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.pack import PACK_TARGET_BYTES
 from fairlead.sync.store.throttle import RateLimit
 
 IN_FLIGHT_BYTES = 512 * 2**20
 PIECE_BYTES = 8 * 2**20
-# Two packs, one that fills and one that is sent, and the ranges that are under way.
-_COPY_BYTES = 2 * PACK_TARGET_BYTES + 4 * PIECE_BYTES
 _SMALL_OBJECT_BYTES = 4 * 2**20
 _T = TypeVar("_T")
 
@@ -142,7 +140,7 @@ class PatientStore:
             if size is None:
                 return self._store.read(key, start=start)  # which says why there is nothing
             kept = self._read_range(key, 0, size)
-            if self._is_keeping and len(kept) <= _SMALL_OBJECT_BYTES:
+            if self._is_keeping and len(kept) <= _SMALL_OBJECT_BYTES and not key.endswith(".pack"):
                 self._kept[key] = kept
         return kept[start:]
 
@@ -239,11 +237,13 @@ class Transfers:
         in_flight: BytesInFlight | None = None,
         pack_bytes: int = PACK_TARGET_BYTES,
         piece_bytes: int = PIECE_BYTES,
+        threads: int = THREADS,
     ) -> None:
         self.bandwidth = Bandwidth()
         self._patience = patience or Patience()
         self._in_flight = in_flight or BytesInFlight()
         self._pack_bytes = pack_bytes
+        self._threads = threads
         self._piece_bytes = piece_bytes
 
     def reading(self, store: ObjectStore, meter: Meter, limits: Sequence[RateLimit]) -> PatientStore:
@@ -261,7 +261,7 @@ class Transfers:
         """A destination, for one copy."""
         return PatientStore(store, patience=self._patience)
 
-    def copy(
+    def plan(
         self,
         source: ObjectStore,
         destination: ObjectStore,
@@ -269,19 +269,33 @@ class Transfers:
         digest: Digest,
         *,
         source_layout_key: str | None,
-        known: Mapping[Digest, StoredBlock],
-        missing_bytes: int,
+        known_blocks: KnownBlocks,
+    ) -> CopyPlan:
+        """Work out what a copy has to move; see `plan_copy`."""
+        return plan_copy(
+            source,
+            destination,
+            domain,
+            digest,
+            known_blocks,
+            source_layout_key=source_layout_key,
+            pack_bytes=self._pack_bytes,
+            threads=self._threads,
+        )
+
+    def copy(
+        self,
+        source: ObjectStore,
+        destination: ObjectStore,
+        domain: DedupDomain,
+        digest: Digest,
+        *,
+        plan: CopyPlan,
         progress: Progress,
     ) -> CopyReport:
-        """Copy an artifact, once there is room in memory for what is in flight meanwhile; see `copy_artifact`."""
-        with self._in_flight.hold(min(missing_bytes, _COPY_BYTES)):
+        """Make a copy that was just planned, once there is room in memory for what it has in flight."""
+        most = (2 * self._threads + 1) * self._pack_bytes
+        with self._in_flight.hold(min(plan.bytes, most)):
             return copy_artifact(
-                source,
-                destination,
-                domain,
-                digest,
-                source_layout_key=source_layout_key,
-                known_blocks=lambda digests: {each: known[each] for each in digests if each in known},
-                progress=progress,
-                pack_bytes=self._pack_bytes,
+                source, destination, domain, digest, progress=progress, plan=plan, threads=self._threads
             )

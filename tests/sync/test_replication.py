@@ -40,8 +40,8 @@ def test_a_verified_upload_ends_up_verified_in_every_region(fleet: Fleet) -> Non
     for name in REGIONS:
         assert fleet.read(written.digest, name) == FILES
     for row in fleet.ledger("replicate"):
-        assert row.planned_bytes <= row.moved_bytes < row.planned_bytes + 10_000
-        assert Decimal(row.planned_usd) <= Decimal(row.actual_usd)
+        assert abs(row.planned_bytes - row.moved_bytes) < 10_000
+        assert Decimal(row.actual_usd) < Decimal("1.1") * Decimal(row.planned_usd)
         assert row.labels == LABELS
         assert row.price_source
         assert row.gco2_method
