@@ -31,7 +31,7 @@ CLIENT_SETTINGS = ("endpoint", "storage_class", "encryption_key", "has_create_on
 
 _EVERYWHERE = frozenset({"has_create_only", "rate_limit_bytes_per_second", "min_warm"})
 _IN_CLOUDS = frozenset({"endpoint", "storage_class", "encryption_key", "identity"})
-_ONLY_CACHES = frozenset({"is_public", "size_bytes"})
+_OF_CACHES = frozenset({"is_public", "size_bytes"})
 
 # Classes that answer a read at once: what has to be thawed first is no replica.
 _STORAGE_CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -76,14 +76,12 @@ def parse_settings(settings: Mapping[str, JsonValue], *, scheme: str, kind: str)
     Raises:
         InvalidInput: naming the setting that does not exist or does not fit.
     """
-    known = _EVERYWHERE | (frozenset[str]() if scheme == "file" else _IN_CLOUDS)
-    if kind == "cache":
-        known = (known | _ONLY_CACHES) - {"min_warm"}
+    known = _OF_CACHES if kind == "cache" else _EVERYWHERE | (frozenset[str]() if scheme == "file" else _IN_CLOUDS)
     checked: dict[str, JsonValue] = {}
     for name, value in settings.items():
         if name not in known:
             raise InvalidInput(
-                f"A {kind} location of {scheme}:// has no setting {name[:60]!r}.",
+                f"A {kind} location at {scheme}:// has no setting {name[:60]!r}.",
                 hint=f"It has: {', '.join(sorted(known))}.",
                 setting=name[:60],
             )

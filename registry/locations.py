@@ -11,14 +11,11 @@ RETIRED. A *cache* holds copies of what was asked of it, and no replica.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
-from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -32,6 +29,7 @@ from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_json
+from fairlead.registry.location_addresses import parse_cache_url, parse_options, parse_url
 from fairlead.registry.location_settings import STORE_SETTINGS, client_settings, parse_settings
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import ArtifactRow, BlockRow, GarbageRow, LocationRow, ReplicaRow
@@ -43,27 +41,6 @@ LocationKind = Literal["storage", "cache"]
 LocationState = Literal["WARMING", "ACTIVE", "DRAINING", "RETIRED"]
 FILLED_STATES = ("WARMING", "ACTIVE")
 """The states of a storage location in which replicas are brought there."""
-
-_SCHEMES = {
-    "file": "file",
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gs",
-    "gcs": "gs",
-    "abfs": "abfs",
-    "az": "abfs",
-    "abfss": "abfs",
-}
-_URL_MAX_LENGTH = 2000
-_SECRET_NAME = re.compile(
-    r"secret|passw|credential|connection_?string|sas|signature|account_?key|access_?key|private|token|^key$",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(
-    r"accountkey=|sharedaccesssignature|-----begin|://[^/@]*:[^/@]*@|[?&](sig|x-amz-)", re.IGNORECASE
-)
-# Words that tell gcsfs where to look for credentials, and hold none.
-_HARMLESS_TOKENS = frozenset({"anon", "google_default", "cloud", "browser"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,10 +115,44 @@ class Locations:
             AlreadyExists: if the name is taken.
             LocationUnavailable, PermissionDenied, StorageFull: if it cannot be written, read or deleted from.
         """
+        row = self.draft(caller, name=name, region=region, url=url, options=options, kind=kind, settings=settings)
+        if key is None:
+            # Only to spare an impossible location the trial; a repeated call finds its first answer below.
+            with self._database.read() as session:
+                _check_is_new(session, row)
+        if row.kind == "storage" and not is_dry_run():
+            # The trial writes, and may make a folder.
+            self._try_out(to_location(row))
+        with self._database.write() as session:
+            return run_once(
+                session,
+                caller,
+                self._clock,
+                key,
+                result_type=Location,
+                action=lambda: self._keep(session, caller, row),
+            )
+
+    def draft(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        region: str,
+        url: str,
+        options: Mapping[str, JsonValue] | None = None,
+        kind: str = "storage",
+        settings: Mapping[str, JsonValue] | None = None,
+    ) -> LocationRow:
+        """The row that a location would have, checked by itself and not yet against the others.
+
+        Raises:
+            UnknownRegion, InvalidInput: as `add` says.
+        """
         found = self._catalog.region(region)
-        checked_url = parse_url(url)
         checked_kind = parse_kind(kind)
-        row = LocationRow(
+        checked_url = parse_url(url) if checked_kind == "storage" else parse_cache_url(url)
+        return LocationRow(
             workspace_id=caller.workspace_id,
             name=parse_name(name, what="location"),
             region=found.id,
@@ -157,22 +168,14 @@ class Locations:
             ),
             created_at=self._clock.now(),
         )
-        if key is None:
-            # Only to spare an impossible location the trial; a repeated call finds its first answer below.
-            with self._database.read() as session:
-                _check_is_new(session, row)
-        if not is_dry_run():
-            # The trial writes, and may make a folder.
-            self._try_out(to_location(row))
-        with self._database.write() as session:
-            return run_once(
-                session,
-                caller,
-                self._clock,
-                key,
-                result_type=Location,
-                action=lambda: self._keep(session, caller, row),
-            )
+
+    def check_new(self, session: Session, row: LocationRow) -> None:
+        """Refuse a draft whose name or place another location has.
+
+        Raises:
+            AlreadyExists, InvalidInput: as `add` says.
+        """
+        _check_is_new(session, row, frees_name=True)
 
     def list(self, caller: Caller, page: PageRequest) -> Page[Location]:
         """The workspace's locations, by name."""
@@ -200,7 +203,8 @@ class Locations:
         with self._database.read() as session:
             present = find_location(session, caller.workspace_id, name)
         changed = _changed(present, changes)
-        if changed.store_options != present.store_options and not is_dry_run():
+        is_opened_otherwise = changed.kind == "storage" and changed.store_options != present.store_options
+        if is_opened_otherwise and not is_dry_run():
             self._try_out(changed)
 
         def apply(session: Session) -> Location:
@@ -255,68 +259,6 @@ class Locations:
             store.delete(key)
 
 
-def parse_url(url: str) -> str:
-    """Check a location's URL and bring it to one form: a known scheme, no credentials, no `/` at its end.
-
-    A plain path is taken as a folder of this machine.
-
-    Raises:
-        InvalidInput: saying what is wrong, without repeating what may be a secret.
-    """
-    if not url or len(url) > _URL_MAX_LENGTH or not url.isprintable():
-        raise InvalidInput("The location's URL is empty, too long, or holds a control character.")
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return Path(url).absolute().as_uri()
-    kind = _SCHEMES.get(scheme.lower())
-    if kind is None:
-        raise InvalidInput(
-            f"{scheme[:40]!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
-        )
-    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
-        raise InvalidInput(
-            "The location's URL holds a user, a query or a fragment.",
-            hint="Write scheme://bucket/prefix; credentials come from the environment of each process.",
-        )
-    if kind == "file":
-        folder = Path(unquote(urlsplit(url).path))
-        if rest[:1] != "/" or folder == Path("/") or ".." in folder.parts:
-            raise InvalidInput("The location's URL names no folder.", hint="Write file:///absolute/folder.")
-        return "file://" + quote(folder.as_posix())
-    address = rest.strip("/")
-    if not address or any(part in {"", ".", ".."} for part in address.split("/")):
-        raise InvalidInput("The location's URL names no bucket and prefix.", hint=f"Write {kind}://bucket/prefix.")
-    return f"{kind}://{address}"
-
-
-def parse_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Check options for the file system: plain JSON that holds no secret.
-
-    Raises:
-        InvalidInput: naming the option that looks like one.
-    """
-    checked = parse_json(options, what="options of a location")
-    _refuse_secrets(checked, "")
-    return checked
-
-
-def _refuse_secrets(value: JsonValue, name: str) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_secrets(item, key)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_secrets(item, name)
-    elif isinstance(value, str):
-        is_harmless = name.lower() == "token" and value in _HARMLESS_TOKENS
-        if _SECRET_VALUE.search(value) or (_SECRET_NAME.search(name) and not is_harmless):
-            raise InvalidInput(
-                f"The option {name[:80]!r} looks like a secret, and a location keeps none.",
-                hint="Set it in the environment of the server and of the clients, such as AWS_SECRET_ACCESS_KEY.",
-                option=name[:80],
-            )
-
-
 def parse_kind(kind: str) -> LocationKind:
     """Check what a location is for.
 
@@ -356,7 +298,7 @@ def _check_is_new(session: Session, row: LocationRow, *, frees_name: bool = Fals
                 location=row.name,
             )
         # One folder in two regions would put data where its residency does not let it be.
-        is_same_service = row.url.startswith("file:") or _service_of(other) == _service_of(row)
+        is_same_service = row.url.startswith(("file:", "http")) or _service_of(other) == _service_of(row)
         if is_same_service and (f"{row.url}/".startswith(f"{other.url}/") or f"{other.url}/".startswith(f"{row.url}/")):
             raise InvalidInput(
                 f"The URL overlaps that of the location {other.name!r}.",

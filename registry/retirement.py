@@ -46,7 +46,7 @@ _NAMED_MAX = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastReplica:
-    """An artifact that no other location holds. `copied_to` are the locations that are to; none where nothing may."""
+    """An artifact that no other location holds. `copied_to` are those that are to, or of which policies choose."""
 
     artifact: str
     kind: str
@@ -323,14 +323,15 @@ def _examine(session: Session, row: LocationRow, region_use: RegionUse) -> Retir
 def _to_last(session: Session, artifact: ArtifactRow, others: Sequence[Location]) -> LastReplica:
     wanted = select(ReplicaRow.location_id).where(_same_artifact_as(artifact), ReplicaRow.is_wanted)
     ids = set(session.scalars(wanted))
-    # A dry run, and a workspace whose policies have not been looked at since, has no rows yet.
     permitted = [each for each in others if each.permits(artifact.residency, artifact.regions)]
+    # Where policies decide, the sweep chooses one of the permitted ones as soon as this one is given up.
+    chosen = [each for each in permitted if each.id in ids] or permitted
     return LastReplica(
         artifact=artifact.digest,
         kind=artifact.kind,
         residency=artifact.residency,
         size_bytes=artifact.size_bytes,
-        copied_to=tuple(each.name for each in permitted if each.id in ids),
+        copied_to=tuple(each.name for each in chosen),
     )
 
 
@@ -351,8 +352,8 @@ def _refuse_loss(session: Session, row: LocationRow) -> None:
     ]
     if lost:
         raise LocationInUse(
-            f"{row.name!r} holds the last replica of {len(lost)} artifacts that should be nowhere else: {lost[0]} ...",
-            hint="Add a location where they may be, or let a policy want them elsewhere, and retire it again.",
+            f"{row.name!r} holds the last replica of {len(lost)} artifacts that may be nowhere else: {lost[0]} ...",
+            hint="Add a location where they may be, and retire this one then.",
             location=row.name,
             artifacts=list(lost[:_NAMED_MAX]),
         )

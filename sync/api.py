@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Body, status
 
+from fairlead.catalog import load_catalog
 from fairlead.core.ids import Digest
-from fairlead.registry import work
-from fairlead.registry.access import MayAdmin, MayRead, MayWrite
-from fairlead.registry.wire import MayRepeat, WantedPage
+from fairlead.registry.access import MayRead, MayWrite
+from fairlead.registry.wire import MayRepeat
+from fairlead.sync.api_budgets import budgets_router
+from fairlead.sync.api_locations import locations_router
+from fairlead.sync.api_work import work_router
+from fairlead.sync.budgets import Budgets
 from fairlead.sync.schemas import (
     ArtifactAnswer,
     BlockAnswer,
     CompletionRequest,
     KnownBlocksAnswer,
     KnownBlocksRequest,
-    LocationAnswer,
-    LocationPage,
-    LocationRequest,
     ReportRequest,
     UploadAnswer,
     UploadRequest,
     VerificationRequest,
-    WorkAnswer,
-    WorkPage,
 )
+from fairlead.sync.schemas_bases import BaseAnswer, BasesAnswer, BasesRequest
 from fairlead.sync.shelves import to_block
 
 if TYPE_CHECKING:
@@ -34,42 +34,33 @@ if TYPE_CHECKING:
     from fairlead.core.ports import Clock
     from fairlead.registry.locations import Locations
     from fairlead.registry.replicas import Artifacts
+    from fairlead.registry.retirement import Retirements
     from fairlead.registry.uploads import Uploads
+    from fairlead.sync.backfill import Backfills
 
 Wake = Callable[[], None]
 """Tells the worker of this process, if there is one, that the desired state has changed."""
 
 
 def sync_routers(
-    *, locations: Locations, uploads: Uploads, artifacts: Artifacts, database: Database, clock: Clock, wake: Wake
+    *,
+    locations: Locations,
+    backfills: Backfills,
+    retirements: Retirements,
+    uploads: Uploads,
+    artifacts: Artifacts,
+    database: Database,
+    clock: Clock,
+    wake: Wake,
 ) -> list[APIRouter]:
     """Every router of this package, without the API's prefix."""
     return [
-        locations_router(locations, wake),
+        locations_router(locations, backfills, retirements, wake),
         uploads_router(uploads, wake),
         artifacts_router(artifacts, wake),
         work_router(database, clock),
+        budgets_router(Budgets(database, clock, catalog=load_catalog()), wake),
     ]
-
-
-def locations_router(locations: Locations, wake: Wake) -> APIRouter:
-    """Locations."""
-    router = APIRouter(prefix="/locations", tags=["locations"])
-
-    @router.post("", status_code=status.HTTP_201_CREATED)
-    def add_location(caller: MayAdmin, body: LocationRequest, key: MayRepeat) -> LocationAnswer:
-        """Try a location out and keep it; what may and should be there is copied to it from now on."""
-        added = locations.add(caller, name=body.name, region=body.region, url=body.url, options=body.options, key=key)
-        wake()
-        return LocationAnswer.of(added)
-
-    @router.get("")
-    def list_locations(caller: MayRead, page: WantedPage) -> LocationPage:
-        """The workspace's locations, by name."""
-        found = locations.list(caller, page).map(LocationAnswer.of)
-        return LocationPage(items=list(found.items), next_page_token=found.next_page_token)
-
-    return router
 
 
 def uploads_router(uploads: Uploads, wake: Wake) -> APIRouter:
@@ -100,6 +91,19 @@ def uploads_router(uploads: Uploads, wake: Wake) -> APIRouter:
         """Which blocks the location holds already; asking prolongs the upload's time by an hour from now."""
         known = uploads.known_blocks(caller, upload_id, [Digest(digest) for digest in body.digests])
         return KnownBlocksAnswer(blocks=[BlockAnswer.of(to_block(place)) for place in known])
+
+    @router.post("/{upload_id}/bases")
+    def find_bases(caller: MayWrite, upload_id: str, body: BasesRequest) -> BasesAnswer:
+        """What the location holds that the files may be stored as a difference to, the likeliest first."""
+        found = uploads.bases(
+            caller,
+            upload_id,
+            model=body.model,
+            parent_version=body.parent_version,
+            tensor_signature=body.tensor_signature,
+        )
+        location = uploads.get(caller, upload_id).location.name
+        return BasesAnswer(bases=[BaseAnswer.of(candidate, location) for candidate in found])
 
     @router.post("/{upload_id}/complete")
     def complete_upload(caller: MayWrite, upload_id: str, body: CompletionRequest) -> UploadAnswer:
@@ -141,21 +145,5 @@ def artifacts_router(artifacts: Artifacts, wake: Wake) -> APIRouter:
         found = artifacts.verify(caller, digest, location=None if body is None else body.location)
         wake()
         return ArtifactAnswer.of(found, caller.workspace_id)
-
-    return router
-
-
-def work_router(database: Database, clock: Clock) -> APIRouter:
-    """Work."""
-    router = APIRouter(prefix="/work", tags=["work"])
-
-    @router.get("")
-    def list_work(caller: MayRead, page: WantedPage) -> WorkPage:
-        """What runs and what waits, in the order it was asked for, with progress and the last error."""
-        with database.read() as session:
-            found = work.list_work(session, caller.workspace_id, clock.now(), page)
-        return WorkPage(
-            items=[WorkAnswer.model_validate(status) for status in found.items], next_page_token=found.next_page_token
-        )
 
     return router

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +19,11 @@ from fairlead.registry import work
 from fairlead.registry.identity import Caller
 from fairlead.registry.locations import Location, Locations
 from fairlead.registry.paging import PageRequest
-from fairlead.registry.replicas import Artifact, Artifacts, Replica
+from fairlead.registry.replicas import Artifact, Artifacts, Replica, derive_replicas
+from fairlead.registry.retirement import Retirements
 from fairlead.registry.tables import AuditEventRow, LedgerRow, WorkRow
 from fairlead.registry.uploads import Upload, Uploads
+from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.shelves import by_digest
 from fairlead.sync.store.domain import DedupDomain
@@ -31,6 +33,7 @@ from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.refs import generate_signing_key
 from fairlead.sync.store.writer import WrittenArtifact, write_artifact
 from fairlead.sync.transfer import Patience, Transfers
+from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
 from tests.records import WORKSPACE, open_record
@@ -53,7 +56,10 @@ class Fleet:
     clock: ManualClock = field(default_factory=ManualClock)
     signing_key: bytes = field(default_factory=generate_signing_key)
     wrap: Callable[[str, ObjectStore], ObjectStore] = lambda _name, store: store
+    # All of every location is read again each day.
+    upkeep: UpkeepRules = field(default_factory=lambda: UpkeepRules(scrub_days=1))
     keyring: Keyring | None = None
+    users: dict[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
     transfers: Transfers = field(default_factory=lambda: Transfers(patience=Patience(sleep=lambda _seconds: None)))
 
     def open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
@@ -71,6 +77,8 @@ class Fleet:
             open_store=self.open_store,
             signing_key=self.signing_key,
             transfers=self.transfers,
+            region_use=self,
+            upkeep=self.upkeep,
         )
 
     @property
@@ -84,6 +92,20 @@ class Fleet:
     @property
     def locations(self) -> Locations:
         return Locations(self.database, self.clock, catalog=load_catalog(), open_store=self.open_store)
+
+    @property
+    def backfills(self) -> Backfills:
+        return Backfills(
+            self.database, self.clock, catalog=load_catalog(), locations=self.locations, derive=[derive_replicas]
+        )
+
+    @property
+    def retirements(self) -> Retirements:
+        return Retirements(self.database, self.clock, region_use=self)
+
+    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:  # noqa: ARG002  (the port's)
+        """What tests say runs in a region."""
+        return self.users.get(region, ())
 
     def worker(self) -> Worker:
         duties = self.duties

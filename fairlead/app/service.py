@@ -30,17 +30,23 @@ from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import Locations
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
-from fairlead.registry.replicas import Artifacts
+from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
+from fairlead.registry.retirement import Retirements
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
-from fairlead.registry.uploads import Uploads
+from fairlead.registry.uploads import VERIFY_UPLOAD, Uploads
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
-from fairlead.serving.deployment_index import FollowingDeployments
+from fairlead.serving.bundles import BUILD_BUNDLE
+from fairlead.serving.deployment_index import FollowingDeployments, RegionDeployments
+from fairlead.serving.rollout import DEPLOY
+from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.publication import PUBLISH_REFS
 from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
-from fairlead.sync.store.objects import open_store as open_plain_store
-from fairlead.sync.worker import Worker
+from fairlead.sync.store.objects import OpenStores
+from fairlead.sync.transfer import BytesInFlight, Transfers
+from fairlead.sync.worker import Lane, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
+PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = 2
 _KEY_BYTES = 32
 _ARTIFACT_USES = (model_uses, bundle_uses, snapshot_uses)
 _log = logging.getLogger(__name__)
@@ -70,6 +77,8 @@ class Service:
     tokens: Tokens
     keys: Keys
     locations: Locations
+    backfills: Backfills
+    retirements: Retirements
     uploads: Uploads
     artifacts: Artifacts
     replica_policies: ReplicaPolicies
@@ -111,7 +120,7 @@ class Service:
 
         providers = open_key_providers(settings.key_file)
         keys = Keys(database, clock, providers=providers)
-        open_store = encrypting(open_plain_store, UnwrappingKeyring(providers, keys.look_up))
+        open_store = encrypting(OpenStores(), UnwrappingKeyring(providers, keys.look_up))
         uploads = Uploads(database, clock, catalog=catalog)
         artifacts = Artifacts(database, clock)
         features = assemble_features(
@@ -136,6 +145,8 @@ class Service:
             online_store=features.online_store_path,
             wake=wake,
         )
+        locations = Locations(database, clock, catalog=catalog, open_store=open_store)
+        region_use = RegionDeployments(database)
         signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")
         return cls(
             settings=settings,
@@ -144,13 +155,29 @@ class Service:
             home=home,
             tokens=Tokens(database, clock),
             keys=keys,
-            locations=Locations(database, clock, catalog=catalog, open_store=open_store),
+            locations=locations,
+            backfills=Backfills(
+                database,
+                clock,
+                catalog=catalog,
+                locations=locations,
+                derive=[PolicySweep(_ARTIFACT_USES), derive_replicas],
+            ),
+            retirements=Retirements(database, clock, region_use=region_use),
             uploads=uploads,
             artifacts=artifacts,
             replica_policies=ReplicaPolicies(database, clock, catalog=catalog, uses=_ARTIFACT_USES),
             features=features,
             serving=serving,
-            duties=sync_duties(database, clock, catalog=catalog, open_store=open_store, signing_key=signing_key),
+            duties=sync_duties(
+                database,
+                clock,
+                catalog=catalog,
+                open_store=open_store,
+                signing_key=signing_key,
+                region_use=region_use,
+                transfers=Transfers(in_flight=BytesInFlight(settings.copy_memory_bytes)),
+            ),
             _wakers=wakers,
         )
 
@@ -171,6 +198,8 @@ class Service:
             keys_router(self.keys),
             *sync_routers(
                 locations=self.locations,
+                backfills=self.backfills,
+                retirements=self.retirements,
                 uploads=self.uploads,
                 artifacts=self.artifacts,
                 database=self.database,
@@ -199,11 +228,21 @@ class Service:
                 *self.features.derivers(regions),
                 *self.serving.derivers,
             ],
-            threads=self.settings.worker_threads,
+            threads=REST_THREADS,
+            lanes=self._lanes(),
             lease_ttl=self.settings.lease,
         )
         self._wakers.append(worker)
         worker.start()
+
+    def _lanes(self) -> list[Lane]:
+        """Threads for what takes long, or may hang, beside those for what somebody waits for."""
+        return [
+            Lane(name="prompt", kinds=frozenset({VERIFY_UPLOAD, PUBLISH_REFS}), threads=PROMPT_THREADS),
+            Lane(name="copy", kinds=frozenset({REPLICATE, VERIFY_REPLICA}), threads=self.settings.worker_threads),
+            Lane(name="deploy", kinds=frozenset({DEPLOY}), threads=DEPLOY_THREADS),
+            Lane(name="build", kinds=frozenset({BUILD_BUNDLE}), threads=1),
+        ]
 
     def close(self) -> None:
         """Finish what runs, seal what was recorded, and close the database."""
@@ -229,7 +268,9 @@ class Service:
         if any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
             return False
         with self.database.read() as session:
-            return session.scalar(select(WorkRow.id).where(WorkRow.attempts == 0).limit(1)) is None
+            # What was put off (for want of money, say) is no reason to stay; the next server looks again.
+            due = select(WorkRow.id).where(WorkRow.attempts == 0, WorkRow.not_before <= self.clock.now())
+            return session.scalar(due.limit(1)) is None
 
     def take_over(self) -> None:
         """Free what the home's last server held when it died; a database of others' is left alone."""

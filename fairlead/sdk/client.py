@@ -9,8 +9,9 @@ from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
 from fairlead.sdk.keys import Keys
+from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
-from fairlead.sdk.operations import Audit, Environments, Ledger, Locations, Tokens
+from fairlead.sdk.operations import Audit, Environments, Ledger, Tokens
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.serving import Bundles, Deployments, Placements
 from fairlead.sdk.transport import Transport

@@ -1,46 +1,17 @@
-"""What platform engineers and auditors ask for: locations, environments, tokens, audit, ledger."""
+"""What platform engineers and auditors ask for: environments, tokens, audit, ledger."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fairlead.core.ids import parse_name
-from fairlead.sdk.records import AuditEvent, Environment, LedgerEntry, Location, Token
+from fairlead.sdk.records import AuditEvent, Environment, LedgerEntry, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from fairlead.core.errors import JsonValue
     from fairlead.sdk.transport import JsonObject, Transport
-
-
-class Locations:
-    """Buckets and prefixes, each in a region."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def add(self, name: str, region: str, url: str, *, options: Mapping[str, JsonValue] | None = None) -> Location:
-        """Add a location; what residency and regions permit is replicated to it.
-
-        `url` is a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or `abfs://container/prefix`. `options` go to the
-        filesystem (such as `endpoint_url`) and hold no secret: credentials come from the environment of each process.
-
-        Raises:
-            UnknownRegion, AlreadyExists, LocationUnavailable, PermissionDenied.
-        """
-        body: dict[str, JsonValue] = {
-            "name": parse_name(name, what="location"),
-            "region": region,
-            "url": url,
-            "options": dict(options or {}),
-        }
-        return Location.from_json(self._transport.post("/api/v1/locations", body))
-
-    def list(self) -> Iterator[Location]:
-        """All locations by name."""
-        return map(Location.from_json, self._transport.items("/api/v1/locations"))
 
 
 class Environments:

@@ -7,6 +7,9 @@ are imported when a store of their kind is opened, never before. What differs be
 
 from __future__ import annotations
 
+import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -30,6 +33,7 @@ from fairlead.sync.store.throttle import RateLimit, ThrottledStore
 _ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
 
+_STORES_KEPT = 256
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion", "404", "BlobNotFound"})
 _MISSING_CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _DENIED_NAMES = frozenset(
@@ -56,6 +60,36 @@ def open_store(url: str, options: Mapping[str, object] | None = None) -> ObjectS
     rate = rest.pop("rate_limit_bytes_per_second", None)
     store = _open(url, rest)
     return store if rate is None else ThrottledStore(store, RateLimit(float(cast("int", rate))))
+
+
+class OpenStores:
+    """Opens stores and keeps them, for a process that opens the same ones again and again.
+
+    So connections and exchanged credentials are used again, and whatever opens a location shares its rate limit. Other
+    options (a location whose settings were changed) make another store; the one used longest ago is dropped. Safe to
+    use from several threads.
+    """
+
+    def __init__(self, open_store: Callable[[str, Mapping[str, object]], ObjectStore] = open_store) -> None:
+        self._open_store = open_store
+        self._lock = threading.Lock()
+        self._stores: OrderedDict[str, ObjectStore] = OrderedDict()
+
+    def __call__(self, url: str, options: Mapping[str, object] | None = None) -> ObjectStore:
+        """The store at a URL, as `open_store` gives it."""
+        given = dict(options or {})
+        if "create" in given:
+            # Making a folder is done each time that it is asked for.
+            return self._open_store(url, given)
+        key = json.dumps([url, given], sort_keys=True, default=repr)
+        with self._lock:
+            store = self._stores.get(key)
+            if store is None:
+                store = self._stores[key] = self._open_store(url, given)
+            self._stores.move_to_end(key)
+            while len(self._stores) > _STORES_KEPT:
+                self._stores.popitem(last=False)
+        return store
 
 
 def _open(url: str, rest: dict[str, object]) -> ObjectStore:

@@ -16,7 +16,7 @@ from fairlead.core.errors import (
     LocationUnavailable,
     UnknownRegion,
 )
-from fairlead.registry import locations
+from fairlead.registry import location_addresses, locations
 from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.locations import Locations
 from fairlead.registry.paging import PageRequest
@@ -94,7 +94,7 @@ def test_a_bad_name_is_refused(local: Fleet, name: str) -> None:
 )
 def test_a_url_that_names_no_plain_place_is_refused_without_being_repeated(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        locations.parse_url(url)
+        location_addresses.parse_url(url)
     assert "SECRET" not in str(caught.value)
     assert "abc" not in str(caught.value)
 
@@ -110,8 +110,8 @@ def test_a_url_that_names_no_plain_place_is_refused_without_being_repeated(url: 
     ],
 )
 def test_a_url_has_one_form(url: str, kept: str) -> None:
-    assert locations.parse_url(url) == kept
-    assert locations.parse_url(kept) == kept
+    assert location_addresses.parse_url(url) == kept
+    assert location_addresses.parse_url(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_url_has_one_form(url: str, kept: str) -> None:
 )
 def test_options_that_hold_a_secret_are_refused(options: dict[str, JsonValue]) -> None:
     with pytest.raises(InvalidInput, match="environment"):
-        locations.parse_options(options)
+        location_addresses.parse_options(options)
 
 
 def test_options_without_a_secret_are_kept() -> None:
@@ -142,7 +142,7 @@ def test_options_without_a_secret_are_kept() -> None:
         "anon": True,
         "client_kwargs": {"region_name": "us-east-1"},
     }
-    assert locations.parse_options(options) == options
+    assert location_addresses.parse_options(options) == options
 
 
 @pytest.mark.parametrize("below", ["", "/deeper"])

@@ -50,6 +50,8 @@ def api(tmp_path: Path) -> Generator[Api]:
         app.add_exception_handler(FairleadError, _answer_problem)
         for router in sync_routers(
             locations=fleet.locations,
+            backfills=fleet.backfills,
+            retirements=fleet.retirements,
             uploads=fleet.uploads,
             artifacts=fleet.artifacts,
             database=fleet.database,

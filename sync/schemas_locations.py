@@ -1,0 +1,109 @@
+"""What crosses the wire about locations' settings, backfills and retirements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fairlead.registry.ledger import decimal_text
+from fairlead.registry.retirement import Retirement
+from fairlead.sync.backfill import Backfill
+from fairlead.sync.schemas import LocationAnswer
+
+
+class SettingsRequest(BaseModel):
+    """Settings to change; one that is null is taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any]
+
+
+class BackfillSourceAnswer(BaseModel):
+    """What comes from one location. Dollars are decimal text."""
+
+    location: str
+    region: str
+    artifacts: int
+    bytes: int
+    usd: str
+    seconds: float
+    is_estimate: bool
+
+
+class BackfillAnswer(BaseModel):
+    """What a location lacks, and what bringing it there moves, costs and takes at most. Dollars are decimal text."""
+
+    location: LocationAnswer
+    wanted: int
+    verified: int
+    waiting: int
+    bytes: int
+    usd: str
+    seconds: float
+    is_estimate: bool
+    sources: list[BackfillSourceAnswer]
+
+    @classmethod
+    def of(cls, backfill: Backfill) -> BackfillAnswer:
+        """Render a plan."""
+        return cls(
+            location=LocationAnswer.of(backfill.location),
+            wanted=backfill.wanted,
+            verified=backfill.verified,
+            waiting=backfill.waiting,
+            bytes=backfill.bytes,
+            usd=decimal_text(backfill.usd),
+            seconds=backfill.seconds,
+            is_estimate=backfill.is_estimate,
+            sources=[
+                BackfillSourceAnswer(
+                    location=source.location,
+                    region=source.region,
+                    artifacts=source.artifacts,
+                    bytes=source.bytes,
+                    usd=decimal_text(source.usd),
+                    seconds=source.seconds,
+                    is_estimate=source.is_estimate,
+                )
+                for source in backfill.sources
+            ],
+        )
+
+
+class LastReplicaAnswer(BaseModel):
+    """An artifact that no other location holds, and where it is to be copied first."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    artifact: str
+    kind: str
+    residency: str
+    size_bytes: int
+    copied_to: list[str]
+
+
+class RetirementAnswer(BaseModel):
+    """What retiring a location takes away, and what still needs it. `last_replicas` lists at most 100."""
+
+    location: LocationAnswer
+    replicas: int
+    stored_bytes: int
+    last_replica_count: int
+    last_replicas: list[LastReplicaAnswer]
+    open_uploads: int
+    used_by: list[str]
+
+    @classmethod
+    def of(cls, retirement: Retirement) -> RetirementAnswer:
+        """Render a record."""
+        return cls(
+            location=LocationAnswer.of(retirement.location),
+            replicas=retirement.replicas,
+            stored_bytes=retirement.stored_bytes,
+            last_replica_count=retirement.last_replica_count,
+            last_replicas=[LastReplicaAnswer.model_validate(each) for each in retirement.last_replicas],
+            open_uploads=retirement.open_uploads,
+            used_by=list(retirement.used_by),
+        )
