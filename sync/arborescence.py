@@ -59,7 +59,7 @@ def _edmonds(cost: Costs) -> NDArray[np.intp] | None:
         return parents
     group = _group(count, circles)
     order = np.argsort(group, kind="stable")
-    starts: NDArray[np.intp] = np.searchsorted(group[order], np.arange(group.max() + 1))
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     reduced = cost.copy()
     for circle in circles:
         for node in circle:

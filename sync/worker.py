@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fairlead.core.errors import FairleadError, LeaseLost
 from fairlead.core.ids import new_row_id
@@ -38,6 +38,20 @@ Handler = Callable[[LeasedWork], None]
 
 Deriver = Callable[["Session", datetime], None]
 """Requires the work that the desired state lacks. Runs every second in a transaction of its own: cheap, repeatable."""
+
+
+@runtime_checkable
+class PreparedDeriver(Protocol):
+    """A deriver that has to read stores, or think for long, before it writes; that is done outside of transactions."""
+
+    def prepare(self, now: datetime) -> None:
+        """Get ready for the call that follows at once."""
+        ...
+
+    def __call__(self, session: Session, now: datetime) -> None:
+        """Require the work that the desired state lacks."""
+        ...
+
 
 LEASE_TTL = timedelta(seconds=30)
 _DERIVE_SECONDS = 1.0
@@ -203,6 +217,8 @@ class Worker:
         """Run every deriver once; one that fails does not keep the others from running."""
         for deriver in self._derivers:
             try:
+                if isinstance(deriver, PreparedDeriver):
+                    deriver.prepare(self._clock.now())
                 with self._database.write() as session:
                     deriver(session, self._clock.now())
             except Exception:  # noqa: BLE001  (the loop of a worker)

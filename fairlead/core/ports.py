@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Protocol
 
 
@@ -94,6 +95,29 @@ class RegionUse(Protocol):
 
     def used_by(self, workspace_id: str, region: str) -> Sequence[str]:
         """What it is, such as `deployment churn`, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedCopy:
+    """A copy that would bring an artifact to a region: from where, how many bytes, and what it costs."""
+
+    source_region: str
+    bytes: int
+    usd: Decimal
+
+
+class CopyPricing(Protocol):
+    """What bringing an artifact to regions would move and cost, by the cheapest way for all of them together.
+
+    Asked inside a transaction of the record, so it answers fast and asks no store: where it does not know how much of
+    the artifact a region holds already, it names all of it.
+    """
+
+    def price_copies(
+        self, workspace_id: str, residency: str, digest: str, regions: Sequence[str]
+    ) -> Mapping[str, PricedCopy]:
+        """By region; one that nothing leads to, or that has it already, is left out."""
         ...
 
 
