@@ -30,6 +30,7 @@ from fairlead.core.errors import (
 from fairlead.core.ids import digest_hex, parse_digest
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, garbage, versions, work
+from fairlead.registry.bases import BaseCandidate, find_bases
 from fairlead.registry.blocks import BlockPlace, BlockShelf, find_blocks
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
@@ -156,6 +157,31 @@ class Uploads:
             # What nothing refers to yet is spared: the answer may be built on.
             garbage.touch_packs(session, shelf, {place.pack for place in known})
             return known
+
+    def bases(
+        self,
+        caller: Caller,
+        upload_id: str,
+        *,
+        model: str | None = None,
+        parent_version: int | None = None,
+        tensor_signature: str | None = None,
+    ) -> list[BaseCandidate]:
+        """What the upload's location holds that the new files may differ little from, the likeliest first.
+
+        `model` is the registered model that they become a version of, `parent_version` the one they were made from,
+        `tensor_signature` says which tensors they have (see `sync.store.split`).
+
+        Raises:
+            UploadNotFound: if the workspace has no such upload.
+            LeaseLost: if the upload is over.
+        """
+        with self._database.read() as session:
+            row = _find_upload(session, caller.workspace_id, upload_id)
+            _require_open(row, self._clock.now())
+            return find_bases(
+                session, row, model=model, parent_version=parent_version, tensor_signature=tensor_signature
+            )
 
     def complete(
         self, caller: Caller, upload_id: str, *, artifact_digest: str, layout_key: str, sent_bytes: int

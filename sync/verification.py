@@ -36,6 +36,7 @@ from fairlead.registry.replicas import (
 from fairlead.registry.tables import PLAIN_KEY_ID, ArtifactRow, LocationRow, ReplicaRow, UploadRow
 from fairlead.registry.uploads import shelf_of
 from fairlead.sync.shelves import domain_of, open_location, to_place
+from fairlead.sync.store.bases import signature_of_artifact
 from fairlead.sync.store.copy import find_damaged
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.worker import progress_reporter
@@ -163,7 +164,7 @@ class UploadVerification:
             packs = find_damaged_packs(store, domain, handed.digest, handed.layout_key, handed.indexed)
             self._record_failure(leased, handed, error, packs)
         else:
-            self._record(leased, handed, reader)
+            self._record(leased, handed, reader, _tensor_signature(reader))
 
     def _load(self, leased: LeasedWork) -> _Handed | None:
         with self._database.read() as session:
@@ -180,11 +181,14 @@ class UploadVerification:
                 graves=garbage.find_graves(session, row.workspace_id, row.location_id, self._clock.now()),
             )
 
-    def _record(self, leased: LeasedWork, handed: _Handed, reader: ArtifactReader) -> None:
+    def _record(
+        self, leased: LeasedWork, handed: _Handed, reader: ArtifactReader, tensor_signature: str | None
+    ) -> None:
         now = self._clock.now()
         with self._database.write() as session:
             upload = session.get_one(UploadRow, (leased.workspace_id, leased.subject), with_for_update=True)
             artifact = _ensure_artifact(session, upload, reader, now)
+            artifact.tensor_signature = tensor_signature
             key = ReplicaKey(
                 workspace_id=artifact.workspace_id,
                 residency=artifact.residency,
@@ -336,6 +340,14 @@ def shelf_of_replica(session: Session, key: ReplicaKey) -> BlockShelf:
         location_id=key.location_id,
         key_id=PLAIN_KEY_ID if artifact is None else artifact.key_id,
     )
+
+
+def _tensor_signature(reader: ArtifactReader) -> str | None:
+    """Which tensors the artifact has; None also where that cannot be read now, since it only serves to save bytes."""
+    try:
+        return signature_of_artifact(reader)
+    except FairleadError:
+        return None
 
 
 def _ensure_artifact(session: Session, upload: UploadRow, reader: ArtifactReader, now: datetime) -> ArtifactRow:

@@ -7,8 +7,9 @@ the block's digest, so a local copy that changed, or a location that lies, costs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,7 +25,7 @@ from fairlead.sync.store.dtype import Dtype
 from fairlead.sync.store.fetch import BlockReader
 from fairlead.sync.store.known import BlockFinder
 from fairlead.sync.store.manifest import Content, open_content
-from fairlead.sync.store.split import Span, plan_spans
+from fairlead.sync.store.split import Span, plan_spans, tensor_signature
 
 if TYPE_CHECKING:
     from fairlead.sync.store.reader import ArtifactReader
@@ -170,6 +171,24 @@ def encode_on(plain: bytes | memoryview, dtype: Dtype, base: bytes, found: BaseB
     if len(delta) <= len(alone) * _WORTHWHILE:
         return EncodedBlock(stored=delta, base=found.block)
     return EncodedBlock(stored=alone, base=None)
+
+
+def signature_of_files(files: Mapping[str, Content]) -> str | None:
+    """The tensor signature of files (see `split.tensor_signature`), by reading their headers only."""
+    return _signature({path: partial(open_content, path, content) for path, content in files.items()})
+
+
+def signature_of_artifact(reader: ArtifactReader) -> str | None:
+    """The tensor signature of an artifact at a location, by reading the blocks of its files' headers only."""
+    return _signature({path: partial(reader.open_file, path) for path in reader.layout.files})
+
+
+def _signature(openers: Mapping[str, Callable[[], BinaryIO]]) -> str | None:
+    spans_by_path: dict[str, list[Span]] = {}
+    for path, open_file in openers.items():
+        with open_file() as stream:
+            spans_by_path[path] = plan_spans(stream, stream.seek(0, 2)) or []
+    return tensor_signature(spans_by_path)
 
 
 def _promises_less(plain: memoryview, base: memoryview, dtype: Dtype, found: BaseBlock) -> bool:
