@@ -291,7 +291,7 @@ def write_layout(
     artifact, stood_on = manifest.digest, tuple(bases)
     try:
         newest = newest_layout(store, domain, manifest)
-    except (ObjectNotFound, CorruptLayout):
+    except (ObjectNotFound, IntegrityError):
         pass
     else:
         if newest.layout.files == files and newest.layout.bases == stood_on:

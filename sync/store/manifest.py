@@ -25,6 +25,7 @@ from typing import BinaryIO, cast
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import (
     CorruptManifest,
+    CorruptObject,
     InvalidDigest,
     InvalidInput,
     InvalidManifest,
@@ -311,7 +312,7 @@ def write_manifest(store: ObjectStore, domain: DedupDomain, manifest: Manifest) 
     try:
         if store.read(key) == data:
             return 0
-    except ObjectNotFound:
+    except (ObjectNotFound, CorruptObject):
         pass
     store.write(key, data)
     return len(data)

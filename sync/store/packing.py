@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from fairlead.core.errors import ObjectNotFound
+from fairlead.core.errors import CorruptObject, ObjectNotFound
 from fairlead.core.ids import Digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import StoredBlock
@@ -139,5 +139,5 @@ def holds_pack(store: ObjectStore, domain: DedupDomain, pack: Digest, size: int)
         return False
     try:
         return sha256_digest(store.read(key)) == pack
-    except ObjectNotFound:
+    except (ObjectNotFound, CorruptObject):
         return False
