@@ -264,3 +264,19 @@ def test_a_keyring_asks_once_for_a_key_and_remembers_no_failure(tmp_path: Path) 
     (tmp_path / "key").rename(missing)
     assert keyring("acme", "k1") == keyring("acme", "k1") == DATA_KEY
     assert asked == ["k1", "k1"]
+
+
+def test_what_a_key_file_wrapped_is_what_the_document_says(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(32))
+    (tmp_path / "key").chmod(0o600)
+    vector = WrappedKey(
+        workspace="acme",
+        key_id="k1",
+        provider="file",
+        provider_key="7488d9f3d22e6ca4",
+        wrapped=bytes.fromhex(
+            "464c4b01000102030405060708090a0b88ca315104f889feca7158eef10ed003"
+            "447dba89ab8899e1d7d2fe109128117011fe5996edaaca2350116d45e685ee90"
+        ),
+    )
+    assert unwrap_key({"file": KeyFiles([tmp_path / "key"])}, vector) == DATA_KEY
