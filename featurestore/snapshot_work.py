@@ -6,7 +6,7 @@ not noted is an artifact like another, and only the holder of the lease notes an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from fairlead.catalog import Residency, permits
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput, MissingExtra, PermissionDenied, ResidencyViolation
-from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
@@ -28,12 +27,10 @@ from fairlead.registry import work
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.locations import StoreOpener
 from fairlead.registry.tables import WorkspaceRow
-from fairlead.registry.uploads import DIGESTS_AT_ONCE, Upload, Uploads
+from fairlead.registry.uploads import Upload, Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.sync.scratch import Scratch
-from fairlead.sync.shelves import by_digest, domain_of_upload, open_for_writing
-from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.writer import write_artifact
+from fairlead.sync.uploading import publish
 
 # What only a person can mend; everything else may pass by itself.
 _FINAL = (InvalidInput, PermissionDenied, MissingExtra, ResidencyViolation)
@@ -113,23 +110,7 @@ class SnapshotHandler:
             caller, kind="snapshot", residency=task.view.residency, labels=task.labels, region=leased.region
         )
 
-        def known_blocks(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
-            parts = (digests[start : start + DIGESTS_AT_ONCE] for start in range(0, len(digests), DIGESTS_AT_ONCE))
-            return by_digest(place for part in parts for place in self._uploads.known_blocks(caller, upload.id, part))
-
-        written = write_artifact(
-            open_for_writing(self._open_store, upload.location, residency=task.view.residency),
-            domain_of_upload(upload, leased.workspace_id),
-            {ROWS_FILE: path},
-            known_blocks=known_blocks,
-        )
-        return self._uploads.complete(
-            caller,
-            upload.id,
-            artifact_digest=written.digest,
-            layout_key=written.layout_key,
-            sent_bytes=written.sent_bytes,
-        )
+        return publish(self._uploads, self._open_store, caller, upload, {ROWS_FILE: path}).upload
 
     def _note(self, leased: LeasedWork, upload: Upload, statistics: RowStatistics) -> None:
         with self._database.write() as session:

@@ -13,16 +13,14 @@ from fairlead.core.db import Database
 from fairlead.core.errors import IntegrityError, ObjectNotFound, ReplicaUnavailable
 from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
-from fairlead.registry.blocks import BlockPlace
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, StoreOpener, to_location
 from fairlead.registry.replicas import Artifacts
 from fairlead.registry.tables import LocationRow, ReplicaRow
-from fairlead.registry.uploads import DIGESTS_AT_ONCE, Uploads
-from fairlead.sync.shelves import by_digest, domain_of_layout, domain_of_upload, open_for_writing, open_location
-from fairlead.sync.store.blocks import StoredBlock
+from fairlead.registry.uploads import Uploads
+from fairlead.sync.shelves import domain_of_layout, open_location
 from fairlead.sync.store.reader import ArtifactReader
-from fairlead.sync.store.writer import write_artifact
+from fairlead.sync.uploading import publish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,21 +94,8 @@ class RegionArtifacts:
             caller, kind="bundle", residency=residency, regions=regions, labels=labels, region=region
         )
 
-        def known_blocks(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
-            places: list[BlockPlace] = []
-            for start in range(0, len(digests), DIGESTS_AT_ONCE):
-                places += self._uploads.known_blocks(caller, upload.id, digests[start : start + DIGESTS_AT_ONCE])
-            return by_digest(places)
-
-        store = open_for_writing(self._open_store, upload.location, residency=residency)
-        written = write_artifact(store, domain_of_upload(upload, workspace_id), folder, known_blocks=known_blocks)
-        self._uploads.complete(
-            caller,
-            upload.id,
-            artifact_digest=written.digest,
-            layout_key=written.layout_key,
-            sent_bytes=written.sent_bytes,
-        )
+        published = publish(self._uploads, self._open_store, caller, upload, folder)
+        written = published.written
         return PublishedArtifact(
             upload_id=upload.id,
             digest=written.digest,
