@@ -316,8 +316,10 @@ def mark_verified(
 ) -> None:
     """Put a replica into service: its own bytes were just read back, through this layout.
 
-    Copies of the same artifact that wait, perhaps for want of a source, are tried at once. Where the artifact has moved
-    to another key since its bytes were written, nothing changes: they are to be written again, under that key.
+    Copies of the same artifact that wait, perhaps for want of a source, are tried at once. `moved_bytes` is None where
+    the bytes were there before; what failed on those, though they are whole, is left to its back-off. Where the
+    artifact has moved to another key since its bytes were written, nothing changes: they are to be written again, under
+    that key.
     """
     artifact = session.get_one(ArtifactRow, (replica.workspace_id, replica.residency, replica.artifact_digest))
     if not layout_key.startswith(f"{replica.workspace_id}/{replica.residency}/{artifact.key_id}/"):
@@ -328,9 +330,10 @@ def mark_verified(
     replica.error_code = None
     replica.verified_at = now
     replica.updated_at = now
-    if moved_bytes is not None:
-        replica.moved_bytes = moved_bytes
-        replica.source_location_id = source_location_id
+    if moved_bytes is None:
+        return
+    replica.moved_bytes = moved_bytes
+    replica.source_location_id = source_location_id
     siblings = select(ReplicaRow).where(
         ReplicaRow.workspace_id == replica.workspace_id,
         ReplicaRow.residency == replica.residency,

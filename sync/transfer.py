@@ -190,12 +190,16 @@ class PatientStore:
             self._count(len(piece))
             pieces.append(piece)
             position += len(piece)
-            if len(piece) < wanted:
-                # Either the object ends here, or the answer was cut: then the rest is asked for, and only the rest.
-                failures += 1
-                if failures >= self._patience.tries or position >= (self.size(key) or 0):
-                    break
-                self._patience.wait(failures)
+            if len(piece) == wanted:
+                failures = 0
+                continue
+            # Either the object ends here, or the answer was cut: then the rest is asked for, and only the rest.
+            if position >= (self.size(key) or 0):
+                break
+            failures += 1
+            if failures >= self._patience.tries:
+                raise LocationUnavailable("The store cuts its answers short.", hint="It is tried again.", key=key)
+            self._patience.wait(failures)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _count(self, n_bytes: int) -> None:
