@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from fairlead.cli.parsing import parse_numbers, parse_pairs
 from fairlead.cli.plans import describe_plan
 from fairlead.core.errors import PartialFailure
 from fairlead.core.ids import parse_model_reference
+from fairlead.sdk.artifacts import Upload
 from fairlead.sdk.features import PinnedData
 from fairlead.sdk.records import Promotion
 
@@ -37,15 +39,19 @@ def register(
     ] = None,
     residency: Annotated[str | None, typer.Option(help="Residency class of a new name, such as eu.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Digest of the feature snapshot it was trained on.")] = None,
+    parent: Annotated[
+        int | None, typer.Option(help="The version it was made from; what differs little from it is sent so.", min=1)
+    ] = None,
     description: Annotated[str, typer.Option(help="What this version is.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait until every byte was read back.")] = True,
 ) -> None:
-    """Register a version; only blocks that the location does not hold are sent."""
+    """Register a version; only blocks that the location does not hold are sent, as differences where that is less."""
     with connected() as (client, output):
         trained_on = None
         if snapshot is not None:
             pinned = client.features.get_snapshot(snapshot)
             trained_on = PinnedData.of(pinned)
+        uploads: list[Upload] = []
         with output.progress(f"register {name}") as progress:
             version = client.models.register(
                 name,
@@ -57,10 +63,17 @@ def register(
                 labels=parse_pairs(label),
                 residency=residency,
                 description=description,
+                parent_version=parent,
                 wait=wait,
                 progress=progress,
+                uploaded=uploads.append,
             )
+        (upload,) = uploads
+        if output.form == "json":
+            output.record(version.to_json() | {"upload": asdict(upload)})
+            return
         output.record(version, name="reference")
+        output.message(_describe_upload(upload))
 
 
 @command(app, "list")
@@ -218,6 +231,16 @@ def verify(reference: Reference) -> None:
                 f"{reference} is not verified in {', '.join(bad)}.",
                 hint=f"Corrupt replicas are being mended. See: fairlead model where {reference}",
             )
+
+
+def _describe_upload(upload: Upload) -> str:
+    """What went over the wire, against what the files weigh."""
+    text = f"Sent {upload.sent_bytes:,} of {upload.plain_bytes:,} bytes"
+    if upload.plain_bytes:
+        text += f" ({upload.sent_bytes / upload.plain_bytes:.1%})"
+    if upload.base is not None:
+        text += f", {upload.delta_blocks} of {upload.new_blocks} new blocks as differences to {upload.base[:19]}"
+    return text + "."
 
 
 def _show_promotion(output: Output, promotion: Promotion) -> None:

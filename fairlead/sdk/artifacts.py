@@ -18,6 +18,7 @@ from fairlead.core.errors import (
     error_classes,
 )
 from fairlead.core.ids import Digest, digest_hex, parse_digest
+from fairlead.sdk.bases import LocalCopies, choose_base, is_folder
 from fairlead.sdk.keys import client_keyring
 from fairlead.sdk.records import Artifact, Replica
 
@@ -40,14 +41,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """What one upload put where. `sent_bytes` went over the wire, `plain_bytes` is what the files weigh."""
+    """What one upload put where. `sent_bytes` went over the wire, `plain_bytes` is what the files weigh.
+
+    `delta_blocks` of the `new_blocks` were sent as differences to those of the artifact `base`.
+    """
 
     id: str
     digest: Digest
     plain_bytes: int
     sent_bytes: int
     new_blocks: int
+    delta_blocks: int
     reused_blocks: int
+    base: Digest | None
 
 
 class Artifacts:
@@ -78,9 +84,15 @@ class Artifacts:
         residency: str = "unrestricted",
         regions: Sequence[str] | None = None,
         labels: Mapping[str, JsonValue] | None = None,
+        model: str | None = None,
+        parent_version: int | None = None,
         progress: Progress | None = None,
     ) -> Upload:
         """Write a file or folder into a permitted location; only blocks it does not hold are sent.
+
+        Blocks that differ little from what the location holds are sent as differences: to the version that the model
+        was made from, to the one before, or to anything with the same tensors, if that is cheap to read from here (see
+        `fairlead.sdk.bases`).
 
         The server reads every byte back before anything becomes READY. Safe to repeat after any interruption.
 
@@ -90,8 +102,11 @@ class Artifacts:
             StorageFull, LocationUnavailable, PermissionDenied: from the location.
         """
         from fairlead.sync.store.domain import DedupDomain
+        from fairlead.sync.store.manifest import list_files
         from fairlead.sync.store.writer import write_artifact
 
+        # Before anything is asked of the server: a source that is none is the commonest mistake.
+        list_files(source)
         grant = self._transport.post(
             "/api/v1/uploads",
             {
@@ -104,12 +119,22 @@ class Artifacts:
         )
         upload_id = str(grant["id"])
         location = cast("JsonObject", grant["location"])
-        domain = cast("dict[str, str]", grant["domain"])
+        domain = DedupDomain(**cast("dict[str, str]", grant["domain"]))
+        store = self._open_store(str(location["url"]), cast("JsonObject", location["client_options"]))
+        copies = LocalCopies(self._cache)
+        base = choose_base(
+            self._base_candidates(upload_id, source, model=model, parent_version=parent_version),
+            store,
+            domain,
+            copies=copies,
+            reads_location=is_folder(str(location["url"])) or location["region"] == self._region,
+        )
         written = write_artifact(
-            self._open_store(str(location["url"]), cast("JsonObject", location["client_options"])),
-            DedupDomain(**domain),
+            store,
+            domain,
             source,
             known_blocks=lambda digests: self._known_blocks(upload_id, digests),
+            bases=[] if base is None else [base],
             progress=self._renewing(upload_id, progress),
         )
         self._transport.post(
@@ -120,13 +145,16 @@ class Artifacts:
                 "sent_bytes": written.sent_bytes,
             },
         )
+        copies.remember(written.digest, source)
         return Upload(
             id=upload_id,
             digest=written.digest,
             plain_bytes=written.plain_bytes,
             sent_bytes=written.sent_bytes,
             new_blocks=written.new_blocks,
+            delta_blocks=written.delta_blocks,
             reused_blocks=written.reused_blocks,
+            base=base.reader.digest if base is not None and written.delta_blocks else None,
         )
 
     def open(self, digest: str) -> ArtifactReader:
@@ -196,6 +224,24 @@ class Artifacts:
         answer = self._transport.post(f"/api/v1/uploads/{upload_id}/known-blocks", {"digests": list(digests)})
         blocks = [StoredBlock(**block) for block in cast("list[dict[str, Any]]", answer["blocks"])]
         return {block.digest: block for block in blocks}
+
+    def _base_candidates(
+        self, upload_id: str, source: Path, *, model: str | None, parent_version: int | None
+    ) -> list[JsonObject]:
+        """What the server says the new files may differ little from; files without tensors have no base."""
+        from fairlead.sync.store.bases import signature_of_files
+        from fairlead.sync.store.manifest import list_files
+
+        signature = signature_of_files(list_files(source))
+        if signature is None:
+            return []
+        body: dict[str, JsonValue] = {
+            "model": model,
+            "parent_version": parent_version,
+            "tensor_signature": signature,
+        }
+        answer = self._transport.post(f"/api/v1/uploads/{upload_id}/bases", body)
+        return cast("list[JsonObject]", answer["bases"])
 
     def _renewing(self, upload_id: str, progress: Progress | None) -> Progress:
         """Report progress, and ask for more time before the upload's lease of an hour ends."""

@@ -25,7 +25,7 @@ from fairlead.sdk.records import AliasMove, ModelVersion, Promotion, RegisteredM
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from fairlead.sdk.artifacts import Artifacts
+    from fairlead.sdk.artifacts import Artifacts, Upload
     from fairlead.sdk.features import PinnedData
     from fairlead.sdk.transport import JsonObject, Transport
 
@@ -108,12 +108,15 @@ class Models:
         parent_version: int | None = None,
         wait: bool = True,
         progress: Callable[[int, int], None] | None = None,
+        uploaded: Callable[[Upload], object] | None = None,
     ) -> ModelVersion:
         """Register a new version: a path to its files (an MLflow model folder, or any file or folder), or an estimator.
 
         The first version of a name creates the registered model, with `labels` (owner, team, cost_centre) and
         `residency`. `trained_on` pins the feature service version and the snapshot digest. Only blocks that the
-        location does not hold yet are sent. Returns when every byte was read back, unless `wait` is False.
+        location does not hold yet are sent, and those that differ little from `parent_version` (or else from the
+        version before) as differences; `uploaded` is told what that came to. Returns when every byte was read back,
+        unless `wait` is False.
 
         Raises:
             InvalidInput: if there is nothing at the path, or the object is none that can be saved safely.
@@ -128,8 +131,12 @@ class Models:
                 residency=registered.residency,
                 regions=registered.regions,
                 labels=registered.labels | {"model": registered.name},
+                model=registered.name,
+                parent_version=parent_version,
                 progress=progress,
             )
+            if uploaded is not None:
+                uploaded(upload)
         body: dict[str, JsonValue] = {
             "upload_id": upload.id,
             "flavor": mlflow_model.flavor if mlflow_model else None,
