@@ -19,6 +19,7 @@ from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.registry.policy import Policy
 from fairlead.serving.deployments import DeploymentDraft
+from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
 from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
@@ -72,7 +73,10 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     clock = ManualClock()
-    service = Service.build(ServerSettings(home=tmp_path / "home"), clock, is_embedded=True)
+    make_key_file(tmp_path / "key")
+    service = Service.build(
+        ServerSettings(home=tmp_path / "home", key_file=[tmp_path / "key"]), clock, is_embedded=True
+    )
     try:
         secret = service.issue_owner_token()
         owner = service.tokens.authenticate(secret)
@@ -119,6 +123,7 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
     token = world.tokens.create(world.owner, name="ci", principal="ci", scopes=["read"]).token
     upload = service.uploads.begin(world.owner, kind="model", residency="unrestricted")
     layout = f"default/unrestricted/plain/layouts/{'0' * 64}/one"
+    key = service.keys.create(world.owner, provider="file")
     draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
     service.serving.deployments.apply(world.owner, draft)
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
@@ -144,6 +149,9 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
         ),
         "POST /tokens": Call(path="/tokens", body={"name": "eve", "principal": "eve", "scopes": ["read"]}),
         "DELETE /tokens/{token}": Call(path=f"/tokens/{token.id}"),
+        "POST /keys": Call(path="/keys", body={"provider": "file"}),
+        "POST /keys/{key_id}/rotate": Call(path=f"/keys/{key.id}/rotate"),
+        "POST /keys/{key_id}/retire": Call(path=f"/keys/{key.id}/retire"),
         "POST /locations": Call(
             path="/locations",
             body={"name": "dublin", "region": "aws:eu-west-1", "url": (service.home / "dublin").as_uri()},
