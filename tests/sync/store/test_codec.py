@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ _MIB = 2**20
 def _round_trip(plain: bytes, dtype: Dtype) -> bytes:
     stored = encode_block(plain, dtype)
     assert decode_block(stored, digest=sha256_digest(plain), plain_length=len(plain)) == plain
-    assert len(stored) <= len(plain) + 9 + (len(plain) // 2**18 + 1) * 41
+    assert len(stored) <= len(plain) + 9 + (len(plain) // 2**18 + 1) * 50
     return stored
 
 
@@ -105,25 +104,30 @@ def test_a_changed_byte_is_refused_or_changes_nothing(dtype: Dtype, position: fl
     assert found == plain
 
 
-@given(body=st.binary(max_size=200), method=st.integers(0, 4), form=st.integers(0, 2), dtype=st.integers(0, 9))
-def test_a_well_formed_frame_around_arbitrary_bytes_is_refused(body: bytes, method: int, form: int, dtype: int) -> None:
-    stored = struct.pack("<3sBBI", b"FLB", 1, dtype, 64) + bytes([form]) + struct.pack("<BI", method, len(body)) + body
+@given(
+    body=st.binary(max_size=200),
+    method=st.integers(0, 3),
+    form=st.integers(0, 3),
+    dtype=st.integers(0, 11),
+    count=st.sampled_from([0, 8, 16, 32, 64, 2**32 - 1]),
+)
+def test_a_well_formed_frame_around_arbitrary_bytes_is_refused(
+    body: bytes, method: int, form: int, dtype: int, count: int
+) -> None:
+    stored = struct.pack("<3sBBIBIBI", b"FLB", 1, dtype, 64, form, count, method, len(body)) + body
     with pytest.raises(CorruptBlock):
         decode_block(stored, digest=sha256_digest(b"something else"), plain_length=64)
 
 
 def _frame(method: int, body: bytes, plain_length: int) -> bytes:
-    return struct.pack("<3sBBI", b"FLB", 1, 0, plain_length) + bytes([0]) + struct.pack("<BI", method, len(body)) + body
+    return struct.pack("<3sBBIBIBI", b"FLB", 1, 0, plain_length, 0, plain_length, method, len(body)) + body
 
 
 def test_a_stream_that_would_inflate_beyond_its_declared_length_is_refused() -> None:
     import zstandard
 
     plain = bytes(64 * _MIB)
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    deflated = deflate.compress(plain) + deflate.flush()
     frames = [
-        _frame(2, deflated, 1000),
         _frame(1, zstandard.ZstdCompressor().compress(plain), 1000),
         _frame(1, zstandard.ZstdCompressor(write_content_size=False).compress(plain), 1000),
     ]
@@ -133,13 +137,12 @@ def test_a_stream_that_would_inflate_beyond_its_declared_length_is_refused() -> 
 
 
 @pytest.mark.parametrize("junk", [b"\0", b"more"])
-@pytest.mark.parametrize("method", [0, 1, 2])
+@pytest.mark.parametrize("method", [0, 1])
 def test_bytes_that_follow_a_stream_are_refused(method: int, junk: bytes) -> None:
     import zstandard
 
     plain = b"plain text " * 30
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    bodies = {0: plain, 1: zstandard.ZstdCompressor().compress(plain), 2: deflate.compress(plain) + deflate.flush()}
+    bodies = {0: plain, 1: zstandard.ZstdCompressor().compress(plain)}
     digest = sha256_digest(plain)
     assert decode_block(_frame(method, bodies[method], len(plain)), digest=digest, plain_length=len(plain)) == plain
     for stored in (
