@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
-from fairlead.core.ports import Clock, DeploymentIndex
+from fairlead.core.ports import Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
@@ -24,11 +24,17 @@ from fairlead.registry.versions import Versions
 
 
 def record_routers(
-    database: Database, clock: Clock, *, replica_policies: ReplicaPolicies, deployments: DeploymentIndex | None = None
+    database: Database,
+    clock: Clock,
+    *,
+    replica_policies: ReplicaPolicies,
+    deployments: DeploymentIndex | None = None,
+    copies: CopyPricing | None = None,
 ) -> list[APIRouter]:
     """Every route of the record: models, versions, aliases, environments, promotions, policies, tokens, audit, ledger.
 
-    `deployments` says which deployments a promotion touches; without it none are named.
+    `deployments` says which deployments a promotion touches; without it none are named. `copies` prices the replicas
+    that it waits for; without it each is priced as a copy from its cheapest source.
     """
     return [
         models_router(Models(database, clock)),
@@ -36,7 +42,7 @@ def record_routers(
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),
         replica_policies_router(replica_policies),
-        promotions_router(Promotions(database, clock, load_catalog(), deployments)),
+        promotions_router(Promotions(database, clock, load_catalog(), deployments, copies)),
         rollbacks_router(Rollbacks(database, clock)),
         tokens_router(Tokens(database, clock)),
         audit_router(AuditLog(database)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog
-from fairlead.core.ports import DeploymentIndex
+from fairlead.core.ports import CopyPricing, DeploymentIndex, PricedCopy
 from fairlead.registry import policy
 from fairlead.registry.locations import FILLED_STATES
 from fairlead.registry.policy import Candidate, GateResult
@@ -32,8 +32,9 @@ _STATE_ORDER = (VERIFIED, "COPYING", "PENDING", "FAILED", "CORRUPT")
 class MissingReplica:
     """A replica that a required region lacks.
 
-    `bytes` is what a copy from `source_region`, the cheapest that has one, would move at most, `usd` its price; None
-    where no region has a verified replica. `state` is None where none is on its way.
+    `bytes` is what a copy from `source_region` would move at most, `usd` its price; None where no region has a verified
+    replica. The source may be another region that still lacks it: the cheapest way for all of them together is priced.
+    `state` is None where none is on its way.
     """
 
     region: str
@@ -75,6 +76,7 @@ def make_plan(
     environment: EnvironmentRow,
     held: int | None,
     approvers: tuple[str, ...],
+    copies: CopyPricing | None = None,
 ) -> Plan:
     """Evaluate the environment's policy for a version and price what is missing."""
     wanted = policy.from_json(environment.policy)
@@ -86,16 +88,21 @@ def make_plan(
         held_by=_holders(session, version),
         approvers=approvers,
     )
+    missing = [
+        region for region in wanted.required_regions if region not in replicas or replicas[region].state != VERIFIED
+    ]
     size = _size(session, version)
+    priced = _price_together(copies, version, missing)
     return Plan(
         from_version=held,
         to_version=version.version,
         policy_revision=environment.revision,
         gates=policy.evaluate(wanted, candidate),
         missing_replicas=tuple(
-            _price(catalog, region, replicas, size)
-            for region in wanted.required_regions
-            if region not in replicas or replicas[region].state != VERIFIED
+            _as_priced(priced[region], region, replicas)
+            if region in priced
+            else _price(catalog, region, replicas, size)
+            for region in missing
         ),
         deployments=tuple(deployments.following(model.workspace_id, model.name, environment.name)),
     )
@@ -157,6 +164,26 @@ def _size(session: Session, version: ModelVersionRow) -> int | None:
         return None
     artifact = session.get(ArtifactRow, (version.workspace_id, version.residency, version.artifact_digest))
     return None if artifact is None else artifact.size_bytes
+
+
+def _price_together(
+    copies: CopyPricing | None, version: ModelVersionRow, regions: Sequence[str]
+) -> Mapping[str, PricedCopy]:
+    """The copies to all these regions, by the way that is cheapest for them together."""
+    if copies is None or version.artifact_digest is None or not regions:
+        return {}
+    return copies.price_copies(version.workspace_id, version.residency, version.artifact_digest, regions)
+
+
+def _as_priced(copy: PricedCopy, region: str, replicas: Mapping[str, ReplicaRow]) -> MissingReplica:
+    present = replicas.get(region)
+    return MissingReplica(
+        region=region,
+        bytes=copy.bytes,
+        usd=float(copy.usd),
+        source_region=copy.source_region,
+        state=None if present is None else present.state,
+    )
 
 
 def _price(catalog: Catalog, region: str, replicas: Mapping[str, ReplicaRow], size: int | None) -> MissingReplica:

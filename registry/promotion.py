@@ -31,7 +31,7 @@ from fairlead.core.errors import (
     SelfApproval,
     StaleRevision,
 )
-from fairlead.core.ports import Clock, DeploymentIndex
+from fairlead.core.ports import Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import advance_refs, check_revision, current_pointer, move_pointer, require_ready
 from fairlead.registry.environments import find_environment
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -71,12 +71,18 @@ class Promotions:
     """Plans, asks for, approves, rejects and lists promotions."""
 
     def __init__(
-        self, database: Database, clock: Clock, catalog: Catalog, deployments: DeploymentIndex | None = None
+        self,
+        database: Database,
+        clock: Clock,
+        catalog: Catalog,
+        deployments: DeploymentIndex | None = None,
+        copies: CopyPricing | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
         self._deployments: DeploymentIndex = NoDeployments() if deployments is None else deployments
+        self._copies = copies
 
     def plan(
         self, caller: Caller, model: str, version: int, environment: str, *, expected_revision: int | None = None
@@ -261,6 +267,7 @@ class Promotions:
             environment=attempt.environment,
             held=attempt.held,
             approvers=approvers,
+            copies=self._copies,
         )
 
     def _request(self, session: Session, caller: Caller, attempt: _Attempt, reason: str) -> Promotion:

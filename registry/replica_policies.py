@@ -244,7 +244,7 @@ class _Workspace:
             wanted.update([row.location_id for row in homes[:1]] or [each.id for each in permitted[:1]])
         if not any(row.location_id in wanted for row in verified):
             wanted.update(row.location_id for row in verified)
-        return frozenset(wanted)
+        return frozenset(wanted | _relays(rows, wanted))
 
     def _facts(self, artifact: ArtifactRow) -> ArtifactFacts:
         versions = self._uses.get((artifact.residency, artifact.digest), ())
@@ -254,6 +254,18 @@ class _Workspace:
             created_at=artifact.created_at,
             uses=tuple(self._versions[version] for version in versions if version in self._versions),
         )
+
+
+def _relays(rows: Mapping[str, ReplicaRow], wanted: Collection[str]) -> set[str]:
+    """The locations over which a wanted replica that was never VERIFIED is planned to come: they stay until it has."""
+    relays: set[str] = set()
+    frontier = set(wanted)
+    while frontier:
+        lacking = (rows[each] for each in frontier if each in rows)
+        sources = {row.planned_source_location_id for row in lacking if row.layout_key is None}
+        frontier = {each for each in sources if each is not None and each in rows and each not in relays}
+        relays |= frontier
+    return relays
 
 
 def _apply(session: Session, workspace_id: str, uses: Sequence[ArtifactUses], now: datetime) -> None:

@@ -13,6 +13,7 @@ from fairlead.registry.access import MayRead, MayWrite
 from fairlead.registry.wire import MayRepeat
 from fairlead.sync.api_budgets import budgets_router
 from fairlead.sync.api_locations import locations_router
+from fairlead.sync.api_replications import replications_router
 from fairlead.sync.api_work import work_router
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.schemas import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from fairlead.registry.retirement import Retirements
     from fairlead.registry.uploads import Uploads
     from fairlead.sync.backfill import Backfills
+    from fairlead.sync.plans import ReplicationPlans
 
 Wake = Callable[[], None]
 """Tells the worker of this process, if there is one, that the desired state has changed."""
@@ -51,6 +53,7 @@ def sync_routers(
     artifacts: Artifacts,
     database: Database,
     clock: Clock,
+    plans: ReplicationPlans,
     wake: Wake,
 ) -> list[APIRouter]:
     """Every router of this package, without the API's prefix."""
@@ -59,6 +62,7 @@ def sync_routers(
         uploads_router(uploads, wake),
         artifacts_router(artifacts, wake),
         work_router(database, clock),
+        replications_router(plans),
         budgets_router(Budgets(database, clock, catalog=load_catalog()), wake),
     ]
 

@@ -15,6 +15,8 @@ from fairlead.registry.retirement import LocationStates
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
 from fairlead.sync.priorities import derive_priorities
+from fairlead.sync.plan_sweep import PlanSweep
+from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
 from fairlead.sync.replication import Replication
 from fairlead.sync.upkeep import UPKEEP
@@ -51,12 +53,13 @@ def sync_duties(
     upkeep: UpkeepRules | None = None,
     region_use: RegionUse | None = None,
     transfers: Transfers | None = None,
+    plans: ReplicationPlans | None = None,
 ) -> Duties:
     """The duties of this package.
 
     `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. `upkeep` says how often locations are
-    read again and cleared of what nothing refers to, `region_use` what keeps a location from being retired, and
-    `transfers` how copies are made.
+    read again and cleared of what nothing refers to, `region_use` what keeps a location from being retired,
+    `transfers` how copies are made, and `plans` from where.
     """
     rules = upkeep or UpkeepRules()
     return Duties(
@@ -71,6 +74,7 @@ def sync_duties(
             derive_verifications,
             ReplicaSweep(),
             LocationStates(region_use or _NoUse()),
+            PlanSweep(database, plans or ReplicationPlans(database, catalog=catalog, open_store=open_store)),
             derive_replications,
             throttled(derive_priorities, _LOOK_FOR_PROMOTED_EVERY),
             derive_publications,

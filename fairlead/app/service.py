@@ -34,6 +34,7 @@ from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, der
 from fairlead.registry.retirement import Retirements
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, Uploads
+from fairlead.registry.versions import Versions
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
@@ -41,6 +42,7 @@ from fairlead.serving.deployment_index import FollowingDeployments, RegionDeploy
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.publication import PUBLISH_REFS
 from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
@@ -84,6 +86,7 @@ class Service:
     replica_policies: ReplicaPolicies
     features: FeatureStore
     serving: Serving
+    plans: ReplicationPlans
     duties: Duties
     activity: Activity = field(default_factory=Activity)
     _wakers: list[Worker] = field(default_factory=list[Worker])
@@ -147,6 +150,7 @@ class Service:
         )
         locations = Locations(database, clock, catalog=catalog, open_store=open_store)
         region_use = RegionDeployments(database)
+        plans = ReplicationPlans(database, catalog=catalog, open_store=open_store, versions=Versions(database, clock))
         signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")
         return cls(
             settings=settings,
@@ -169,12 +173,14 @@ class Service:
             replica_policies=ReplicaPolicies(database, clock, catalog=catalog, uses=_ARTIFACT_USES),
             features=features,
             serving=serving,
+            plans=plans,
             duties=sync_duties(
                 database,
                 clock,
                 catalog=catalog,
                 open_store=open_store,
                 signing_key=signing_key,
+                plans=plans,
                 region_use=region_use,
                 transfers=Transfers(in_flight=BytesInFlight(settings.copy_memory_bytes)),
             ),
@@ -194,6 +200,7 @@ class Service:
                 self.clock,
                 replica_policies=self.replica_policies,
                 deployments=FollowingDeployments(self.database),
+                copies=self.plans,
             ),
             keys_router(self.keys),
             *sync_routers(
@@ -204,6 +211,7 @@ class Service:
                 artifacts=self.artifacts,
                 database=self.database,
                 clock=self.clock,
+                plans=self.plans,
                 wake=self._wake,
             ),
             *self.features.routers(),

@@ -18,6 +18,7 @@ from fairlead import __version__
 from fairlead.cli import (
     audit,
     budget,
+    cache,
     deploy,
     environment,
     features,
@@ -25,6 +26,7 @@ from fairlead.cli import (
     location,
     model,
     replica_policy,
+    replicate,
     server,
     token,
     work,
@@ -46,6 +48,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(environment.app, name="environment")
 app.add_typer(location.app, name="location")
 app.add_typer(replica_policy.app, name="replica-policy")
+app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")
 app.add_typer(keys.app, name="keys")
@@ -53,6 +56,7 @@ app.add_typer(token.app, name="token")
 app.add_typer(audit.app)
 app.add_typer(work.app)
 app.add_typer(budget.app, name="budget")
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=True)

@@ -13,6 +13,7 @@ from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Tokens
 from fairlead.sdk.replica_policies import ReplicaPolicies
+from fairlead.sdk.replications import Replications
 from fairlead.sdk.serving import Bundles, Deployments, Placements
 from fairlead.sdk.transport import Transport
 
@@ -28,8 +29,8 @@ class Fairlead:
     """A connection to one Fairlead server.
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger` and `budgets` group the calls
-    by noun.
+    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger`, `budgets` and
+    `replications` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -50,6 +51,7 @@ class Fairlead:
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
         self.ledger = Ledger(transport)
+        self.replications = Replications(transport)
         self.budgets = Budgets(transport)
 
     @classmethod
