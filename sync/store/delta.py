@@ -5,8 +5,8 @@
 Two blocks of equal length, bits read as integers in the order of the numbers they stand for, subtracted modulo their
 range and zigzagged: a small change is a small number, whatever its sign. *Granules* of 64 elements without any change
 are left out; `granules` is a bitmap of the others. What remains is sorted, stably, by the highest `key_bits` bits of
-the base's elements, after rotating a float's sign to the bottom: by the base's exponent, which says how large a change is
-likely to be. The reader has the base, so neither order costs anything. Chunks and streams are those of a block; the
+the base's elements after rotating a float's sign to the bottom: by the base's exponent, which says how large a change
+is likely to be. The reader has the base, so the order costs nothing. Chunks and streams are those of a block; the
 tail is what remains after whole elements, as it is.
 
 Law: `decode_delta(encode_delta(b, base, d), base, digest=sha256(b), plain_length=len(b)) == b` for any bytes and any
