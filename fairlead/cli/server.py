@@ -28,7 +28,7 @@ def server(
     worker: Annotated[bool, typer.Option(help="Run a worker for every region inside.")] = True,
 ) -> None:
     """Serve the registry's REST API (health at /healthz, documentation at /docs)."""
-    with _server_packages():
+    with server_packages():
         from fairlead.app.server import serve
     serve(host=host, port=port, has_worker=worker)
 
@@ -39,7 +39,7 @@ def worker(
     region: Annotated[list[str], typer.Option(help="CLOUD:REGION whose work to do; repeat for more.")],
 ) -> None:
     """Do a region's work: verify, replicate, materialize, deploy."""
-    with _server_packages():
+    with server_packages():
         from fairlead.app.worker import run_worker
     run_worker(regions=region)
 
@@ -52,7 +52,7 @@ def stop(
     ] = False,
 ) -> None:
     """Stop the embedded server of FAIRLEAD_HOME; what it was doing goes on at the next start."""
-    with _server_packages():
+    with server_packages():
         from fairlead.app.cleanup import stop_everything, stop_server
     home = Home(path=ClientSettings.read().home)
     if is_all:
@@ -66,13 +66,14 @@ def stop(
 @command(db_app, "upgrade")
 def upgrade() -> None:
     """Bring the metadata database to this version's schema."""
-    with _server_packages():
+    with server_packages():
         from fairlead.app.schema import upgrade_configured
     upgrade_configured()
 
 
 @contextmanager
-def _server_packages() -> Generator[None]:
+def server_packages() -> Generator[None]:
+    """Import what only servers need; says which extra to install where it is not there."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -13,6 +13,7 @@ FairleadError
 │   ├── FeatureDefinitionInvalid
 │   ├── BodyTooLarge             413
 │   ├── MethodNotAllowed         405
+│   ├── RangeNotSatisfiable      416: a range beyond the end, or several at once
 │   ├── FeatureSourceInvalid     a file or column of a feature view's source is missing or unreadable
 │   └── IdempotencyKeyReused     422: same key, other request
 ├── NotFound                     404, exit 3
@@ -25,7 +26,8 @@ FairleadError
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
 ├── PermissionDenied             403, exit 4
-│   └── SelfApproval             the requester cannot approve
+│   ├── SelfApproval             the requester cannot approve
+│   └── NotCacheable             data under a residency rule is in no cache
 ├── Conflict                     409, exit 5
 │   ├── AlreadyExists
 │   ├── StaleRevision            412: someone moved it first
@@ -41,6 +43,7 @@ FairleadError
 ├── PartialFailure               207, exit 7   some of it worked
 ├── IntegrityError               502, exit 1   bytes are not what their name says
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
+│   ├── CorruptArchive           a file of an exported artifact
 │   ├── CorruptObject            an encrypted object that does not decrypt to what was written
 ├── Unavailable                  503, exit 1   try again
 │   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
@@ -155,6 +158,12 @@ class FeatureDefinitionInvalid(InvalidInput):
 class FeatureSourceInvalid(InvalidInput):
     code = "feature-source-invalid"
     title = "The source of a feature view cannot be read"
+
+
+class RangeNotSatisfiable(InvalidInput):
+    code = "range-not-satisfiable"
+    title = "The range cannot be served"
+    status = 416
 
 
 class MethodNotAllowed(InvalidInput):
@@ -291,6 +300,11 @@ class PermissionDenied(FairleadError):
     exit_code = ExitCode.AUTH
 
 
+class NotCacheable(PermissionDenied):
+    code = "not-cacheable"
+    title = "The data may not be cached"
+
+
 class SelfApproval(PermissionDenied):
     code = "self-approval"
     title = "The requester cannot approve"
@@ -399,6 +413,11 @@ class CorruptLayout(IntegrityError):
 class CorruptManifest(IntegrityError):
     code = "corrupt-manifest"
     title = "A manifest does not match its digest"
+
+
+class CorruptArchive(IntegrityError):
+    code = "corrupt-archive"
+    title = "A file of an exported artifact is damaged"
 
 
 class CorruptObject(IntegrityError):

@@ -165,6 +165,15 @@ class Artifacts:
         """
         return self._first_readable(self.get(digest), lambda reader, _: reader)
 
+    def read(self, digest: str, read: Callable[[ArtifactReader], T]) -> T:
+        """What `read` makes of the best replica: the next one is tried where one is damaged or out of reach.
+
+        Raises:
+            ArtifactNotFound: if the server knows none of that digest.
+            ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
+        """
+        return self._first_readable(self.get(digest), lambda reader, _: read(reader))
+
     def download(self, digest: str, destination: Path | None = None, *, progress: Progress | None = None) -> Path:
         """Bring an artifact's files here, each byte verified; without a destination, into the cache.
 

@@ -119,6 +119,15 @@ class ArtifactReader:
         for _, piece, _ in self._iter_pieces([self.manifest.file(path)]):
             yield piece
 
+    def read_block(self, block: StoredBlock, path: str | None = None) -> bytes:
+        """The verified plain bytes of one block of the layout; several threads may ask at once.
+
+        Raises:
+            CorruptBlock, CorruptPack, ObjectNotFound: naming pack, block and file.
+            LocationUnavailable, PermissionDenied: from the store.
+        """
+        return BlockReader(self._store, self._domain, self.layout.blocks).read_one(block, path)
+
     def open_file(self, path: str) -> BinaryIO:
         """One file as a seekable stream that reads, and verifies, only the blocks it is asked for.
 
