@@ -58,7 +58,7 @@ def decode_block(stored: bytes | memoryview, *, digest: Digest, plain_length: in
         CorruptBlock: if the stored bytes are damaged, lie about their length, or hold other bytes than the digest's.
     """
     try:
-        plain = _decode(memoryview(stored), plain_length)
+        plain = decode_unchecked(memoryview(stored), plain_length)
     except Broken as broken:
         raise CorruptBlock(f"The stored block {digest} is damaged: {broken}.", block=digest) from None
     if sha256_digest(plain) != digest:
@@ -66,7 +66,12 @@ def decode_block(stored: bytes | memoryview, *, digest: Digest, plain_length: in
     return bytes(plain)
 
 
-def _decode(stored: memoryview, plain_length: int) -> memoryview:
+def decode_unchecked(stored: memoryview, plain_length: int) -> memoryview:
+    """What `decode_block` does but for the digest, for measuring.
+
+    Raises:
+        Broken: if the stored bytes are no block of this length.
+    """
     if len(stored) < _HEADER.size:
         raise Broken("it is shorter than its header")
     magic, version, dtype_code, declared = _HEADER.unpack_from(stored)

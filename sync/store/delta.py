@@ -94,7 +94,7 @@ def decode_delta(stored: bytes | memoryview, base: bytes | memoryview, *, digest
             bytes than the digest's.
     """
     try:
-        plain = _decode(memoryview(stored), memoryview(base), plain_length)
+        plain = decode_unchecked(memoryview(stored), memoryview(base), plain_length)
     except Broken as broken:
         raise CorruptBlock(f"The stored difference {digest} is damaged: {broken}.", block=digest) from None
     if sha256_digest(plain) != digest:
@@ -102,7 +102,12 @@ def decode_delta(stored: bytes | memoryview, base: bytes | memoryview, *, digest
     return plain
 
 
-def _decode(stored: memoryview, base: memoryview, plain_length: int) -> bytes:
+def decode_unchecked(stored: memoryview, base: memoryview, plain_length: int) -> bytes:
+    """What `decode_delta` does but for the digest, for measuring.
+
+    Raises:
+        Broken: if the stored bytes are no difference of this length.
+    """
     if len(stored) < _HEADER.size:
         raise Broken("it is shorter than its header")
     magic, version, dtype_code, key_bits, declared = _HEADER.unpack_from(stored)

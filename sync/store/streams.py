@@ -75,7 +75,7 @@ def encode_stream(plain: memoryview, coder: Coder) -> list[bytes | memoryview]:
     if coder is Coder.AS_IS or not plain:
         return [STREAM.pack(_RAW, len(plain)), plain]
     body = _compressor(coder).compress(plain)
-    if len(body) < 64 and bytes(plain).count(plain[:1]) == len(plain):
+    if len(body) < 64 and bytes(plain) == bytes(plain[:1]) * len(plain):
         return [STREAM.pack(_FILL, 1), plain[:1]]
     # The sample may have been wrong about the rest.
     if len(body) >= len(plain):
