@@ -16,6 +16,7 @@ import typer
 
 from fairlead import __version__
 from fairlead.cli import (
+    artifact,
     audit,
     budget,
     cache,
@@ -44,6 +45,8 @@ INTERRUPTED = 130
 app = group("Models and features, versioned once and true in every cloud they may go to.", add_completion=True)
 app.add_typer(server.app)
 app.add_typer(model.app, name="model")
+app.add_typer(artifact.app, name="artifact")
+app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
 app.add_typer(environment.app, name="environment")
 app.add_typer(location.app, name="location")

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from fairlead.core.errors import JsonValue
     from fairlead.core.ports import ObjectStore
     from fairlead.sdk.transport import JsonObject, Transport
+    from fairlead.sync.store.archive import ExportedArtifact
     from fairlead.sync.store.blocks import Progress, StoredBlock
+    from fairlead.sync.store.domain import DedupDomain
     from fairlead.sync.store.encryption import Keyring
     from fairlead.sync.store.reader import ArtifactReader
 
@@ -101,26 +103,12 @@ class Artifacts:
             ResidencyViolation: if no location may hold data of this residency class.
             StorageFull, LocationUnavailable, PermissionDenied: from the location.
         """
-        from fairlead.sync.store.domain import DedupDomain
         from fairlead.sync.store.manifest import list_files
         from fairlead.sync.store.writer import write_artifact
 
         # Before anything is asked of the server: a source that is none is the commonest mistake.
         list_files(source)
-        grant = self._transport.post(
-            "/api/v1/uploads",
-            {
-                "kind": kind,
-                "residency": residency,
-                "regions": None if regions is None else list(regions),
-                "labels": dict(labels or {}),
-                "region": self._region,
-            },
-        )
-        upload_id = str(grant["id"])
-        location = cast("JsonObject", grant["location"])
-        domain = DedupDomain(**cast("dict[str, str]", grant["domain"]))
-        store = self._open_store(str(location["url"]), cast("JsonObject", location["client_options"]))
+        upload_id, location, domain, store = self._begin(kind, residency, regions, labels or {})
         copies = LocalCopies(self._cache)
         base = choose_base(
             self._base_candidates(upload_id, source, model=model, parent_version=parent_version),
@@ -137,14 +125,7 @@ class Artifacts:
             bases=[] if base is None else [base],
             progress=self._renewing(upload_id, progress),
         )
-        self._transport.post(
-            f"/api/v1/uploads/{upload_id}/complete",
-            {
-                "artifact_digest": written.digest,
-                "layout_key": written.layout_key,
-                "sent_bytes": written.sent_bytes,
-            },
-        )
+        self._complete(upload_id, written.digest, written.layout_key, written.sent_bytes)
         copies.remember(written.digest, source)
         return Upload(
             id=upload_id,
@@ -155,6 +136,81 @@ class Artifacts:
             delta_blocks=written.delta_blocks,
             reused_blocks=written.reused_blocks,
             base=base.reader.digest if base is not None and written.delta_blocks else None,
+        )
+
+    def export(self, digest: str, file: Path, *, progress: Progress | None = None) -> ExportedArtifact:
+        """Write an artifact into one new file, from the best replica, each byte verified.
+
+        Raises:
+            ArtifactNotFound: if the server knows none of that digest.
+            InvalidInput: if there is something at `file`.
+            ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
+        """
+        from fairlead.sync.store.archive import ArchiveHeader, export_artifact
+
+        artifact = self.get(digest)
+        header = ArchiveHeader(artifact=Digest(artifact.digest), kind=artifact.kind, residency=artifact.residency)
+
+        def write(reader: ArtifactReader, _: Replica) -> ExportedArtifact:
+            return export_artifact(
+                reader.store,
+                reader.domain,
+                header,
+                file,
+                source_layout_key=reader.layout_key,
+                progress=progress,
+            )
+
+        return self._first_readable(artifact, write)
+
+    def import_archive(
+        self,
+        file: Path,
+        *,
+        regions: Sequence[str] | None = None,
+        labels: Mapping[str, JsonValue] | None = None,
+        wait: bool = True,
+        progress: Progress | None = None,
+    ) -> Upload:
+        """Bring an exported artifact into a permitted location, under the residency class that it was exported from.
+
+        Only packs that the location does not hold are sent; stored bytes travel as they are. Returns when every byte
+        was read back there, unless `wait` is False. Safe to repeat after any interruption.
+
+        Raises:
+            InvalidInput: if there is no such file.
+            IntegrityError: if the file is no whole archive.
+            ResidencyViolation: if no location may hold data of its residency class.
+            StorageFull, LocationUnavailable, PermissionDenied: from the location.
+        """
+        from fairlead.sync.store.archive import ArchiveStore
+        from fairlead.sync.store.copy import copy_artifact
+
+        with ArchiveStore(file) as archive:
+            header = archive.header
+        upload_id, _, domain, store = self._begin(header.kind, header.residency, regions, labels or {})
+        with ArchiveStore(file, domain) as archive:
+            report = copy_artifact(
+                archive,
+                store,
+                domain,
+                header.artifact,
+                known_blocks=lambda digests: self._known_blocks(upload_id, digests),
+                progress=self._renewing(upload_id, progress),
+                side="source",
+            )
+        self._complete(upload_id, header.artifact, report.layout_key, report.bytes_moved)
+        if wait:
+            self._wait_uploaded(upload_id, f"{header.artifact} to be read back")
+        return Upload(
+            id=upload_id,
+            digest=header.artifact,
+            plain_bytes=report.plain_bytes,
+            sent_bytes=report.bytes_moved,
+            new_blocks=report.blocks_moved,
+            delta_blocks=0,
+            reused_blocks=report.blocks_reused,
+            base=None,
         )
 
     def open(self, digest: str) -> ArtifactReader:
@@ -233,6 +289,39 @@ class Artifacts:
         answer = self._transport.post(f"/api/v1/uploads/{upload_id}/known-blocks", {"digests": list(digests)})
         blocks = [StoredBlock(**block) for block in cast("list[dict[str, Any]]", answer["blocks"])]
         return {block.digest: block for block in blocks}
+
+    def _begin(
+        self, kind: str, residency: str, regions: Sequence[str] | None, labels: Mapping[str, JsonValue]
+    ) -> tuple[str, JsonObject, DedupDomain, ObjectStore]:
+        """An upload's id, location, domain and store."""
+        from fairlead.sync.store.domain import DedupDomain
+
+        body: dict[str, JsonValue] = {
+            "kind": kind,
+            "residency": residency,
+            "regions": None if regions is None else list(regions),
+            "labels": dict(labels),
+            "region": self._region,
+        }
+        grant = self._transport.post("/api/v1/uploads", body)
+        location = cast("JsonObject", grant["location"])
+        store = self._open_store(str(location["url"]), cast("JsonObject", location["client_options"]))
+        return str(grant["id"]), location, DedupDomain(**cast("dict[str, str]", grant["domain"])), store
+
+    def _complete(self, upload_id: str, digest: Digest, layout_key: str, sent_bytes: int) -> None:
+        self._transport.post(
+            f"/api/v1/uploads/{upload_id}/complete",
+            {"artifact_digest": digest, "layout_key": layout_key, "sent_bytes": sent_bytes},
+        )
+
+    def _wait_uploaded(self, upload_id: str, what: str) -> None:
+        def check() -> bool:
+            answer = self._transport.get(f"/api/v1/uploads/{upload_id}")
+            if answer["state"] == "FAILED":
+                raise recorded_error(cast("JsonObject | None", answer["error"]), "The upload failed.")
+            return answer["state"] == "READY"
+
+        wait_until(check, what, READY_TIMEOUT_SECONDS)
 
     def _base_candidates(
         self, upload_id: str, source: Path, *, model: str | None, parent_version: int | None

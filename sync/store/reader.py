@@ -96,6 +96,16 @@ class ArtifactReader:
         return ArtifactReader(store, domain, manifest=manifest, layout=layout, layout_key=layout_key, threads=threads)
 
     @property
+    def store(self) -> ObjectStore:
+        """The location that is read."""
+        return self._store
+
+    @property
+    def domain(self) -> DedupDomain:
+        """The dedup domain that is read."""
+        return self._domain
+
+    @property
     def digest(self) -> Digest:
         """The artifact's name."""
         return self.layout.artifact

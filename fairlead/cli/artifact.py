@@ -1,0 +1,162 @@
+"""`fairlead artifact` and `fairlead verify`: artifacts as single files, and reading back with no server to ask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fairlead.cli.context import command, connected, current_output, group
+from fairlead.cli.parsing import parse_pairs
+from fairlead.core.errors import InvalidInput, PartialFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fairlead.core.ids import Digest
+    from fairlead.sync.store.offline import ArtifactVerdict
+
+app = group("Artifacts as single files, to carry where no network leads.")
+verify_app = group("Reading back with no server to ask.")
+
+
+@command(app, "export")
+def export(
+    reference: Annotated[
+        str, typer.Argument(help="NAME/VERSION, NAME@ALIAS or an artifact's digest.", metavar="REFERENCE")
+    ],
+    file: Annotated[Path, typer.Argument(help="File to make, such as churn.fairlead.")],
+) -> None:
+    """Write an artifact into one file, each byte verified."""
+    with connected() as (client, output):
+        digest = reference if reference.startswith("sha256:") else _digest_of(client.models.resolve(reference))
+        with output.progress(f"export {reference}") as progress:
+            exported = client.artifacts.export(digest, file, progress=progress)
+        row: dict[str, Any] = {
+            "artifact_digest": digest,
+            "kind": exported.header.kind,
+            "residency": exported.header.residency,
+            "file": str(file),
+            "size_bytes": exported.size_bytes,
+            "plain_bytes": exported.plain_bytes,
+        }
+        output.record(row)
+
+
+@command(app, "import", has_dry_run=True)
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that `fairlead artifact export` wrote.")],
+    *,
+    model: Annotated[str | None, typer.Option(help="Register it as a new version of this model, too.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="owner=, team=, cost_centre=: needed with a new name.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="What this version is.")] = "",
+) -> None:
+    """Bring an exported artifact into a location, under the residency class that it was exported from."""
+    from fairlead.cli.context import is_dry_run
+    from fairlead.sync.store.archive import ArchiveStore
+
+    with ArchiveStore(file) as archive:
+        header = archive.header
+    with connected() as (client, output):
+        if is_dry_run():
+            row: dict[str, Any] = {
+                "artifact_digest": header.artifact,
+                "kind": header.kind,
+                "residency": header.residency,
+                "size_bytes": file.stat().st_size,
+            }
+            output.record(row)
+            return
+        with output.progress(f"import {file.name}") as progress:
+            upload = client.artifacts.import_archive(file, labels=dict(parse_pairs(label)), progress=progress)
+        if model is None:
+            output.record(asdict(upload), name="digest")
+            return
+        version = client.models.register(
+            model,
+            client.artifacts.download(upload.digest),
+            labels=parse_pairs(label),
+            residency=header.residency,
+            description=description,
+        )
+        output.record(version, name="reference")
+
+
+@command(verify_app, "verify")
+def verify(
+    target: Annotated[
+        str,
+        typer.Argument(help="Exported file, folder of files, or location (folder or URL).", metavar="TARGET"),
+    ],
+    *,
+    digest: Annotated[
+        str | None, typer.Option(help="What it should be: of a folder of files the artifact, else one of those held.")
+    ] = None,
+) -> None:
+    """Read everything back and compare it with its digests; no server is asked."""
+    output = current_output()
+
+    def progress_of(_: Digest) -> Callable[[int, int], None]:
+        return progress
+
+    with output.progress(f"verify {target}") as progress:
+        rows = [_row(verdict) for verdict in _verdicts(target, digest, progress_of)]
+    if not rows:
+        raise InvalidInput(
+            f"There is no artifact in {target!r}.", hint="Name an exported file, a folder or a location."
+        )
+    output.table(rows, ["artifact_digest", "residency", "verdict", "files", "plain_bytes", "stored_bytes", "detail"])
+    bad = [str(row["artifact_digest"]) for row in rows if row["verdict"] != "verified"]
+    if bad:
+        raise PartialFailure(
+            f"{len(bad)} of {len(rows)} are not verified: {', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}.",
+            hint="Damaged objects of a location are found and mended by: fairlead scrub",
+        )
+
+
+def _verdicts(
+    target: str, digest: str | None, progress_of: Callable[[Digest], Callable[[int, int], None]]
+) -> list[ArtifactVerdict]:
+    from fairlead.core.ids import parse_digest
+    from fairlead.sync.store.archive import ArchiveStore, is_archive
+    from fairlead.sync.store.objects import open_store
+    from fairlead.sync.store.offline import list_artifacts, verify_artifact, verify_files
+
+    wanted = None if digest is None else parse_digest(digest)
+    path = Path(target)
+    if path.is_file() and is_archive(path):
+        with ArchiveStore(path) as archive:
+            artifact = archive.header.artifact
+            if wanted not in {None, artifact}:
+                raise InvalidInput(f"{target!r} holds {artifact}.", hint="Leave --digest out, or name that.")
+            return [verify_artifact(archive, archive.domain, artifact, progress_of(artifact))]
+    if "://" not in target and not path.exists():
+        raise InvalidInput(f"There is no file or folder {target!r}.")
+    if "://" in target or path.is_dir():
+        store = open_store(target if "://" in target else path.absolute().as_uri())
+        held = [each for each in list_artifacts(store) if wanted in {None, each[1]}]
+        if held or "://" in target:
+            return [verify_artifact(store, domain, artifact, progress_of(artifact)) for domain, artifact in held]
+    return [verify_files(path, wanted)]
+
+
+def _row(verdict: ArtifactVerdict) -> dict[str, Any]:
+    return {
+        "artifact_digest": verdict.digest,
+        "residency": None if verdict.domain is None else verdict.domain.residency,
+        "verdict": verdict.verdict,
+        "files": verdict.files,
+        "plain_bytes": verdict.plain_bytes,
+        "stored_bytes": verdict.stored_bytes,
+        "detail": verdict.detail,
+    }
+
+
+def _digest_of(version: Any) -> str:
+    if version.artifact_digest is None:
+        raise InvalidInput(f"{version.reference} has no verified bytes yet.", hint="Wait until it is READY.")
+    return version.artifact_digest
