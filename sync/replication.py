@@ -40,7 +40,7 @@ from fairlead.registry.replicas import REPLICATE, ReplicaKey, key_of, lock_repli
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.sync import budgets
 from fairlead.sync.pack_journal import PackJournal
-from fairlead.sync.shelves import by_digest, domain_of, open_for_writing, open_location, to_place
+from fairlead.sync.shelves import address_of, by_digest, domain_of, open_for_writing, open_location, to_place
 from fairlead.sync.sources import LOOK_AGAIN, Source, Sources, find_sources
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.copy import find_damaged
@@ -272,6 +272,7 @@ class Replication:
                 digest,
                 plan=plan,
                 progress=progress_reporter(self._database, leased, phase="copy", meter=meter),
+                addresses=(address_of(source.location), address_of(task.destination)),
             )
         finally:
             with self._database.write() as session:

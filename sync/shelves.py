@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fairlead.catalog import Residency, check
 from fairlead.core.errors import ResidencyViolation
@@ -31,6 +31,11 @@ def domain_of_upload(upload: Upload, workspace_id: str) -> DedupDomain:
 def domain_of_layout(layout_key: str | None, workspace_id: str, residency: str) -> DedupDomain:
     """The dedup domain that a replica was written to, by the key of its layout."""
     return (layout_key and domain_of_key(layout_key)) or DedupDomain(workspace_id, residency)
+
+
+def address_of(location: Location) -> tuple[str, dict[str, Any]]:
+    """The URL and options that a location's store is opened with, for another process to open it."""
+    return location.url, dict(location.store_options)
 
 
 def open_location(open_store: StoreOpener, location: Location) -> ObjectStore:

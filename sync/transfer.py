@@ -9,16 +9,18 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 from fairlead.core.errors import LocationUnavailable
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectInfo, ObjectStore
+from fairlead.registry.tables import PLAIN_KEY_ID
 from fairlead.sync.budgets import Bandwidth
-from fairlead.sync.store.blocks import KnownBlocks, Progress
+from fairlead.sync.pack_transfer import BroughtPack, PackPiece, pieces_of
+from fairlead.sync.store.blocks import KnownBlocks, Progress, StoredBlock
 from fairlead.sync.store.copy import THREADS, CopyPlan, CopyReport, copy_artifact, plan_copy
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.pack import PACK_TARGET_BYTES
@@ -28,6 +30,9 @@ IN_FLIGHT_BYTES = 512 * 2**20
 PIECE_BYTES = 8 * 2**20
 _SMALL_OBJECT_BYTES = 4 * 2**20
 _T = TypeVar("_T")
+
+StoreAddress = tuple[str, Mapping[str, Any]]
+"""The URL of a location's store, and the options to open it with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,9 +156,13 @@ class PatientStore:
             StorageFull, LocationUnavailable, PermissionDenied: as the store behind.
         """
         is_stored = self._patience.call(lambda: self._store.write(key, data, create_only=create_only))
+        self.tell(key)
+        return is_stored
+
+    def tell(self, key: str) -> None:
+        """Tell that an object was stored, by this or by somebody else for the same copy."""
         if self._written is not None:
             self._written(key)
-        return is_stored
 
     def telling(self, written: Callable[[str], object]) -> PatientStore:
         """The same store, which tells each key that is stored from now on."""
@@ -187,7 +196,7 @@ class PatientStore:
             piece = self._patience.call(
                 lambda position=position, wanted=wanted: self._store.read(key, start=position, length=wanted)
             )
-            self._count(len(piece))
+            self.count(len(piece))
             pieces.append(piece)
             position += len(piece)
             if len(piece) == wanted:
@@ -202,7 +211,8 @@ class PatientStore:
             self._patience.wait(failures)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _count(self, n_bytes: int) -> None:
+    def count(self, n_bytes: int) -> None:
+        """Meter bytes that were read here, or elsewhere for the same copy, and wait until so many may have moved."""
         self._meter.add(n_bytes)
         for limit in self._limits:
             limit.take(n_bytes)
@@ -231,6 +241,16 @@ class BytesInFlight:
                 self._changed.notify_all()
 
 
+class PackEngine(Protocol):
+    """Brings packs elsewhere than in this process."""
+
+    def bring(
+        self, source: StoreAddress, destination: StoreAddress, domain: DedupDomain, pieces: Iterator[PackPiece]
+    ) -> Iterator[BroughtPack]:
+        """Bring packs, and give each when it has arrived; what was given is there for good, whatever comes after."""
+        ...
+
+
 class Transfers:
     """How one worker process copies: what all of its copies share, and with what engine they are made."""
 
@@ -242,12 +262,14 @@ class Transfers:
         pack_bytes: int = PACK_TARGET_BYTES,
         piece_bytes: int = PIECE_BYTES,
         threads: int = THREADS,
+        engine: PackEngine | None = None,
     ) -> None:
         self.bandwidth = Bandwidth()
         self._patience = patience or Patience()
         self._in_flight = in_flight or BytesInFlight()
         self._pack_bytes = pack_bytes
         self._threads = threads
+        self._engine = engine
         self._piece_bytes = piece_bytes
 
     def reading(self, store: ObjectStore, meter: Meter, limits: Sequence[RateLimit]) -> PatientStore:
@@ -289,17 +311,47 @@ class Transfers:
 
     def copy(
         self,
-        source: ObjectStore,
-        destination: ObjectStore,
+        source: PatientStore,
+        destination: PatientStore,
         domain: DedupDomain,
         digest: Digest,
         *,
         plan: CopyPlan,
         progress: Progress,
+        addresses: tuple[StoreAddress, StoreAddress],
     ) -> CopyReport:
-        """Make a copy that was just planned, once there is room in memory for what it has in flight."""
+        """Make a copy that was just planned, once there is room in memory for what it has in flight.
+
+        An engine other than this process opens the stores by their `addresses`; it has no keys, so it is not asked
+        for what is encrypted.
+        """
+        if self._engine is not None and domain.key_id == PLAIN_KEY_ID:
+            plan = _bring(self._engine, source, destination, domain, plan=plan, progress=progress, addresses=addresses)
         most = (2 * self._threads + 1) * self._pack_bytes
         with self._in_flight.hold(min(plan.bytes, most)):
             return copy_artifact(
                 source, destination, domain, digest, progress=progress, plan=plan, threads=self._threads
             )
+
+
+def _bring(
+    engine: PackEngine,
+    source: PatientStore,
+    destination: PatientStore,
+    domain: DedupDomain,
+    *,
+    plan: CopyPlan,
+    progress: Progress,
+    addresses: tuple[StoreAddress, StoreAddress],
+) -> CopyPlan:
+    """Have the packs of a plan brought by an engine; what of the plan is left to do here."""
+    brought: dict[Digest, StoredBlock] = {}
+    done = 0
+    for pack in engine.bring(*addresses, domain, pieces_of(plan)):
+        source.count(pack.read_bytes)
+        for name in {block.pack for block in pack.blocks}:
+            destination.tell(domain.pack_key(name))
+        brought.update((block.digest, block) for block in pack.blocks)
+        done += pack.size_bytes
+        progress(min(done, plan.bytes), plan.bytes)
+    return replace(plan, known={**brought, **plan.known}, whole_packs={}, moved={}, loose=())

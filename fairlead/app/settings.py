@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -54,6 +54,13 @@ class ServerSettings(BaseSettings):
         default=512 * 2**20,
         ge=2**20,
         description="Most that the copies of one worker hold in memory together; more of them wait.",
+    )
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="What makes copies: this process, or the Ray cluster of the worker's region."
+    )
+    ray_address: str | None = Field(
+        default=None,
+        description="Ray cluster for the engine `ray`, such as HOST:6379; none: one of this machine alone.",
     )
     idle_exit: timedelta = Field(
         default=timedelta(minutes=15),
