@@ -23,8 +23,10 @@ from fairlead.registry.replicas import Artifact, Artifacts, Replica, derive_repl
 from fairlead.registry.retirement import Retirements
 from fairlead.registry.tables import AuditEventRow, LedgerRow, WorkRow
 from fairlead.registry.uploads import Upload, Uploads
+from fairlead.registry.versions import Versions
 from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.shelves import by_digest
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.encryption import EncryptedStore, Keyring
@@ -98,6 +100,11 @@ class Fleet:
         return Backfills(
             self.database, self.clock, catalog=load_catalog(), locations=self.locations, derive=[derive_replicas]
         )
+
+    @property
+    def plans(self) -> ReplicationPlans:
+        versions = Versions(self.database, self.clock)
+        return ReplicationPlans(self.database, catalog=load_catalog(), open_store=self.open_store, versions=versions)
 
     @property
     def retirements(self) -> Retirements:

@@ -56,6 +56,7 @@ def api(tmp_path: Path) -> Generator[Api]:
             artifacts=fleet.artifacts,
             database=fleet.database,
             clock=fleet.clock,
+            plans=fleet.plans,
             wake=lambda: api.wakes.append(None),
         ):
             app.include_router(router)
