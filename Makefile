@@ -45,7 +45,7 @@ format: .venv/.synced  ## Format the code and mend what can be mended
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 
-install: .venv/.synced .tools/moto/.installed .tools/azurite/.installed  ## Install the locked environment and the test servers
+install: .venv/.synced .tools/moto/.installed .tools/mlflow/.installed .tools/azurite/.installed  ## Install the locked environment and the test servers
 
 wheel: $(UV_STAMP)  ## Build the wheel into dist/
 	rm -rf build  # what an earlier build left would be packed too
@@ -73,10 +73,10 @@ $(UV_STAMP):
 	@rm .tools/syncing
 	@touch $@
 
-.tools/moto/.installed: tests/servers/moto.txt | .venv/.synced
-	rm -rf .tools/moto
-	$(UV) venv --quiet --python .venv/bin/python .tools/moto
-	$(UV) pip install --quiet --python .tools/moto/bin/python --requirement $<
+.tools/%/.installed: tests/servers/%.txt | .venv/.synced
+	rm -rf .tools/$*
+	$(UV) venv --quiet --python .venv/bin/python .tools/$*
+	$(UV) pip install --quiet --python .tools/$*/bin/python --requirement $<
 	@touch $@
 
 .tools/azurite/.installed: tests/servers/package.json tests/servers/package-lock.json | .venv/.synced
