@@ -44,6 +44,7 @@ from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.publication import PUBLISH_REFS
+from fairlead.sync.ray_engine import RayEngine
 from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 from fairlead.sync.store.objects import OpenStores
@@ -182,7 +183,10 @@ class Service:
                 signing_key=signing_key,
                 plans=plans,
                 region_use=region_use,
-                transfers=Transfers(in_flight=BytesInFlight(settings.copy_memory_bytes)),
+                transfers=Transfers(
+                    in_flight=BytesInFlight(settings.copy_memory_bytes),
+                    engine=RayEngine(settings.ray_address) if settings.engine == "ray" else None,
+                ),
             ),
             _wakers=wakers,
         )
