@@ -25,10 +25,11 @@ from fairlead.core.errors import (
     InvalidDigest,
     InvalidInput,
     InvalidName,
+    JsonValue,
     ObjectNotFound,
     PermissionDenied,
 )
-from fairlead.core.ids import Digest, parse_digest
+from fairlead.core.ids import Digest, parse_digest, sha256_digest
 from fairlead.core.ports import ObjectInfo, ObjectStore
 from fairlead.sync.store.blocks import Progress
 from fairlead.sync.store.copy import copy_artifact
@@ -52,16 +53,15 @@ class ArchiveHeader:
     residency: str
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return canonical_json(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "artifact": self.artifact,
-                "kind": self.kind,
-                "residency": self.residency,
-            }
-        )
+        """Canonical JSON, with the digest of all that is not its digest."""
+        record: dict[str, JsonValue] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "artifact": self.artifact,
+            "kind": self.kind,
+            "residency": self.residency,
+        }
+        return canonical_json(record | {"digest": sha256_digest(canonical_json(record))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +265,7 @@ class ArchiveStore:
         except (ValueError, KeyError, TypeError, RecursionError, InvalidDigest):
             raise self._corrupt("its header is damaged") from None
         if header.to_bytes() != data:
-            raise self._corrupt("its header is not canonical")
+            raise self._corrupt("its header is not what was written")
         return header
 
     def _corrupt(self, reason: str) -> CorruptArchive:
