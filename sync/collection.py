@@ -48,7 +48,7 @@ REPACK_BELOW = 0.5
 
 _PATIENCE = 4
 _DELETES_AT_ONCE = 8
-_DELETES_PER_CHECK = 200
+_DELETES_PER_CHECK = 32
 # Readers come by manifest, layout and pack; what they find always has everything below it.
 _ORDER: Mapping[str, int] = {"record": 0, "manifest": 1, "layout": 2, "pack": 3}
 

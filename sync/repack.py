@@ -25,7 +25,7 @@ from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
 from fairlead.sync.store.layout import Layout, StoredLayout, read_layout, write_layout
 from fairlead.sync.store.manifest import read_manifest
-from fairlead.sync.store.pack import parse_pack
+from fairlead.sync.store.pack import packed_size, parse_pack
 from fairlead.sync.store.packing import PackWriter
 
 if TYPE_CHECKING:
@@ -75,13 +75,29 @@ class Repacking:
             report.find("mostly-dead-pack", key, size_bytes=size, live_bytes=live, action="repack")
         if running.is_dry_run or not chosen:
             return
-        standings = [each for each in references.replicas if each.state == "VERIFIED" and not each.may_go]
-        using = layouts_that_use(store, standings, chosen)
+        self.take_apart(running, store, references.replicas, chosen, report)
+
+    def take_apart(
+        self,
+        running: Pass,
+        store: ObjectStore,
+        replicas: Iterable[Standing],
+        packs: Collection[str],
+        report: Report,
+    ) -> None:
+        """Move what VERIFIED replicas use of packs (by key) into new ones.
+
+        Raises:
+            LeaseLost: if another worker took over.
+            LocationUnavailable, PermissionDenied: from the store.
+        """
+        standings = [each for each in replicas if each.state == "VERIFIED" and not each.may_go]
+        using = layouts_that_use(store, standings, packs)
         domains = {domain for key in using if (domain := domain_of_key(key)) is not None}
         for domain in sorted(domains, key=lambda each: each.prefix):
             mine = {key: found for key, found in using.items() if domain_of_key(key) == domain}
             try:
-                self._repack(running, store, domain, mine, {key for key in chosen if key.startswith(domain.prefix)})
+                self._repack(running, store, domain, mine, {key for key in packs if domain_of_key(key) == domain})
             except StorageFull as error:
                 report.find(error.code, domain.prefix, action="nothing was moved there: free some space")
             except (IntegrityError, ObjectNotFound) as error:
@@ -95,8 +111,10 @@ class Repacking:
             each, live = objects.get(key), sum(used.values())
             if each is None or each.domain is None or each.domain.prefix in reach.pinned:
                 continue
-            if live < each.size * self._below:
-                shares.append((live / each.size, key, live))
+            # What they would take alone, frame and index included.
+            alone = packed_size(live, len(used), has_deltas=True)
+            if alone < each.size * self._below:
+                shares.append((alone / each.size, key, live))
         chosen: dict[str, int] = {}
         for _, key, live in sorted(shares):
             if sum(chosen.values()) + live <= self._pass_bytes:

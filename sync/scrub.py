@@ -13,9 +13,9 @@ import json
 import random
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -37,7 +37,9 @@ from fairlead.sync.reachability import (
     layouts_that_use,
     packs_of_layouts,
 )
+from fairlead.sync.repack import Repacking
 from fairlead.sync.shelves import open_location
+from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.layout import Layout
 from fairlead.sync.store.manifest import Manifest
@@ -77,6 +79,7 @@ class Scrub:
         self._open_store = open_store
         public_key = public_key_of(signing_key)
         self._trusted = {key_id_of(public_key): public_key}
+        self._repacking = Repacking(database, clock, below=0.0)
 
     def __call__(self, running: Pass) -> Report:
         """Check a location, or the part of it that the scope names, and require that what is damaged is mended.
@@ -106,7 +109,12 @@ class Scrub:
                 report.find("foreign-object", each.key, size_bytes=each.size, action="left alone")
         refs_damage = self._check_refs(store, running, objects, published)
         affected = _find_affected(store, standings, damages)
-        self._mend(running, damages, affected, refs_damage, report)
+        used = packs_of_layouts(store, [each for each in standings if each not in affected]) if damages else set[str]()
+        self._mend(running, damages, affected, refs_damage, used=used, report=report)
+        spared = {damage.key for damage in damages if damage.key in used}
+        if spared and not running.is_dry_run:
+            whole = [each for each in standings if each not in affected]
+            self._repacking.take_apart(running, store, whole, spared, report)
         report.outcome["objects"] = len(objects)
         report.outcome["damaged"] = len(damages) + (refs_damage is not None)
         if not running.scope.get("of") and not running.scope.get("sample") and not running.is_dry_run:
@@ -158,6 +166,8 @@ class Scrub:
         damages: Sequence[Damage],
         affected: Mapping[Standing, Sequence[Damage]],
         refs_damage: Damage | None,
+        *,
+        used: Collection[str],
         report: Report,
     ) -> None:
         actions: dict[str, str] = {}
@@ -185,6 +195,8 @@ class Scrub:
             report.count(damage.harm)
             is_used = damage.key in users or damage is refs_damage
             planned = "would be mended" if is_used else "nothing stands on it: left for collection"
+            if damage.key in used and not is_used:
+                planned = "what is used of it is whole: moved to another pack"
             report.find(
                 damage.code,
                 damage.key,
@@ -267,10 +279,13 @@ def _holds(data: bytes) -> Mapping[str, JsonValue]:
 
 def _judge_pack(data: bytes) -> Harm:
     try:
-        parse_pack(sha256_digest(data), data)
+        listed = parse_pack(sha256_digest(data), data)
     except IntegrityError:
         return "flipped" if data.endswith((TRAILER_MAGIC, DELTA_TRAILER_MAGIC)) else "cut"
-    return "swapped"
+    # A whole pack, if every block in it is what its own index says.
+    view = memoryview(data)
+    is_whole = all(sha256_digest(view[block.offset : block.end]) == block.stored_digest for block in listed)
+    return "swapped" if is_whole else "flipped"
 
 
 def _judge_layout(data: bytes) -> Harm:
@@ -330,7 +345,7 @@ def _find_missing(
 def _find_affected(
     store: ObjectStore, standings: Sequence[Standing], damages: Sequence[Damage]
 ) -> dict[Standing, list[Damage]]:
-    """The replicas that stand on damaged objects, each with those."""
+    """The replicas that lost bytes that they use, each with the objects that held them."""
     by_key = {damage.key: damage for damage in damages}
     affected: dict[Standing, list[Damage]] = {}
     for standing in standings:
@@ -339,13 +354,45 @@ def _find_affected(
         if causes := [by_key[key] for key in (standing.layout_key or "", manifest) if key in by_key]:
             affected[standing] = causes
     packs = [key for key in by_key if key.endswith(".pack")]
-    if not packs:
-        return affected
-    for standing, layout in layouts_that_use(store, standings, packs).values():
-        domain = domain_of_key(standing.layout_key or "")
-        used = () if domain is None else map(domain.pack_key, layout.packs)
-        affected.setdefault(standing, []).extend(by_key[key] for key in used if key in by_key)
+    using = layouts_that_use(store, standings, packs) if packs else {}
+    for key in packs:
+        held = _PackRemains.read(store, key) if using else None
+        for standing, layout in using.values():
+            if held is not None and held.lost(layout):
+                affected.setdefault(standing, []).append(by_key[key])
     return affected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PackRemains:
+    """What is left of a damaged pack: its bytes, and the blocks that its index lists if that can still be read."""
+
+    pack: Digest
+    data: bytes
+    listed: frozenset[StoredBlock]
+
+    @staticmethod
+    def read(store: ObjectStore, key: str) -> _PackRemains:
+        pack = Digest(f"sha256:{hex_of_pack_key(key)}")
+        try:
+            data = store.read(key)
+        except (IntegrityError, ObjectNotFound):
+            return _PackRemains(pack=pack, data=b"", listed=frozenset())
+        try:
+            # Under its own name, so that its index is read although its bytes are not those of the right one.
+            found = parse_pack(sha256_digest(data), data)
+        except IntegrityError:
+            return _PackRemains(pack=pack, data=data, listed=frozenset())
+        return _PackRemains(pack=pack, data=data, listed=frozenset(replace(block, pack=pack) for block in found))
+
+    def lost(self, layout: Layout) -> bool:
+        """Whether a layout uses a block of the pack that can no longer be read from it."""
+        view = memoryview(self.data)
+        return any(
+            block not in self.listed or sha256_digest(view[block.offset : block.end]) != block.stored_digest
+            for block in layout.blocks.values()
+            if block.pack == self.pack
+        )
 
 
 def _indexed_packs(
