@@ -44,6 +44,8 @@ class WorkspaceRow(Base):
     workspace_id: Mapped[str] = mapped_column(name_type(63), primary_key=True)
     jurisdiction: Mapped[str | None] = mapped_column(name_type(16))
     refs_revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    # What was restored goes on from the sequence of its copy, though its audit log begins anew.
+    record_base: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -355,6 +357,10 @@ class RegisteredModelRow(InWorkspace):
     team: Mapped[str] = mapped_column(name_type())
     cost_centre: Mapped[str] = mapped_column(name_type())
     last_version: Mapped[int] = mapped_column(Integer, default=0)
+    # A model card, in Markdown.
+    card: Mapped[str] = mapped_column(Text, default="")
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(name_type())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -405,6 +411,13 @@ class ModelVersionRow(_OfModel):
     snapshot_digest: Mapped[str | None] = mapped_column(DIGEST)
     parent_version: Mapped[int | None] = mapped_column(Integer)
     run_id: Mapped[str | None] = mapped_column(name_type())
+    # Where MLflow says that its files come from, and what it links to.
+    source: Mapped[str | None] = mapped_column(Text)
+    run_link: Mapped[str | None] = mapped_column(Text)
+    stage: Mapped[str | None] = mapped_column(String(16))
+    code_commit: Mapped[str | None] = mapped_column(name_type())
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)
     created_by: Mapped[str] = mapped_column(name_type())

@@ -138,9 +138,15 @@ def upgrade() -> None:
     op.add_column("work", sa.Column("reserved_usd", sa.String(length=32), nullable=True))
     op.add_column("work", sa.Column("written_packs", JsonType, nullable=True))
 
+    op.add_column(
+        "workspaces", sa.Column("record_base", sa.BigInteger(), nullable=False, server_default=sa.text("'0'"))
+    )
+
 
 def downgrade() -> None:
     """Drop them again; what they said is lost."""
+    op.drop_column("workspaces", "record_base")
+
     op.drop_column("work", "written_packs")
     op.drop_column("work", "reserved_usd")
     op.drop_column("work", "source_region")

@@ -118,6 +118,18 @@ def domain_of_key(key: str) -> DedupDomain | None:
         return None
 
 
+def encryption_of(key: str) -> tuple[str, str] | None:
+    """The workspace and key id that the object of a key is encrypted under, or None where it is not encrypted.
+
+    Those are the objects of a domain, and the documents of the copy of the record.
+    """
+    parts = key.split("/")
+    is_document = len(parts) == 4 and parts[1] == "record" and parts[2] != "index"
+    if not is_document and domain_of_key(key) is None:
+        return None
+    return None if parts[2] == PLAIN_KEY_ID else (parts[0], parts[2])
+
+
 def check_part(part: str, *, what: str) -> str:
     """Return one part of a domain's prefix when it can stand in an object key.
 

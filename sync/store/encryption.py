@@ -1,7 +1,8 @@
 """Objects encrypted before they leave this process: an object store around another one.
 
-What lies under a dedup domain whose key id is not `plain` is stored as an *encrypted object*, byte by byte as
-docs/reference/format.md says: a header, and frames of 64 KiB, each under AES-256-GCM. Everything else passes through.
+What lies under a key id that is not `plain` (a dedup domain, the copy of the record) is stored as an *encrypted
+object*, byte by byte as docs/reference/format.md says: a header, and frames of 64 KiB, each under AES-256-GCM.
+Everything else passes through.
 Names, sizes and digests that callers see stay those of the plain bytes.
 
     header     = magic (8), plain length (u64), salt (32)
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 
 from fairlead.core.errors import CorruptObject
 from fairlead.core.ports import ObjectInfo, ObjectStore
-from fairlead.sync.store.domain import PLAIN_KEY_ID, domain_of_key
+from fairlead.sync.store.domain import encryption_of
 from fairlead.sync.store.keys import check_key, check_range
 
 Keyring = Callable[[str, str], bytes]
@@ -141,12 +142,12 @@ class EncryptedStore:
     def size(self, key: str) -> int | None:
         """The object's plain size in bytes, or None where there is none."""
         size = self._store.size(key)
-        return size if size is None or not is_encrypted(key) else plain_length(size)
+        return size if size is None or encryption_of(key) is None else plain_length(size)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects whose key begins with `prefix`, in key order, with their plain sizes."""
         for item in self._store.list(prefix):
-            yield ObjectInfo(key=item.key, size=plain_length(item.size)) if is_encrypted(item.key) else item
+            yield ObjectInfo(key=item.key, size=plain_length(item.size)) if encryption_of(item.key) else item
 
     def delete(self, key: str) -> None:
         """Remove an object; one that does not exist is no error."""
@@ -154,10 +155,8 @@ class EncryptedStore:
         self._store.delete(key)
 
     def _data_key(self, key: str) -> bytes | None:
-        domain = domain_of_key(check_key(key))
-        if domain is None or domain.key_id == PLAIN_KEY_ID:
-            return None
-        return self._keyring(domain.workspace, domain.key_id)
+        encryption = encryption_of(check_key(key))
+        return None if encryption is None else self._keyring(*encryption)
 
     def _read_range(self, key: str, data_key: bytes, start: int, length: int | None) -> bytes:
         header = self._header(key)
@@ -198,12 +197,6 @@ def encrypting(
         return EncryptedStore(open_store(url, options), keyring)
 
     return open_encrypted
-
-
-def is_encrypted(key: str) -> bool:
-    """Whether the object of this key is stored encrypted."""
-    domain = domain_of_key(key)
-    return domain is not None and domain.key_id != PLAIN_KEY_ID
 
 
 class _Frames:
