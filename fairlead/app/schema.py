@@ -25,9 +25,9 @@ _UPGRADE_LOCK = 0x666169726C656164
 
 def metadata() -> MetaData:
     """All tables of all packages."""
-    for package in ("registry", "featurestore", "serving"):
+    for module in ("registry.tables", "registry.tables_governance", "featurestore.tables", "serving.tables"):
         # A module of tables adds them to the base when it is imported.
-        import_module(f"fairlead.{package}.tables")
+        import_module(f"fairlead.{module}")
     return Base.metadata
 
 
