@@ -342,7 +342,7 @@ def _too_late(problem: _Problem, request: DistributionRequest) -> DistributionIn
     seconds = float(soonest[last])
     return DistributionInfeasible(
         f"Nothing brings the artifact to {problem.stop(last).name!r} within {request.deadline_seconds:g} s; "
-        f"the quickest way takes {seconds:.1f} s.",
+        f"the quickest way takes {seconds:.3g} s.",
         hint="Allow more time, or leave that destination out.",
         location=problem.stop(last).name,
         region=problem.stop(last).region,

@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 TIE = 4096
 """The ties of all arcs of one tree together stay below this."""
 
-NODES_MAX = 100
-"""How many parts of the problem are looked at before the best tree so far is given with the bound that is proved."""
+EFFORT = 3000
+"""How many nodes of parts of the problem are looked at, some seconds' worth at most, before the best tree so far is
+given with the bound that is proved. Problems without a deadline that prices make need a hundredth of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class _Search:
         heapq.heappush(self.queue, (bound, self.made, part))
 
 
-def solve(network: Network, *, nodes_max: int = NODES_MAX) -> Tree | None:
+def solve(network: Network, *, effort: int = EFFORT) -> Tree | None:
     """The cheapest tree, or None where no tree reaches every terminal (in time)."""
     count = len(network.cost)
     cost = network.cost.copy()
@@ -120,8 +121,8 @@ def solve(network: Network, *, nodes_max: int = NODES_MAX) -> Tree | None:
     cost[:, gone] = NO_ARC
     search = _Search(network)
     search.push(0, _Part(cost, network.terminals, optional))
-    looked_at = 0
-    while search.queue and search.queue[0][0] < search.best.threshold and looked_at < nodes_max:
+    looked_at, parts_max = 0, max(1, effort // count)
+    while search.queue and search.queue[0][0] < search.best.threshold and looked_at < parts_max:
         bound, _, part = heapq.heappop(search.queue)
         looked_at += 1
         _look(search, bound, part)

@@ -135,6 +135,8 @@ def _dollars(amount: str) -> str:
 
 
 def _span(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
