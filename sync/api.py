@@ -14,6 +14,7 @@ from fairlead.registry.wire import MayRepeat
 from fairlead.sync.api_budgets import budgets_router
 from fairlead.sync.api_locations import locations_router
 from fairlead.sync.api_replications import replications_router
+from fairlead.sync.api_upkeep import upkeep_router
 from fairlead.sync.api_work import work_router
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.schemas import (
@@ -29,6 +30,7 @@ from fairlead.sync.schemas import (
 )
 from fairlead.sync.schemas_bases import BaseAnswer, BasesAnswer, BasesRequest
 from fairlead.sync.shelves import to_block
+from fairlead.sync.upkeep import Upkeeps
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
@@ -62,6 +64,7 @@ def sync_routers(
         uploads_router(uploads, wake),
         artifacts_router(artifacts, wake),
         work_router(database, clock),
+        upkeep_router(Upkeeps(database, clock), wake),
         replications_router(plans),
         budgets_router(Budgets(database, clock, catalog=load_catalog()), wake),
     ]

@@ -117,6 +117,8 @@ class Upkeeps:
     ) -> list[Upkeep]:
         """Ask for a pass over a location, or over every storage location of the workspace.
 
+        Asking again for what waits already gives the same pass.
+
         Raises:
             LocationNotFound: if the workspace has none of this name.
         """
@@ -152,6 +154,8 @@ class Upkeeps:
         self, session: Session, caller: Caller, task: Task, place: Location, scope: Mapping[str, JsonValue]
     ) -> Upkeep:
         now = self._clock.now()
+        if (waiting := _find_waiting(session, caller, task, place, scope)) is not None:
+            return _to_upkeep(waiting, place)
         row = _insert(
             session,
             caller.workspace_id,
@@ -344,6 +348,20 @@ def _require(session: Session, row: ScrubRow, region: str, priority: int, now: d
         priority=priority,
         now=now,
     )
+
+
+def _find_waiting(
+    session: Session, caller: Caller, task: Task, place: Location, scope: Mapping[str, JsonValue]
+) -> ScrubRow | None:
+    """The same pass, asked for by the same caller, that nobody has begun."""
+    query = select(ScrubRow).where(
+        ScrubRow.workspace_id == caller.workspace_id,
+        ScrubRow.location_id == place.id,
+        ScrubRow.task == task,
+        ScrubRow.state == "WAITING",
+        ScrubRow.requested_by == caller.principal,
+    )
+    return next((row for row in session.scalars(query) if row.scope == dict(scope)), None)
 
 
 def _oldest_open(session: Session, workspace_id: str, task: str, location_id: str) -> ScrubRow | None:

@@ -49,6 +49,7 @@ from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 from fairlead.sync.store.objects import OpenStores
 from fairlead.sync.transfer import BytesInFlight, Transfers
+from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -183,6 +184,12 @@ class Service:
                 signing_key=signing_key,
                 plans=plans,
                 region_use=region_use,
+                upkeep=UpkeepRules(
+                    scrub_days=settings.scrub_days,
+                    collect_every=settings.collect_every,
+                    collect_grace=settings.collect_grace,
+                    repack_below=settings.repack_below,
+                ),
                 transfers=Transfers(
                     in_flight=BytesInFlight(settings.copy_memory_bytes),
                     engine=RayEngine(settings.ray_address) if settings.engine == "ray" else None,

@@ -62,6 +62,29 @@ class ServerSettings(BaseSettings):
         default=None,
         description="Ray cluster for the engine `ray`, such as HOST:6379; none: one of this machine alone.",
     )
+    scrub_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Within how many days everything at every location is read again, one slice a day.",
+    )
+    collect_every: timedelta = Field(
+        default=timedelta(hours=6),
+        ge=timedelta(minutes=1),
+        description="How often what nothing refers to is looked for, and goes on by one step if it has aged.",
+    )
+    collect_grace: timedelta = Field(
+        default=timedelta(hours=24),
+        ge=timedelta(hours=2),
+        description="How long an object that nothing refers to stays in each of two steps before it is deleted; longer "
+        "than an upload's hour, and than anybody reads through an older layout.",
+    )
+    repack_below: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Packs of which less than this share is still used are rewritten; 0: none.",
+    )
     idle_exit: timedelta = Field(
         default=timedelta(minutes=15),
         gt=timedelta(0),

@@ -28,7 +28,9 @@ from fairlead.cli import (
     model,
     replica_policy,
     replicate,
+    scrub,
     server,
+    store,
     token,
     work,
 )
@@ -58,6 +60,8 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app)
 app.add_typer(work.app)
+app.add_typer(scrub.app)
+app.add_typer(store.app, name="store")
 app.add_typer(budget.app, name="budget")
 app.add_typer(cache.app, name="cache")
 

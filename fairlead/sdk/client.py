@@ -16,6 +16,7 @@ from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
 from fairlead.sdk.serving import Bundles, Deployments, Placements
 from fairlead.sdk.transport import Transport
+from fairlead.sdk.upkeep import Upkeeps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,7 @@ class Fairlead:
         self.ledger = Ledger(transport)
         self.replications = Replications(transport)
         self.budgets = Budgets(transport)
+        self.upkeep = Upkeeps(transport)
 
     @classmethod
     def connect(cls, settings: ClientSettings) -> Self:
