@@ -84,10 +84,8 @@ def describe_replication(plan: dict[str, Any]) -> str:
     saved = float(plan["saved_usd"])
     share = f" ({100 * saved / float(direct['usd']):.0f} %)" if float(direct["usd"]) else ""
     lines += [
-        f"plan:   {_count(len(hops), 'copy', 'copies')}, {_size(tree['bytes'])}, "
-        f"{_dollars(tree['usd'])}, {_span(tree['seconds'])}",
-        f"direct: {_count(len(direct['hops']), 'copy', 'copies')}, {_size(direct['bytes'])}, "
-        f"{_dollars(direct['usd'])}, {_span(direct['seconds'])}",
+        f"plan:   {_total(tree)}",
+        f"direct: {_total(direct)}",
         f"saved:  {_dollars(plan['saved_usd'])}{share}",
     ]
     lines += [
@@ -117,8 +115,10 @@ def _branches(children: Mapping[str, Sequence[dict[str, Any]]], of: str, indent:
     return lines
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
+def _total(copies: dict[str, Any]) -> str:
+    count = len(copies["hops"])
+    what = "copy" if count == 1 else "copies"
+    return f"{count} {what}, {_size(copies['bytes'])}, {_dollars(copies['usd'])}, {_span(copies['seconds'])}"
 
 
 def _size(size: int) -> str:
