@@ -14,10 +14,12 @@ from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replica
 from fairlead.registry.retirement import LocationStates
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
-from fairlead.sync.priorities import derive_priorities
 from fairlead.sync.plan_sweep import PlanSweep
 from fairlead.sync.plans import ReplicationPlans
+from fairlead.sync.priorities import derive_priorities
 from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
+from fairlead.sync.record_publication import PUBLISH_RECORD, RecordPublication, derive_record_publications
+from fairlead.sync.record_rows import RecordSource, registry_rows
 from fairlead.sync.replication import Replication
 from fairlead.sync.upkeep import UPKEEP
 from fairlead.sync.upkeep_duties import UpkeepRules, upkeep_derivers, upkeep_work
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 _SWEEP_EVERY = timedelta(seconds=15)
 _LOOK_FOR_PROMOTED_EVERY = timedelta(seconds=2)
+_COPY_RECORD_EVERY = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,13 @@ def sync_duties(
     region_use: RegionUse | None = None,
     transfers: Transfers | None = None,
     plans: ReplicationPlans | None = None,
+    record_sources: Sequence[RecordSource] = (registry_rows,),
 ) -> Duties:
     """The duties of this package.
 
     `signing_key` signs the refs: an Ed25519 private key, as its 32 raw bytes. `upkeep` says how often locations are
     read again and cleared of what nothing refers to, `region_use` what keeps a location from being retired,
-    `transfers` how copies are made, and `plans` from where.
+    `transfers` how copies are made, and `plans` from where; `record_sources` have the rows of the record's copies.
     """
     rules = upkeep or UpkeepRules()
     return Duties(
@@ -68,6 +72,9 @@ def sync_duties(
             REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store, transfers=transfers),
             VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
             PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
+            PUBLISH_RECORD: RecordPublication(
+                database, clock, open_store=open_store, signing_key=signing_key, sources=record_sources
+            ),
             UPKEEP: upkeep_work(database, clock, open_store=open_store, signing_key=signing_key, rules=rules),
         },
         derivers=[
@@ -78,6 +85,7 @@ def sync_duties(
             derive_replications,
             throttled(derive_priorities, _LOOK_FOR_PROMOTED_EVERY),
             derive_publications,
+            throttled(derive_record_publications, _COPY_RECORD_EVERY),
             *upkeep_derivers(rules),
         ],
     )

@@ -102,7 +102,7 @@ def keep_objects(session: Session, shelf: BlockShelf, reader: ArtifactReader, gr
 def forget_packs(session: Session, shelf: BlockShelf, region: str, packs: Collection[str], now: datetime) -> None:
     """Take damaged packs out of the block index, and have what else may stand on them read again.
 
-    The location may have lost more than packs: its signed refs are written again too.
+    The location may have lost more than packs: its signed refs and its copy of the record are written again too.
     """
     if not packs or not blocks.drop_packs(session, shelf, packs):
         return
@@ -117,7 +117,7 @@ def forget_packs(session: Session, shelf: BlockShelf, region: str, packs: Collec
     session.execute(
         update(LocationRow)
         .where(LocationRow.workspace_id == shelf.workspace_id, LocationRow.id == shelf.location_id)
-        .values(published_refs_revision=-1)
+        .values(published_refs_revision=-1, published_record_sequence=-1)
     )
 
 

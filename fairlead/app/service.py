@@ -23,6 +23,7 @@ from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.core.ids import new_row_id
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
+from fairlead.featurestore.recorded import feature_rows
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.idempotency import forget_old_keys
@@ -39,12 +40,15 @@ from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
 from fairlead.serving.deployment_index import FollowingDeployments, RegionDeployments
+from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.publication import PUBLISH_REFS
 from fairlead.sync.ray_engine import RayEngine
+from fairlead.sync.record_publication import PUBLISH_RECORD
+from fairlead.sync.record_rows import registry_rows
 from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 from fairlead.sync.store.objects import OpenStores
@@ -78,6 +82,7 @@ class Service:
     database: Database
     clock: Clock
     home: Path
+    signing_key: bytes = field(repr=False)
     tokens: Tokens
     keys: Keys
     locations: Locations
@@ -159,6 +164,7 @@ class Service:
             database=database,
             clock=clock,
             home=home,
+            signing_key=signing_key,
             tokens=Tokens(database, clock),
             keys=keys,
             locations=locations,
@@ -184,6 +190,7 @@ class Service:
                 signing_key=signing_key,
                 plans=plans,
                 region_use=region_use,
+                record_sources=(registry_rows, feature_rows, bundle_rows),
                 upkeep=UpkeepRules(
                     scrub_days=settings.scrub_days,
                     collect_every=settings.collect_every,
@@ -204,6 +211,7 @@ class Service:
         from fairlead.registry.api import record_routers
         from fairlead.registry.api_keys import keys_router
         from fairlead.sync.api import sync_routers
+        from fairlead.sync.api_record import record_router
 
         return [
             *record_routers(
@@ -214,6 +222,7 @@ class Service:
                 copies=self.plans,
             ),
             keys_router(self.keys),
+            record_router(self.database, load_catalog(), self.signing_key),
             *sync_routers(
                 locations=self.locations,
                 backfills=self.backfills,
@@ -258,6 +267,7 @@ class Service:
         """Threads for what takes long, or may hang, beside those for what somebody waits for."""
         return [
             Lane(name="prompt", kinds=frozenset({VERIFY_UPLOAD, PUBLISH_REFS}), threads=PROMPT_THREADS),
+            Lane(name="record", kinds=frozenset({PUBLISH_RECORD}), threads=1),
             Lane(name="copy", kinds=frozenset({REPLICATE, VERIFY_REPLICA}), threads=self.settings.worker_threads),
             Lane(name="deploy", kinds=frozenset({DEPLOY}), threads=DEPLOY_THREADS),
             Lane(name="build", kinds=frozenset({BUILD_BUNDLE}), threads=1),
