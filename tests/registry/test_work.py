@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from fairlead.core.clock import SystemClock
 from fairlead.core.db import Database
-from fairlead.core.errors import LeaseLost, LocationUnavailable
+from fairlead.core.errors import LeaseLost, LocationUnavailable, NotReady
 from fairlead.registry import work
 from fairlead.registry.tables import LedgerRow, WorkRow
 from fairlead.registry.work import LeasedWork
@@ -273,3 +273,60 @@ def test_two_holders_of_one_row_never_both_record(database: Database) -> None:
 def test_times_are_those_of_the_clock_that_was_passed_in(database: Database) -> None:
     assert ask(database, ManualClock(), "a")
     assert work.lease(database, SystemClock(), kinds={"replicate"}, regions=None, holder="one", ttl=TTL) is not None
+
+
+def test_postponed_work_was_no_attempt_and_may_be_hastened_by_its_reason(
+    database: Database, clock: ManualClock
+) -> None:
+    ask(database, clock, "a")
+    leased = take_some(database, clock)
+    reason = NotReady("The source is not there yet.")
+    assert work.postpone(database, leased, clock.now() + timedelta(days=1), reason)
+    assert take(database, clock) is None
+    with database.read() as session:
+        (shown,) = work.list_work(session, WORKSPACE, clock.now()).items
+    assert (shown.state, shown.attempts, shown.error_code) == ("WAITING", 0, "not-ready")
+    with database.write() as session:
+        work.hasten_postponed(session, WORKSPACE, "budget-exhausted", clock.now())
+    assert take(database, clock) is None
+    with database.write() as session:
+        work.hasten_postponed(session, WORKSPACE, "not-ready", clock.now())
+    again = take_some(database, clock)
+    assert again.attempt == 1
+    assert not work.postpone(database, leased, clock.now(), reason), "by its former holder"
+
+
+def test_progress_says_phase_speed_and_time_to_go_and_adds_up_what_was_moved(
+    database: Database, clock: ManualClock
+) -> None:
+    ask(database, clock, "a")
+    first = take_some(database, clock)
+    work.report_progress(database, first, 100, 1000, phase="copy", bytes_per_second=90, moved_bytes=60)
+    with database.read() as session:
+        (shown,) = work.list_work(session, WORKSPACE, clock.now()).items
+    assert (shown.phase, shown.bytes_per_second, shown.eta_seconds, shown.moved_bytes) == ("copy", 90, 10, 60)
+    clock.advance(TTL)
+    second = take_some(database, clock, "two")
+    with database.write() as session:
+        # Whoever lost the lease has moved what it has moved.
+        work.add_moved(session, first, 5)
+        assert work.moved_bytes(session, second) == 65
+    with database.read() as session:
+        (shown,) = work.list_work(session, WORKSPACE, clock.now()).items
+    assert (shown.phase, shown.progress_bytes, shown.eta_seconds) == (None, None, None)
+
+
+def test_packs_are_noted_by_the_holder_alone_and_found_by_the_next(database: Database, clock: ManualClock) -> None:
+    ask(database, clock, "a")
+    first = take_some(database, clock, "one")
+    with database.write() as session:
+        work.note_packs(session, first, ["aa", "bb"])
+    clock.advance(TTL)
+    second = take_some(database, clock, "two")
+    assert second.written_packs == ("aa", "bb")
+    with pytest.raises(LeaseLost), database.write() as session:
+        work.note_packs(session, first, [])
+    with database.write() as session:
+        work.forget_packs(session, second, {"aa"})
+    clock.advance(TTL)
+    assert take_some(database, clock, "three").written_packs == ("bb",)

@@ -13,7 +13,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import LocationUnavailable
 from fairlead.registry import work
 from fairlead.registry.work import LeasedWork
-from fairlead.sync.worker import Deriver, Worker
+from fairlead.sync.worker import Deriver, Lane, Worker
 from fairlead.testing.clock import ManualClock
 from tests.records import WORKSPACE, open_record
 
@@ -190,3 +190,41 @@ def test_one_deriver_that_fails_does_not_stop_the_others(database: Database, cap
     worker.run_until_idle()
     assert done == {"a"}
     assert "deriver failed" in caplog.text
+
+
+def test_handlers_that_hang_hold_up_their_own_lane_alone(database: Database) -> None:
+    done: set[str] = set()
+    may_end = threading.Event()
+    finish = finishing(database, done)
+
+    def hang(leased: LeasedWork) -> None:
+        may_end.wait(20)
+        finish(leased)
+
+    def derive_hanging(session: Session, now: datetime) -> None:
+        for number in range(4):
+            work.require_work(
+                session,
+                workspace_id=WORKSPACE,
+                residency="unrestricted",
+                kind="hang",
+                subject=f"stuck-{number}",
+                region=REGION,
+                priority=work.URGENT,
+                now=now,
+            )
+
+    worker = Worker(
+        database,
+        SystemClock(),
+        regions=None,
+        handlers={"hang": hang, "make": finish},
+        derivers=[derive_hanging, wanting("a", "b", until=done)],
+        lanes=[Lane(name="slow", kinds=frozenset({"hang"}), threads=2)],
+    )
+    worker.start()
+    try:
+        assert eventually(lambda: {"a", "b"} <= done)
+    finally:
+        may_end.set()
+        assert worker.stop()
