@@ -21,6 +21,7 @@ from fairlead.sync.store.identity import Protocol, options_of
 EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
 _ONE_REQUEST_BYTES = 64 * 2**20
 # Azure's client goes on trying for a minute and a half by itself, which holds up a worker with other things to do.
+_AZURE_RETRIES = 2
 _AZURE_FIRST_PAUSE_SECONDS = 1
 _AZURE_PAUSE_GROWTH = 2
 _CONNECTING = threading.Lock()
@@ -155,7 +156,12 @@ def _connect_azure(file_system: Any, endpoint: str | None) -> None:
     from azure.storage.blob.aio import BlobServiceClient, ExponentialRetry
 
     made = file_system.service_client
-    patience = ExponentialRetry(initial_backoff=_AZURE_FIRST_PAUSE_SECONDS, increment_base=_AZURE_PAUSE_GROWTH)
+    patience = ExponentialRetry(
+        initial_backoff=_AZURE_FIRST_PAUSE_SECONDS,
+        increment_base=_AZURE_PAUSE_GROWTH,
+        retry_total=_AZURE_RETRIES,
+        random_jitter_range=1,
+    )
     file_system.service_client = BlobServiceClient(
         endpoint or made.url, credential=made.credential, retry_policy=patience
     )

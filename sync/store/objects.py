@@ -37,7 +37,15 @@ _STORES_KEPT = 256
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion", "404", "BlobNotFound"})
 _MISSING_CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _DENIED_NAMES = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError", "DefaultCredentialsError"}
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ClientAuthenticationError",
+        "DefaultCredentialsError",
+        # Of Google's library: a token service refused; one that does not answer is a TransportError.
+        "OAuthError",
+        "RefreshError",
+    }
 )
 _DENIED_STATUS = frozenset({401, 403})
 _FULL_STATUS = frozenset({507})

@@ -76,6 +76,20 @@ def gcs_server(folder: Path) -> Generator[ObjectStoreServer]:
 
 
 @contextlib.contextmanager
+def azurite_with_tokens(folder: Path, *, certificate: Path, key: Path) -> Generator[str]:
+    """Azure Blob Storage that also takes tokens of Entra, whose claims it checks, over TLS; the account's URL."""
+    program = _installed(TOOLS / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js")
+
+    def command(port: int) -> list[str | Path]:
+        switches = ["--silent", "--skipApiVersionCheck", "--inMemoryPersistence", "--disableTelemetry"]
+        secured = ["--oauth", "basic", "--cert", certificate, "--key", key]
+        return [NODE, program, *switches, *secured, "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+
+    with running_server("Azurite", command, folder / "azurite.log") as port:
+        yield f"https://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+
+
+@contextlib.contextmanager
 def azurite_server(folder: Path) -> Generator[ObjectStoreServer]:
     """Azure Blob Storage, by Azurite."""
     program = _installed(TOOLS / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js")
