@@ -19,7 +19,7 @@ from fairlead.registry.tables import ArtifactRow, ModelVersionRow, RegisteredMod
 BaseReason = Literal["parent", "previous", "tensors"]
 
 _PREVIOUS = 3
-_SAME_TENSORS = 3
+_SAME_TENSORS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
