@@ -17,7 +17,7 @@ the declared plain length and the stored bytes do.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import CorruptBlock, InvalidInput
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from fairlead.sync.store.grouping import Grouping
     from fairlead.sync.store.planes import Words
 
-    Places = npt.NDArray[np.intp]
     Flags = npt.NDArray[np.bool_]
 
 DELTA_CODEC = 2
@@ -74,13 +74,13 @@ def encode_delta(plain: bytes | memoryview, base: bytes | memoryview, dtype: Dty
     if kept is not None:
         zigzag, before = zigzag[kept], before[kept]
     key_bits = _KEY_BITS.get(dtype, 0)
-    keys = _keys(before, dtype, key_bits)
-    if keys is not None:
-        zigzag = zigzag[np.argsort(keys, kind="stable")]
+    grouping = _grouping(before, dtype, key_bits)
+    if grouping is not None:
+        zigzag = grouping.group(zigzag)
     bitmap = np.packbits(changed, bitorder="little").data
     parts: list[bytes | memoryview] = [_HEADER.pack(_MAGIC, _VERSION, dtype, key_bits, len(view))]
     parts += encode_stream(bitmap, choose(bytes(bitmap)).coder) if even else []
-    for start, end in _cut(keys, len(zigzag)):
+    for start, end in _cut([len(zigzag)] if grouping is None else grouping.ends):
         parts += encode_chunk(zigzag[start:end], is_float=False)
     parts.append(view[even:])
     return b"".join(parts)
@@ -151,11 +151,9 @@ def _read_zigzag(stored: memoryview, before: Words, dtype: Dtype, key_bits: int)
     while done < len(zigzag):
         size, position = read_chunk(stored, position, zigzag[done:], is_float=False)
         done += size
-    keys = _keys(before, dtype, key_bits)
-    if keys is not None:
-        scattered = np.empty_like(zigzag)
-        scattered[np.argsort(keys, kind="stable")] = zigzag
-        zigzag = scattered
+    grouping = _grouping(before, dtype, key_bits)
+    if grouping is not None:
+        zigzag = grouping.ungroup(zigzag)
     if kept is not None:
         whole = np.zeros(count, zigzag.dtype)
         whole[kept] = zigzag
@@ -199,9 +197,11 @@ def _zigzag(difference: Words) -> Words:
 
 
 def _unzigzag(zigzag: Words) -> Words:
-    odd = zigzag & 1
+    import numpy as np
+
+    signs = zigzag & 1
     # In unsigned arithmetic 0 - 1 has all bits set.
-    signs = odd * odd.dtype.type(2 ** (8 * odd.itemsize) - 1)
+    np.negative(signs, out=signs)
     signs ^= zigzag >> 1
     return signs
 
@@ -220,35 +220,29 @@ def _spread(changed: Flags, count: int) -> Flags | None:
     return None if changed.all() else np.repeat(changed, _GRANULE)[:count]
 
 
-def _keys(before: Words, dtype: Dtype, key_bits: int) -> Words | None:
-    """What the differences are sorted by, or None where they stay in their order."""
+def _grouping(before: Words, dtype: Dtype, key_bits: int) -> Grouping | None:
+    """How the differences are sorted, or None where they stay in their order."""
     import numpy as np
 
+    from fairlead.sync.store.grouping import Grouping
     from fairlead.sync.store.planes import rotate_left
 
-    if not key_bits:
+    if not key_bits or not len(before):
         return None
     width_bits = 8 * dtype.width
     rotated = rotate_left(before) if dtype.is_float else before
     rotated = rotated >> max(0, width_bits - key_bits)
     # Sorting by one or two bytes counts them instead of comparing.
-    return rotated.astype(np.uint8 if key_bits <= 8 else np.uint16)
+    return Grouping(rotated.astype(np.uint8 if key_bits <= 8 else np.uint16))
 
 
-def _cut(keys: Words | None, count: int) -> Iterator[tuple[int, int]]:
+def _cut(ends: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Chunks that end where a group of equal keys does, except that small groups share one and large ones are cut."""
-    import numpy as np
-
-    ends = [count]
-    if keys is not None:
-        ends = np.cumsum(np.bincount(keys, minlength=1)).tolist()
-    start = 0
+    start, count = 0, ends[-1] if ends else 0
     for end in ends:
-        if end - start < _GROUP_MIN_ELEMENTS or 0 < count - end < _GROUP_MIN_ELEMENTS:
+        if end != count and (end - start < _GROUP_MIN_ELEMENTS or count - end < _GROUP_MIN_ELEMENTS):
             continue
         pieces = -(-(end - start) // _CHUNK_MAX_ELEMENTS)
         for piece in range(pieces):
             yield start + (end - start) * piece // pieces, start + (end - start) * (piece + 1) // pieces
         start = end
-    if start < count:
-        yield start, count
