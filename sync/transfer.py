@@ -28,6 +28,7 @@ from fairlead.sync.store.throttle import RateLimit
 
 IN_FLIGHT_BYTES = 512 * 2**20
 PIECE_BYTES = 8 * 2**20
+_SMALLEST_PIECE_BYTES = 64 * 2**10
 _SMALL_OBJECT_BYTES = 4 * 2**20
 _T = TypeVar("_T")
 
@@ -123,6 +124,7 @@ class PatientStore:
         self._limits = tuple(limits)
         self._piece_bytes = piece_bytes
         self._is_keeping = is_keeping
+        self._counted: Callable[[int], object] | None = None
         self._written = written
         self._kept: dict[str, bytes] = {}
 
@@ -158,6 +160,10 @@ class PatientStore:
         is_stored = self._patience.call(lambda: self._store.write(key, data, create_only=create_only))
         self.tell(key)
         return is_stored
+
+    def on_count(self, counted: Callable[[int], object]) -> None:
+        """Call this with the bytes of each answer from now on, from any thread."""
+        self._counted = counted
 
     def tell(self, key: str) -> None:
         """Tell that an object was stored, by this or by somebody else for the same copy."""
@@ -214,6 +220,8 @@ class PatientStore:
     def count(self, n_bytes: int) -> None:
         """Meter bytes that were read here, or elsewhere for the same copy, and wait until so many may have moved."""
         self._meter.add(n_bytes)
+        if self._counted is not None:
+            self._counted(n_bytes)
         for limit in self._limits:
             limit.take(n_bytes)
 
@@ -274,12 +282,14 @@ class Transfers:
 
     def reading(self, store: ObjectStore, meter: Meter, limits: Sequence[RateLimit]) -> PatientStore:
         """A source, for one copy."""
+        # Where it goes slowly, in pieces of a second or so: then it goes evenly, and can be watched.
+        slowest = min((int(limit.bytes_per_second) for limit in limits), default=self._piece_bytes)
         return PatientStore(
             store,
             patience=self._patience,
             meter=meter,
             limits=limits,
-            piece_bytes=self._piece_bytes,
+            piece_bytes=min(self._piece_bytes, max(slowest, _SMALLEST_PIECE_BYTES)),
             is_keeping=True,
         )
 
@@ -325,6 +335,7 @@ class Transfers:
         An engine other than this process opens the stores by their `addresses`; it has no keys, so it is not asked
         for what is encrypted.
         """
+        progress = _by_the_byte(source, progress, plan.bytes)
         if self._engine is not None and domain.key_id == PLAIN_KEY_ID:
             plan = _bring(self._engine, source, destination, domain, plan=plan, progress=progress, addresses=addresses)
         most = (2 * self._threads + 1) * self._pack_bytes
@@ -332,6 +343,22 @@ class Transfers:
             return copy_artifact(
                 source, destination, domain, digest, progress=progress, plan=plan, threads=self._threads
             )
+
+
+def _by_the_byte(source: PatientStore, progress: Progress, total: int) -> Progress:
+    """Progress that also moves with every answer of the source, and not only with every pack that has arrived."""
+    guard = threading.Lock()
+    arrived = told = 0
+
+    def tell(n_arrived: int, n_told: int) -> None:
+        nonlocal arrived, told
+        with guard:
+            arrived, told = arrived + n_arrived, max(told, n_told)
+            done = max(min(arrived, total), told)
+        progress(done, total)
+
+    source.on_count(lambda n_bytes: tell(n_bytes, 0))
+    return lambda done, _total: tell(0, done)
 
 
 def _bring(
