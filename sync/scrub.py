@@ -229,7 +229,7 @@ class Scrub:
             ReplicaRow.state == "VERIFIED",
         )
         if session.scalar(others):
-            return "mended from another replica"
+            return "being mended from another replica"
         return "no other replica is VERIFIED: register the files again"
 
     def _note_verified(self, running: Pass, standings: Sequence[Standing], started: datetime) -> None:

@@ -155,6 +155,7 @@ class Upkeeps:
     ) -> Upkeep:
         now = self._clock.now()
         if (waiting := _find_waiting(session, caller, task, place, scope)) is not None:
+            _require(session, waiting, place.region, work.USUAL, now)
             return _to_upkeep(waiting, place)
         row = _insert(
             session,
@@ -219,8 +220,10 @@ class UpkeepWork:
             facts: JsonObject = {"task": row.task, "state": state, **report.outcome}
             caller = system_caller(leased.workspace_id, "worker")
             audit.record(session, caller, self._clock, action="store.pass", subject=row_id, facts=facts)
-            # Whatever else waits is required again by the deriver.
             work.finish(session, leased)
+            session.flush()
+            if (waiting := _oldest_open(session, row.workspace_id, row.task, row.location_id)) is not None:
+                _require(session, waiting, leased.region, leased.priority, self._clock.now())
 
     def _teller(self, leased: LeasedWork, row_id: str) -> Callable[[int, int], None]:
         due = time.monotonic() + _TELL_SECONDS

@@ -74,7 +74,7 @@ def test_every_harm_to_every_object_is_found_and_healed(
     assert finding["harm"] == harm
     assert finding["code"] == ("object-not-found" if harm == "missing" else f"corrupt-{kind}")
     assert finding["artifacts"] == [written.digest]
-    assert finding["action"] == "mended from another replica"
+    assert finding["action"] == "being mended from another replica"
     assert fleet.states(written.digest)["virginia"] == "VERIFIED"
     assert fleet.read(written.digest, "virginia") == FILES
     assert run_task(fleet, "scrub").outcome["damaged"] in {0, 1}, "what was superseded by mending may lie there yet"
