@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -158,3 +160,39 @@ def test_the_error_names_the_block() -> None:
     with pytest.raises(CorruptBlock) as caught:
         decode_block(b"", digest=digest, plain_length=1)
     assert caught.value.attributes == {"block": digest}
+
+
+def test_pruned_weights_cost_a_bitmap_and_what_is_left() -> None:
+    rng = np.random.default_rng(5)
+    weights = rng.normal(0, 0.02, 400_000).astype("<f4")
+    dense = len(encode_block(weights[:100_000].tobytes(), Dtype.F32))
+    weights[rng.permutation(len(weights))[100_000:]] = 0
+    assert len(_round_trip(weights.tobytes(), Dtype.F32)) < dense + len(weights) / 8
+
+
+@pytest.mark.parametrize("dtype", [Dtype.INT8, Dtype.F8_E4M3, Dtype.F8_E5M2, Dtype.BYTES])
+def test_quantized_weights_are_judged_by_a_sample_and_not_by_their_kind(dtype: Dtype) -> None:
+    rng = np.random.default_rng(6)
+    skewed = np.clip(rng.normal(0, 20, 300_000), -127, 127).astype("<i1").tobytes()
+    assert len(_round_trip(skewed, dtype)) < 0.82 * len(skewed)
+    uniform = rng.bytes(300_000)
+    assert len(_round_trip(uniform, dtype)) < len(uniform) + 100
+
+
+def test_without_the_second_binding_of_zstd_blocks_are_a_little_larger_and_read_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = _weights(200_000, Dtype.BF16)
+    usual = len(_round_trip(plain, Dtype.BF16))
+    monkeypatch.setitem(sys.modules, "zstandard.backend_cffi", None)
+    # Compressors belong to threads: a new one has to do without.
+    with ThreadPoolExecutor(1) as pool:
+        assert usual < len(pool.submit(_round_trip, plain, Dtype.BF16).result()) < 1.005 * usual
+
+
+def test_a_chunk_that_is_too_short_to_be_worth_reading_is_refused() -> None:
+    plain = bytes(10_000)
+    chunk = struct.pack("<BIBIB", 0, 100, 2, 1, 0)
+    stored = struct.pack("<3sBBI", b"FLB", 1, 0, len(plain)) + chunk * 100
+    with pytest.raises(CorruptBlock):
+        decode_block(stored, digest=sha256_digest(plain), plain_length=len(plain))
