@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fairlead.featurestore.definitions import SERVICE
 from fairlead.featurestore.tables import (
     FeatureDefinitionRow,
     FeatureVersionRow,
@@ -34,7 +35,7 @@ def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
         yield recorded(FeatureVersionRow, row, residency.get((row["kind"], row["name"]), "unrestricted"))
     for row in definitions:
         yield recorded(FeatureDefinitionRow, row, row["residency"])
-    services: dict[str, str] = {name: under for (kind, name), under in residency.items() if kind == "FeatureService"}
+    services: dict[str, str] = {name: under for (kind, name), under in residency.items() if kind == SERVICE}
     snapshots: dict[str, str] = {}
     for row in rows_of(session, SnapshotRow, workspace_id):
         snapshots[row["id"]] = services.get(row["service"], "unrestricted")

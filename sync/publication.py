@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.ids import Digest
 from fairlead.registry import work
+from fairlead.registry.keys import active_key_id
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.tables import (
+    PLAIN_KEY_ID,
     AliasRow,
     ArtifactRow,
     EnvironmentRow,
@@ -96,9 +98,14 @@ class Publication:
 
 
 def collect_refs(session: Session, workspace_id: str, location: Location, now: datetime) -> RefSet:
-    """Every alias and environment that may be known at a location, as of the workspace's present revision."""
+    """Every alias and environment that may be known at a location, as of the workspace's present revision.
+
+    None of them where the workspace encrypts: refs are readable to all who read the location, the record's copy is not.
+    """
     # Read first: a move that commits between the two reads is then published once more, instead of not at all.
     workspace = session.get_one(WorkspaceRow, workspace_id)
+    if active_key_id(session, workspace_id) != PLAIN_KEY_ID:
+        return RefSet(workspace=workspace_id, revision=workspace.refs_revision, issued_at=now, refs=())
     environments = frozenset(
         session.scalars(select(EnvironmentRow.name).where(EnvironmentRow.workspace_id == workspace_id))
     )

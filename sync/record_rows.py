@@ -36,6 +36,7 @@ from fairlead.registry.tables import (
     ReplicaPolicyRow,
     ReplicaRow,
     VersionTagRow,
+    WorkspaceRow,
 )
 
 MODEL, SETTINGS = "model", "settings"
@@ -44,9 +45,9 @@ ADDRESSES = "addresses"
 
 _UNRESTRICTED = "unrestricted"
 # They change with every copy that is made, and a copy does not say of itself that it was made.
-_NOT_COPIED = frozenset({"published_refs_revision", "published_record_sequence"})
+_NOT_COPIED = frozenset({"published_refs_revision", "published_record_sequence", "refs_revision", "record_base"})
 _OF_MODELS = (ModelTagRow, ModelVersionRow, VersionTagRow, AliasRow, AliasMoveRow, PromotionRow)
-_OF_SETTINGS = (EnvironmentRow, ReplicaPolicyRow, BudgetRow, LocationRow, EncryptionKeyRow)
+_OF_SETTINGS = (WorkspaceRow, EnvironmentRow, ReplicaPolicyRow, BudgetRow, LocationRow, EncryptionKeyRow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
