@@ -109,10 +109,14 @@ def _group(count: int, circles: list[list[int]]) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DualBound:
-    """What every tree to the terminals costs at least, and what each arc costs beyond the part that was counted."""
+    """What every tree to the terminals costs at least, and what each arc costs beyond the part that was counted.
+
+    `cuts` are the sets that every tree has an arc into.
+    """
 
     value: int
     reduced: Costs
+    cuts: tuple[NDArray[np.bool_], ...]
 
 
 def dual_ascent(cost: Costs, terminals: Sequence[int]) -> DualBound | None:
@@ -124,6 +128,7 @@ def dual_ascent(cost: Costs, terminals: Sequence[int]) -> DualBound | None:
     """
     reduced = cost.copy()
     value = 0
+    cuts: list[NDArray[np.bool_]] = []
     behind = {terminal: _reaching(reduced, _only(len(cost), terminal)) for terminal in terminals}
     while behind:
         terminal = min(behind, key=lambda node: (int(behind[node].sum()), node))
@@ -138,8 +143,9 @@ def dual_ascent(cost: Costs, terminals: Sequence[int]) -> DualBound | None:
             return None
         reduced[block] = np.where(is_arc(cut), cut - step, cut)
         value += step
+        cuts.append(inside)
         behind[terminal] = inside
-    return DualBound(value=value, reduced=reduced)
+    return DualBound(value=value, reduced=reduced, cuts=tuple(cuts))
 
 
 def _only(count: int, node: int) -> NDArray[np.bool_]:

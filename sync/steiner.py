@@ -12,6 +12,7 @@ that are equal in it the search keeps the first it finds with the smallest tie, 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from fairlead.sync.arborescence import (
     is_arc,
 )
 from fairlead.sync.arrivals import TOLERANCE_SECONDS, Parents, arrivals, earliest, hasten, path_to, prune
+from fairlead.sync.deadline_model import Programme, solve_programme
 from fairlead.sync.reductions import useful_nodes, without_useless_arcs
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ TIE = 4096
 """The ties of all arcs of one tree together stay below this."""
 
 EFFORT = 3000
-"""How many nodes of parts of the problem are looked at, some seconds' worth at most, before the best tree so far is
-given with the bound that is proved. Problems without a deadline that prices make need a hundredth of it."""
+"""How many nodes of parts of the problem are looked at before the best tree so far is given, with the bound that is
+proved; with a deadline a tenth of it, before a mixed-integer programme takes over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,15 +123,77 @@ def solve(network: Network, *, effort: int = EFFORT) -> Tree | None:
     cost[:, gone] = NO_ARC
     search = _Search(network)
     search.push(0, _Part(cost, network.terminals, optional))
-    looked_at, parts_max = 0, max(1, effort // count)
+    looked_at, parts_max = 0, max(1, (effort if network.deadline is None else effort // 10) // count)
     while search.queue and search.queue[0][0] < search.best.threshold and looked_at < parts_max:
         bound, _, part = heapq.heappop(search.queue)
         looked_at += 1
         _look(search, bound, part)
     if search.best.parents is None:
         return None
-    open_bound = search.queue[0][0] // TIE if search.queue else search.best.cost // TIE
-    return Tree(parents=search.best.parents, cost=search.best.cost, bound=min(open_bound, search.best.cost // TIE))
+    best = search.best.cost // TIE
+    bound = min(best, search.queue[0][0] // TIE) if search.queue else best
+    if bound < best and network.deadline is not None:
+        part = _Part(cost, network.terminals, optional)
+        # First over the nodes that are used already: a better tree soon, so that more is too dear after it.
+        _solve_in_time(search, _over(part, [node for node in optional if node in search.best.parents]))
+        bound = max(bound, _solve_in_time(search, part))
+        best = search.best.cost // TIE
+    return Tree(parents=search.best.parents, cost=search.best.cost, bound=min(bound, best))
+
+
+def _over(part: _Part, optional: list[int]) -> _Part:
+    """The part with these optional nodes only."""
+    gone = [node for node in part.optional if node not in optional]
+    cost = part.cost.copy()
+    cost[gone, :] = NO_ARC
+    cost[:, gone] = NO_ARC
+    return _Part(cost, part.required, tuple(optional))
+
+
+def _solve_in_time(search: _Search, whole: _Part) -> int:
+    """Offer what the mixed-integer programme finds; the bound that it proves for the part, in the primary part."""
+    network, threshold = search.network, search.best.threshold
+    part = _within_deadline(network, whole)
+    dual = None if part is None else dual_ascent(part.cost, part.required)
+    if part is not None and dual is not None:
+        part = _without_dear(part, dual, threshold)
+        dual = dual_ascent(part.cost, part.required)
+    if part is None or dual is None or network.deadline is None:
+        return threshold // TIE
+    answer = solve_programme(
+        Programme(
+            cost=part.cost,
+            seconds=network.seconds,
+            terminals=part.required,
+            optional=part.optional,
+            deadline=network.deadline,
+            dual=dual,
+            ceiling=max(1, threshold),
+        )
+    )
+    if answer is None:
+        return 0
+    if answer.parents is not None:
+        # What rounding let pass is no tree in time, and then its bound is not trusted either.
+        if not _is_rooted(answer.parents) or _late_path(network, answer.parents) is not None:
+            return 0
+        parents = prune(answer.parents, network.terminals)
+        search.best.offer(parents, _cost_of(parents, network.cost))
+    return search.best.cost // TIE if answer.bound == math.inf else int(answer.bound // TIE)
+
+
+def _is_rooted(parents: Mapping[int, int]) -> bool:
+    for node in parents:
+        step = node
+        for _ in range(len(parents) + 1):
+            if step == ROOT:
+                break
+            if step not in parents:
+                return False
+            step = parents[step]
+        else:
+            return False
+    return True
 
 
 def _look(search: _Search, known: int, part: _Part) -> None:
