@@ -43,8 +43,16 @@ class _Plan:
 
 
 def encode_chunk(words: Words, *, is_float: bool) -> list[bytes | memoryview]:
-    """The stored form of some elements, as parts to be joined."""
+    """The stored form of some elements, as parts to be joined: at most some bytes more than they have."""
     plan = _plan(_sample(words), is_float=is_float)
+    parts = _encode(words, plan, is_float=is_float)
+    # A sample may miss everything that a bitmap makes larger.
+    if plan.form == _SPARSE and sum(map(len, parts)) > words.nbytes:
+        parts = _encode(words, _Plan(_WHOLE, 1.0, (Choice(Coder.AS_IS, 1.0),)), is_float=is_float)
+    return parts
+
+
+def _encode(words: Words, plan: _Plan, *, is_float: bool) -> list[bytes | memoryview]:
     parts: list[bytes | memoryview] = [_CHUNK.pack(plan.form, len(words))]
     if plan.form == _WHOLE:
         return parts + encode_stream(words.view(np.uint8).data, plan.choices[0].coder)

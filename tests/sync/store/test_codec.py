@@ -190,6 +190,18 @@ def test_without_the_second_binding_of_zstd_blocks_are_a_little_larger_and_read_
         assert usual < len(pool.submit(_round_trip, plain, Dtype.BF16).result()) < 1.005 * usual
 
 
+@pytest.mark.parametrize("dtype", [Dtype.BYTES, Dtype.F32])
+def test_a_sample_that_is_fooled_costs_some_bytes_and_no_more(dtype: Dtype) -> None:
+    chunk = 2**18 // dtype.width
+    words = np.random.default_rng(7).integers(1, 2**8, (4, chunk), dtype=np.uint32)
+    words *= np.uint32(0x01010101)
+    piece, step = 2048, (chunk - 2048) // 3
+    for place in range(4):
+        words[:, place * step : place * step + piece : 2] = 0
+    plain = words.astype(f"<u{dtype.width}").tobytes()
+    _round_trip(np.frombuffer(plain, "<u1").tobytes(), dtype)
+
+
 def test_a_chunk_that_is_too_short_to_be_worth_reading_is_refused() -> None:
     plain = bytes(10_000)
     chunk = struct.pack("<BIBIB", 0, 100, 2, 1, 0)
