@@ -44,16 +44,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".tools/race"))
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     options = parser.parse_args()
+    precisions: list[str] = options.precision
     began = time.perf_counter()
     work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     peers = Peers(work)
     models = make_models(peers, work / "models")
     print(f"{platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; {peers.versions()}")
-    results = {
-        precision: race(precision, models / precision, peers, work, options.only or "")
-        for precision in options.precision
-    }
+    results = {precision: race(precision, models / precision, peers, work) for precision in precisions}
     for line in race_tables(results):
         print(line)
     print("\n**Fairlead against the best of the others, all three destinations together**\n")
@@ -63,7 +61,7 @@ def main() -> None:
     for line in read_back_table(results, Ours.name):
         print(line)
     print("\n**Without the embeddings: squeezing alone, nothing sent**\n")
-    for line in encoder_table(models / "encoder", options.precision, peers, work):
+    for line in encoder_table(models / "encoder", precisions, peers, work):
         print(line)
     record = work / "results.json"
     record.write_text(
