@@ -57,6 +57,7 @@ def add(
     min_warm: _MinWarm = None,
     size_bytes: _Size = None,
     public: _Public = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is warm.")] = False,
 ) -> None:
     """Add a location, and show what is brought there and what that costs; it takes traffic once it is warm."""
     settings = _settings(
@@ -74,6 +75,8 @@ def add(
     with connected() as (client, output):
         plan = client.locations.plan(name, region, url, options=options, kind=kind, settings=settings)
         added = client.locations.add(name, region, url, options=options, kind=kind, settings=settings)
+        if wait and not is_dry_run():
+            added = client.locations.wait(name, "ACTIVE")
         shown = {**added.to_json(), "backfill": _without_location(plan.to_json())}
         output.record(shown, human=_describe_added)
 
@@ -133,13 +136,20 @@ def list_() -> None:
 
 
 @command(app, "retire", has_dry_run=True)
-def retire(name: Annotated[str, typer.Argument(help="Which one.")]) -> None:
+def retire(
+    name: Annotated[str, typer.Argument(help="Which one.")],
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until nothing needs it any more.")] = False,
+) -> None:
     """Give a location up: what only it holds is copied elsewhere first, then its objects are taken away."""
     with connected() as (client, output):
         found = client.locations.retirement(name) if is_dry_run() else client.locations.retire(name)
         if is_dry_run():
             # Refused where the real call would be.
             client.locations.retire(name)
+        elif wait:
+            client.locations.wait(name, "RETIRED")
+            found = client.locations.retirement(name)
         output.record(found, human=_describe_retirement)
 
 
@@ -170,7 +180,7 @@ def _describe_added(row: dict[str, Any]) -> str:
     count, note = plan["wanted"] - plan["verified"], " (estimates)" if plan["is_estimate"] else ""
     lines = [
         f"{row['name']}: {row['kind']} in {row['region']} at {row['url']}, {row['state']}",
-        f"  backfill: {count} artifacts, {plan['bytes']} bytes at most, ${plan['usd']}, {plan['seconds']:.0f} s{note}",
+        f"  backfill: {count} artifacts, {plan['bytes']} bytes, ${plan['usd']}, {plan['seconds']:.0f} s{note}",
     ]
     lines += [
         f"    from {source['location']} ({source['region']}): {source['artifacts']} artifacts, "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fairlead.core.ids import parse_name
+from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, wait_until
 from fairlead.sdk.records import Location, Record
 
 if TYPE_CHECKING:
@@ -164,6 +165,16 @@ class Locations:
             LocationInUse: if it holds the last replica of something that may be nowhere else.
         """
         return Retirement.from_json(self._transport.post(f"{_path(name)}/retirement", {}))
+
+    def wait(self, name: str, state: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> Location:
+        """Wait until a location is ACTIVE, or RETIRED.
+
+        Raises:
+            LocationNotFound: if there is none of that name.
+            TimeoutError: if it is not by then.
+        """
+        wait_until(lambda: self.get(name).state == state, f"{name} to be {state}", timeout_seconds)
+        return self.get(name)
 
     def keep(self, name: str) -> Location:
         """Take back a retirement that is not over.
