@@ -45,8 +45,10 @@ def connected() -> Generator[tuple[Fairlead, Output]]:
 
     # Retries are no answer: structlog, where it is installed, would print them to stdout.
     set_on_retry_hooks([])
-    with fairlead.connect() as client:
-        yield client.dry_run() if is_dry_run() else client, current_output()
+    with fairlead.connect() as connection:
+        client = connection.dry_run() if is_dry_run() else connection
+        client.record.notify = current_output().message
+        yield client, current_output()
 
 
 def group(help_text: str, *, add_completion: bool = False) -> typer.Typer:

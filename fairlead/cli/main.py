@@ -26,6 +26,7 @@ from fairlead.cli import (
     keys,
     location,
     model,
+    record,
     replica_policy,
     replicate,
     scrub,
@@ -57,6 +58,8 @@ app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")
 app.add_typer(keys.app, name="keys")
+app.add_typer(record.app, name="record")
+app.add_typer(record.restore_app)
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app)
 app.add_typer(work.app)

@@ -15,6 +15,7 @@ from fairlead.core.errors import (
     ObjectNotFound,
     PermissionDenied,
     ReplicaUnavailable,
+    ServerUnavailable,
     error_classes,
 )
 from fairlead.core.ids import Digest, digest_hex, parse_digest
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from fairlead.core.errors import JsonValue
     from fairlead.core.ports import ObjectStore
+    from fairlead.sdk.record_copies import RecordCopies
     from fairlead.sdk.transport import JsonObject, Transport
     from fairlead.sync.store.archive import ExportedArtifact
     from fairlead.sync.store.blocks import Progress, StoredBlock
@@ -62,21 +64,33 @@ class Artifacts:
     """Everything that travels, by digest."""
 
     def __init__(
-        self, transport: Transport, *, cache: Path, region: str | None, key_files: Sequence[Path] = ()
+        self,
+        transport: Transport,
+        *,
+        cache: Path,
+        region: str | None,
+        key_files: Sequence[Path] = (),
+        record: RecordCopies | None = None,
     ) -> None:
         self._transport = transport
+        self._record = record
         self._cache = cache
         self._region = region
         self._key_files = tuple(key_files)
         self._keyring: Keyring | None = None
 
     def get(self, digest: str) -> Artifact:
-        """Size, kind and replicas of an artifact.
+        """Size, kind and replicas of an artifact; while the server is away, by the nearest copy of its record.
 
         Raises:
             ArtifactNotFound: if the server knows none of that digest.
         """
-        return Artifact.from_json(self._transport.get(f"/api/v1/artifacts/{parse_digest(digest)}"))
+        try:
+            return Artifact.from_json(self._transport.get(f"/api/v1/artifacts/{parse_digest(digest)}"))
+        except ServerUnavailable as away:
+            if self._record is None:
+                raise
+            return self._record.artifact(digest, away)
 
     def upload(
         self,
@@ -362,7 +376,7 @@ class Artifacts:
 
         if self._keyring is None:
             # Kept, because what it has unwrapped it need not ask for again.
-            self._keyring = client_keyring(self._transport, self._key_files)
+            self._keyring = client_keyring(self._transport, self._key_files, self._record)
         return EncryptedStore(open_store(url, options), self._keyring)
 
     def _reader(self, artifact: Artifact, replica: Replica) -> ArtifactReader:

@@ -12,6 +12,7 @@ from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Tokens
+from fairlead.sdk.record_copies import RecordCopies
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
 from fairlead.sdk.serving import Bundles, Deployments, Placements
@@ -37,10 +38,17 @@ class Fairlead:
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
         self._transport = transport
         self.settings = settings
-        self.artifacts = Artifacts(
-            transport, cache=Home(path=settings.home).cache, region=settings.region, key_files=settings.key_file
+        self.record = RecordCopies(
+            transport, home=settings.home, server=settings.url, region=settings.region, key_files=settings.key_file
         )
-        self.models = Models(transport, self.artifacts)
+        self.artifacts = Artifacts(
+            transport,
+            cache=Home(path=settings.home).cache,
+            region=settings.region,
+            key_files=settings.key_file,
+            record=self.record,
+        )
+        self.models = Models(transport, self.artifacts, self.record)
         self.features = Features(transport)
         self.locations = Locations(transport)
         self.environments = Environments(transport)

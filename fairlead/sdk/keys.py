@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from fairlead.core.data_keys import WrappedKey
+from fairlead.core.errors import ServerUnavailable
 from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from fairlead.sdk.record_copies import RecordCopies
     from fairlead.sdk.transport import Transport
     from fairlead.sync.store.encryption import Keyring
 
@@ -74,12 +76,20 @@ class Keys:
         return EncryptionKey.from_json(self._transport.post(f"{_path(key_id)}/retire"))
 
 
-def client_keyring(transport: Transport, key_files: Sequence[Path]) -> Keyring:
-    """The data keys of the server's workspace, each asked for in wrapped form and unwrapped in this process."""
+def client_keyring(transport: Transport, key_files: Sequence[Path], record: RecordCopies | None = None) -> Keyring:
+    """The data keys of the server's workspace, each asked for in wrapped form and unwrapped in this process.
+
+    While the server is away, the nearest copy of its record has them.
+    """
     from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 
     def look_up(workspace: str, key_id: str) -> WrappedKey:
-        answer = transport.get(_path(key_id))
+        try:
+            answer = transport.get(_path(key_id))
+        except ServerUnavailable as away:
+            if record is None:
+                raise
+            return record.look_up(workspace, key_id, away)
         return WrappedKey(
             workspace=workspace,
             key_id=key_id,

@@ -15,8 +15,9 @@ from fairlead.core.errors import (
     JsonValue,
     MissingExtra,
     ModelNotFound,
+    ServerUnavailable,
 )
-from fairlead.core.ids import parse_alias, parse_model_reference, parse_name
+from fairlead.core.ids import ModelReference, parse_alias, parse_model_reference, parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
 from fairlead.sdk.features import TrainingSet
 from fairlead.sdk.mlflow_model import read_mlflow_model
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from fairlead.sdk.artifacts import Artifacts, Upload
     from fairlead.sdk.features import PinnedData
+    from fairlead.sdk.record_copies import RecordCopies
     from fairlead.sdk.transport import JsonObject, Transport
 
 REQUIRED_LABELS = ("owner", "team", "cost_centre")
@@ -35,9 +37,10 @@ REQUIRED_LABELS = ("owner", "team", "cost_centre")
 class Models:
     """Registered models and their versions."""
 
-    def __init__(self, transport: Transport, artifacts: Artifacts) -> None:
+    def __init__(self, transport: Transport, artifacts: Artifacts, record: RecordCopies) -> None:
         self._transport = transport
         self._artifacts = artifacts
+        self._record = record
 
     def create(
         self,
@@ -86,11 +89,19 @@ class Models:
     def resolve(self, reference: str) -> ModelVersion:
         """The version that `churn/3` or `churn@production` means now.
 
+        While the server is away, the nearest copy of its record answers: `resolved_from` and `as_of` say which.
+
         Raises:
             ModelNotFound, ModelVersionNotFound, AliasNotFound, InvalidReference.
+            ServerUnavailable: if neither the server nor a copy answers.
         """
         parsed = parse_model_reference(reference)
-        return ModelVersion.from_json(self._transport.get("/api/v1/resolve", reference=str(parsed)))
+        try:
+            version = self._ask(parsed)
+        except ServerUnavailable as away:
+            return self._record.resolve(parsed, away)
+        self._record.remember()
+        return version
 
     def register(
         self,
@@ -168,7 +179,7 @@ class Models:
         seen: list[ModelVersion] = []
 
         def check() -> bool:
-            seen[:] = [self.resolve(reference)]
+            seen[:] = [self._ask(parse_model_reference(reference))]
             if seen[0].state == "FAILED":
                 raise recorded_error(seen[0].error, f"Registering {reference} failed.")
             return seen[0].state == "READY"
@@ -271,7 +282,7 @@ class Models:
             GateRefused: with the plan in `attributes["plan"]`.
             StaleRevision: if someone moved the environment first.
         """
-        version = self.resolve(reference)
+        version = self._ask(parse_model_reference(reference))
         base = self.alias_revision(version.name, environment) if revision is None else revision
         body: dict[str, JsonValue] = {
             "version": version.version,
@@ -328,6 +339,10 @@ class Models:
     def _decide(self, promotion_id: str, decision: str, comment: str) -> Promotion:
         path = f"/api/v1/promotions/{quote(promotion_id, safe='')}/{decision}"
         return Promotion.from_json(self._transport.post(path, {"comment": comment}, is_repeatable=False))
+
+    def _ask(self, reference: ModelReference) -> ModelVersion:
+        """The version that a reference means by the server's own word, for what is about to change something."""
+        return ModelVersion.from_json(self._transport.get("/api/v1/resolve", reference=str(reference)))
 
     def _digest(self, reference: str) -> str:
         version = self.resolve(reference)

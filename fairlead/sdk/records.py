@@ -91,7 +91,11 @@ class RegisteredModel(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelVersion(Record):
-    """One version. `artifact_digest` names its bytes; `sent_bytes` is what registering it put on the wire."""
+    """One version. `artifact_digest` names its bytes; `sent_bytes` is what registering it put on the wire.
+
+    `resolved_from` and `as_of` are None unless the server was away: then they name the location whose copy of the
+    record answered, and when that copy was made.
+    """
 
     name: str
     version: int
@@ -117,6 +121,8 @@ class ModelVersion(Record):
     created_by: str = ""
     created_at: datetime | None = None
     ready_at: datetime | None = None
+    resolved_from: str | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
