@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairlead.cli.context import command, connected, group
+from fairlead.cli.work import watch_work
 from fairlead.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def status(reference: Annotated[str, typer.Argument(help=_REFERENCE)]) -> None:
     """Compare each hop as it was planned with the copy that was made."""
     with connected() as (client, output):
         output.table(client.replications.status(reference), _STATUS)
+
+
+@command(app, "watch")
+def watch() -> None:
+    """Show copies and their reading back as they go on, until none runs or is due within a minute."""
+    with connected() as (client, output):
+        watch_work(client, output, kinds=("verify-upload", "replicate", "verify-replica"))
 
 
 def parse_duration(text: str) -> float:
