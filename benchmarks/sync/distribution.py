@@ -116,7 +116,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for count, requests in drawn.items():
         for slack in SLACK:
-            some = requests[: max(1, options.sets // 4)]
+            some = requests[: max(1, options.sets // 8)]
             rows = [
                 measure(replace(request, deadline_seconds=slack * quickest(request, prices)), prices)
                 for request in some
