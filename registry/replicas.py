@@ -239,22 +239,6 @@ def derive_replications(session: Session, now: datetime) -> None:
         )
 
 
-def derive_scrubs(session: Session, now: datetime, *, before: datetime, at_most: int = 100) -> None:
-    """Require that VERIFIED replicas whose bytes were last read before some time are read again, the oldest first."""
-    query = (
-        select(ReplicaRow, LocationRow)
-        .join(
-            LocationRow,
-            and_(LocationRow.workspace_id == ReplicaRow.workspace_id, LocationRow.id == ReplicaRow.location_id),
-        )
-        .where(ReplicaRow.state == "VERIFIED", ReplicaRow.verified_at < before)
-        .order_by(ReplicaRow.verified_at)
-        .limit(at_most)
-    )
-    for replica, location in session.execute(query).all():
-        require_replica_work(session, VERIFY_REPLICA, key_of(replica), location.region, now)
-
-
 def require_replica_work(
     session: Session, kind: str, key: ReplicaKey, region: str, now: datetime, *, is_urgent: bool = False
 ) -> bool:
