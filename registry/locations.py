@@ -319,6 +319,9 @@ def _is_collected(session: Session, row: LocationRow) -> bool:
         return False
     for table in (ReplicaRow, BlockRow, GarbageRow):
         query = select(table.location_id).where(table.workspace_id == row.workspace_id, table.location_id == row.id)
+        if table is GarbageRow:
+            # What is deleted is remembered for a while.
+            query = query.where(GarbageRow.state != "DELETED")
         if session.scalar(query.limit(1)) is not None:
             return False
     return True

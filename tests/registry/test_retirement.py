@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from fairlead.core.errors import AlreadyExists, Conflict, LocationInUse, LocationNotFound
-from fairlead.registry.tables import BlockRow, GarbageRow, ReplicaRow
+from fairlead.registry.tables import ReplicaRow
+from fairlead.sync.collection import GRACE
+from fairlead.sync.upkeep import Upkeeps
 from tests.fleet import ADMIN, Fleet, open_fleet
 
 FILES = {"weights.bin": b"w" * 5000, "config.json": b"{}"}
@@ -33,11 +36,11 @@ def register(fleet: Fleet, files: dict[str, bytes] = FILES, **where: object) -> 
 
 
 def collect(fleet: Fleet, name: str) -> None:
-    """What the collector leaves of a retired location."""
-    location = fleet.location(name)
-    with fleet.database.write() as session:
-        for table in (ReplicaRow, BlockRow, GarbageRow):
-            session.query(table).where(table.location_id == location.id).delete()
+    """As many passes of the collector as an object takes from its mark to its grave."""
+    for _ in range(4):
+        Upkeeps(fleet.database, fleet.clock).request(ADMIN, "collect", location=name, scope={})
+        fleet.run()
+        fleet.clock.advance(GRACE + timedelta(minutes=1))
 
 
 def test_a_location_with_nothing_to_bring_is_active_at_once(local: Fleet) -> None:
@@ -164,6 +167,8 @@ def test_a_name_and_a_url_can_be_given_again_once_the_retired_location_is_collec
     with pytest.raises(AlreadyExists):
         fleet.add("virginia")
     collect(fleet, "virginia")
+    assert fleet.packs("virginia") == []
+    assert fleet.states(digest) == {"amsterdam": "VERIFIED"}
     again = fleet.add("virginia")
     assert again.state == "WARMING"
     fleet.settle()
