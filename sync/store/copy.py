@@ -26,7 +26,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.dtype import Dtype
 from fairlead.sync.store.fetch import BlockReader, BlockUse, find_damaged, iter_blocks, read_stored
 from fairlead.sync.store.known import BlockFinder
-from fairlead.sync.store.layout import Layout, blocks_of_newest_layout, write_layout
+from fairlead.sync.store.layout import Layout, StoredLayout, blocks_of_newest_layout, write_layout
 from fairlead.sync.store.manifest import write_manifest
 from fairlead.sync.store.pack import PACK_TARGET_BYTES, packed_size, parse_pack
 from fairlead.sync.store.packing import PackStored, PackWriter, holds_pack
@@ -182,42 +182,39 @@ def copy_artifact(
             side=side,
             threads=threads,
         )
-    reader = plan.reader
     counted = _Counted(plan, progress)
     sent = _copy_whole_packs(source, destination, domain, plan, counted, stored=stored, threads=threads)
     with PackWriter(destination, domain, target_bytes=plan.pack_bytes, threads=threads, stored=stored) as packs:
-        for block, bytes_stored in _loose_blocks(source, domain, plan, threads):
-            packs.add(
-                bytes_stored,
-                digest=block.digest,
-                plain_length=block.plain_length,
-                codec=block.codec,
-                base=block.base,
-                stored_digest=block.stored_digest,
-            )
-            counted.add(len(bytes_stored))
-        for block, bytes_alone in _rewritten_blocks(source, domain, plan, threads):
-            packs.add(bytes_alone, digest=block.digest, plain_length=block.plain_length)
-            counted.add(len(bytes_alone))
+        _add_loose_blocks(source, domain, plan, packs, counted, threads=threads)
         new = packs.finish()
     counted.finish()
-    blocks = {**plan.moved, **new, **plan.known}
-    files = {path: tuple(blocks[block.digest] for block in used) for path, used in reader.layout.files.items()}
+    layout, layout_bytes = _publish(destination, domain, plan, {**plan.moved, **new, **plan.known})
+    used = {block.digest for blocks_of_file in layout.layout.files.values() for block in blocks_of_file}
+    return CopyReport(
+        bytes_planned=plan.bytes,
+        bytes_moved=sent + packs.sent_bytes + layout_bytes,
+        bytes_found=sum(plan.whole_packs.values()) - sent + packs.found_bytes,
+        blocks_moved=plan.blocks,
+        blocks_reused=len(
+            {block.digest for used in layout.layout.files.values() for block in used} & plan.known.keys()
+        ),
+        layout=layout.layout,
+        layout_key=layout.key,
+        plain_bytes=plan.reader.manifest.plain_bytes,
+    )
+
+
+def _publish(
+    destination: ObjectStore, domain: DedupDomain, plan: CopyPlan, blocks: Mapping[Digest, StoredBlock]
+) -> tuple[StoredLayout, int]:
+    """Write layout and manifest, now that all they name is there; the layout, and the bytes sent."""
+    manifest = plan.reader.manifest
+    files = {path: tuple(blocks[block.digest] for block in used) for path, used in plan.reader.layout.files.items()}
     used = {block.digest for blocks_of_file in files.values() for block in blocks_of_file}
     closed = closure_of((blocks[each] for each in used), blocks)
     bases = sorted((block for each, block in closed.items() if each not in used), key=lambda block: block.digest)
-    written, layout_bytes = write_layout(destination, domain, reader.manifest, files, bases)
-    manifest_bytes = write_manifest(destination, domain, reader.manifest)
-    return CopyReport(
-        bytes_planned=plan.bytes,
-        bytes_moved=sent + packs.sent_bytes + layout_bytes + manifest_bytes,
-        bytes_found=sum(plan.whole_packs.values()) - sent + packs.found_bytes,
-        blocks_moved=plan.blocks,
-        blocks_reused=len(used & plan.known.keys()),
-        layout=written.layout,
-        layout_key=written.key,
-        plain_bytes=reader.manifest.plain_bytes,
-    )
+    written, layout_bytes = write_layout(destination, domain, manifest, files, bases)
+    return written, layout_bytes + write_manifest(destination, domain, manifest)
 
 
 def _choose(
@@ -353,18 +350,23 @@ def _read_pack(source: ObjectStore, domain: DedupDomain, pack: Digest, blocks: S
     return data
 
 
-def _loose_blocks(
-    source: ObjectStore, domain: DedupDomain, plan: CopyPlan, threads: int
-) -> Iterator[tuple[StoredBlock, bytes]]:
+def _add_loose_blocks(
+    source: ObjectStore, domain: DedupDomain, plan: CopyPlan, packs: PackWriter, counted: _Counted, *, threads: int
+) -> None:
+    """Pack what does not travel in whole packs, in one order."""
     uses = (BlockUse(block) for block in plan.loose)
     found = iter_blocks(source, domain, uses, is_decoded=False, threads=threads)
     with contextlib.closing(found):
-        yield from zip(plan.loose, found, strict=True)
-
-
-def _rewritten_blocks(
-    source: ObjectStore, domain: DedupDomain, plan: CopyPlan, threads: int
-) -> Iterator[tuple[StoredBlock, bytes]]:
+        for block, stored in zip(plan.loose, found, strict=True):
+            packs.add(
+                stored,
+                digest=block.digest,
+                plain_length=block.plain_length,
+                codec=block.codec,
+                base=block.base,
+                stored_digest=block.stored_digest,
+            )
+            counted.add(len(stored))
     reader = BlockReader(source, domain, plan.reader.layout.blocks)
 
     def rewrite(block: StoredBlock) -> bytes:
@@ -372,7 +374,9 @@ def _rewritten_blocks(
         dtype = Dtype(read_stored(source, domain, [BlockUse(block)])[0][4])
         return encode_block(reader.read_one(block), dtype)
 
-    yield from _in_order(plan.rewritten, rewrite, threads)
+    for block, stored in _in_order(plan.rewritten, rewrite, threads):
+        packs.add(stored, digest=block.digest, plain_length=block.plain_length)
+        counted.add(len(stored))
 
 
 def _in_order(items: Sequence[_T], action: Callable[[_T], _R], threads: int) -> Iterator[tuple[_T, _R]]:
