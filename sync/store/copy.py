@@ -195,9 +195,7 @@ def copy_artifact(
         bytes_moved=sent + packs.sent_bytes + layout_bytes,
         bytes_found=sum(plan.whole_packs.values()) - sent + packs.found_bytes,
         blocks_moved=plan.blocks,
-        blocks_reused=len(
-            {block.digest for used in layout.layout.files.values() for block in used} & plan.known.keys()
-        ),
+        blocks_reused=len(used & plan.known.keys()),
         layout=layout.layout,
         layout_key=layout.key,
         plain_bytes=plan.reader.manifest.plain_bytes,
