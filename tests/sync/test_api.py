@@ -163,6 +163,36 @@ def test_locations_are_added_by_admins_and_listed_in_pages(api: Api, tmp_path: P
     assert ([item["name"] for item in rest["items"]], rest["next_page_token"]) == (["virginia"], None)
 
 
+def test_a_location_is_priced_added_changed_and_given_up_over_http(api: Api, tmp_path: Path) -> None:
+    digest = upload(api.client("write"), FILES)["artifact_digest"]
+    api.fleet.run()
+    admin = api.client("admin")
+    body = {"name": "dublin", "region": "aws:eu-west-1", "url": (tmp_path / "dublin").as_uri()}
+    plan = admin.post("/locations/backfill-plan", json=body).json()
+    assert (plan["location"]["name"], plan["wanted"], len(plan["sources"])) == ("dublin", 1, 1)
+    assert float(plan["usd"]) > 0
+    assert admin.post("/locations", json=body).json()["state"] == "WARMING"
+    assert admin.get("/locations/dublin/backfill").json()["verified"] == 0
+    api.fleet.run()
+    assert admin.get("/locations/dublin").json()["state"] == "ACTIVE"
+
+    limited = {"settings": {"rate_limit_bytes_per_second": 10**9}}
+    assert api.client("write").patch("/locations/dublin", json=limited).status_code == 403
+    assert admin.patch("/locations/dublin", json=limited).json()["settings"] == limited["settings"]
+    assert admin.patch("/locations/dublin", json={"settings": {"url": "x"}}).status_code == 400
+    replicas = admin.get(f"/artifacts/{digest}").json()["replicas"]
+    assert {replica["location_state"] for replica in replicas} == {"ACTIVE"}
+    assert {str(replica["options"]) for replica in replicas} == {"{}"}
+
+    assert admin.get("/locations/dublin/retirement").json()["replicas"] == 1
+    retired = admin.post("/locations/dublin/retirement").json()
+    assert (retired["location"]["state"], retired["last_replica_count"]) == ("DRAINING", 0)
+    assert admin.delete("/locations/dublin/retirement").json()["state"] == "WARMING"
+    api.fleet.run()
+    assert admin.get("/locations/dublin").json()["state"] == "ACTIVE"
+    assert admin.get("/locations/paris/retirement").status_code == 404
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
