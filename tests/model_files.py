@@ -48,6 +48,26 @@ def write_torch(tensors: Tensors) -> bytes:
     return body.getvalue()
 
 
+def write_torch_64(tensors: Tensors) -> bytes:
+    """The same archive in the form that PyTorch gives one over 4 GiB: all sizes and offsets in fields of 64 bits."""
+    members = {"model/data.pkl": torch_pickle(tensors)}
+    members |= {f"model/data/{index}": tensor.tobytes() for index, tensor in enumerate(tensors.values())}
+    out, directory = b"", b""
+    beyond = 0xFFFFFFFF
+    for name, body in members.items():
+        size, offset = len(body), len(out)
+        local = struct.pack("<HHQQ", 1, 16, size, size)
+        out += struct.pack("<4s5H3I2H", b"PK\x03\x04", 45, 0, 0, 0, 0, 0, beyond, beyond, len(name), len(local))
+        out += name.encode() + local + body
+        extra = struct.pack("<HHI", 0x4246, 4, 0) + struct.pack("<HHQQQ", 1, 24, size, size, offset)
+        head = struct.pack("<4s6H3I", b"PK\x01\x02", 45, 45, 0, 0, 0, 0, 0, beyond, beyond)
+        directory += head + struct.pack("<5H2I", len(name), len(extra), 0, 0, 0, 0, beyond) + name.encode() + extra
+    count, end = len(members), len(out) + len(directory)
+    tail = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), len(out))
+    tail += struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1)
+    return out + directory + tail + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, beyond, beyond, 0)
+
+
 def torch_pickle(tensors: Tensors) -> bytes:
     """The pickle of a state dict as PyTorch writes it, with storages as persistent ids."""
     out = [b"\x80\x02ccollections\nOrderedDict\n)R("]
@@ -169,6 +189,7 @@ def write_parquet(tensors: Tensors) -> bytes:
 TENSOR_WRITERS: dict[str, Writer] = {
     "safetensors": save,
     "torch": write_torch,
+    "torch over 4 GiB": write_torch_64,
     "onnx": write_onnx,
     "gguf": write_gguf,
     "npz": write_npz,
