@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fairlead.core.errors import CorruptBlock, CorruptPack, IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest, sha256_digest
 from fairlead.core.ports import ObjectStore
+from fairlead.sync.store import codec, delta
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.chains import CHAIN_MAX, sound_blocks
 from fairlead.sync.store.codec import decode_block
@@ -43,6 +44,7 @@ class BlockReader:
     """Reads plain blocks out of one location. `blocks` are those that deltas stand on; safe to use from many threads.
 
     With `is_stored_checked`, stored bytes are compared with the layout even where they decode to the right plain ones.
+    Without `is_plain_checked`, plain bytes are not compared with their digests, for callers that compare whole files.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class BlockReader:
         blocks: Mapping[Digest, StoredBlock],
         *,
         is_stored_checked: bool = False,
+        is_plain_checked: bool = True,
     ) -> None:
         self._store = store
         self._domain = domain
         self._blocks = blocks
+        self._decode = _decode if is_plain_checked else _decode_unchecked
         self._is_stored_checked = is_stored_checked
         self._lock = threading.Lock()
         self._cache: OrderedDict[Digest, bytes] = OrderedDict()
@@ -86,7 +90,7 @@ class BlockReader:
         for use, stored in zip(group, pieces, strict=True):
             if self._is_stored_checked:
                 check_stored(use, stored)
-            plain.append(_decode(use, stored, None if use.block.base is None else bases[use.block.base]))
+            plain.append(self._decode(use, stored, None if use.block.base is None else bases[use.block.base]))
         return plain
 
     def _read_bases(self, group: Sequence[BlockUse], depth: int) -> dict[Digest, bytes]:
@@ -134,11 +138,13 @@ def iter_blocks(
     is_decoded: bool,
     blocks: Mapping[Digest, StoredBlock] | None = None,
     is_stored_checked: bool = True,
+    is_plain_checked: bool = True,
     threads: int = READERS,
 ) -> Generator[bytes]:
     """The blocks' bytes in the order asked for: plain (`is_decoded`) or as stored, both verified by digest.
 
-    `blocks` holds the bases of those that are deltas, as a layout's `blocks` do.
+    Without `is_plain_checked`, plain bytes are not, for callers that compare whole files. `blocks` holds the bases of
+    those that are deltas, as a layout's `blocks` do.
 
     Raises:
         ObjectNotFound: if a pack is missing.
@@ -146,7 +152,9 @@ def iter_blocks(
         CorruptBlock: if a block's bytes are not those of its digest.
         LocationUnavailable, PermissionDenied: from the store.
     """
-    reader = BlockReader(store, domain, blocks or {}, is_stored_checked=is_stored_checked)
+    reader = BlockReader(
+        store, domain, blocks or {}, is_stored_checked=is_stored_checked, is_plain_checked=is_plain_checked
+    )
 
     def read(group: list[BlockUse]) -> list[bytes]:
         return reader.read(group) if is_decoded else read_stored(store, domain, group)
@@ -300,6 +308,17 @@ def _decode(use: BlockUse, stored: memoryview, base: bytes | None) -> bytes:
     except CorruptBlock as error:
         check_stored(use, stored)
         raise _corrupt(use, error.detail) from error
+
+
+def _decode_unchecked(use: BlockUse, stored: memoryview, base: bytes | None) -> bytes:
+    length = use.block.plain_length
+    try:
+        if base is None:
+            return bytes(codec.decode_unchecked(stored, length))
+        return delta.decode_unchecked(stored, memoryview(base), length)
+    except codec.Broken as broken:
+        check_stored(use, stored)
+        raise _corrupt(use, str(broken)) from broken
 
 
 def _corrupt(use: BlockUse, reason: str) -> CorruptBlock:

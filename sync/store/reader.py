@@ -216,7 +216,7 @@ class ArtifactReader:
         )
 
     def _iter_pieces(
-        self, files: Iterable[FileEntry], *, is_stored_checked: bool = False
+        self, files: Iterable[FileEntry], *, is_stored_checked: bool = False, is_plain_checked: bool = True
     ) -> Generator[tuple[FileEntry, bytes, bool]]:
         """Pieces of the files in order, with whether each is its file's last; an empty file has one empty piece."""
         entries = list(files)
@@ -228,6 +228,7 @@ class ArtifactReader:
             is_decoded=True,
             blocks=self.layout.blocks,
             is_stored_checked=is_stored_checked,
+            is_plain_checked=is_plain_checked,
             threads=self._threads,
         )
         with contextlib.closing(found) as plain:
@@ -254,20 +255,30 @@ class ArtifactReader:
             )
 
     def _write_files(self, folder: Path, progress: Progress | None) -> None:
+        """Write all files. No piece is seen before its file is whole, so the file's digest alone vouches for it."""
         done, total = 0, self.manifest.plain_bytes
-        pieces = self._iter_pieces(self.manifest.files)
-        for entry, piece, is_last in pieces:
-            path = folder / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                done += file.write(piece)
-                while not is_last:
-                    _, piece, is_last = next(pieces)  # noqa: PLW2901  (the file's further pieces)
-                    done += file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            if progress is not None:
-                progress(done, total)
+        with contextlib.closing(self._iter_pieces(self.manifest.files, is_plain_checked=False)) as pieces:
+            try:
+                for entry, piece, is_last in pieces:
+                    path = folder / entry.path
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("xb") as file:
+                        done += file.write(piece)
+                        while not is_last:
+                            _, piece, is_last = next(pieces)  # noqa: PLW2901  (the file's further pieces)
+                            done += file.write(piece)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    if progress is not None:
+                        progress(done, total)
+            except CorruptLayout as error:
+                self._find_damage(str(error.attributes.get("file")))
+                raise
+
+    def _find_damage(self, path: str) -> None:
+        """Read a file whose digest does not hold once more, block by block, to name the block that is wrong."""
+        for _ in self.iter_file(path):
+            pass
 
 
 class BlockStream(RawIOBase):

@@ -294,6 +294,21 @@ def test_a_layout_that_does_not_add_up_is_never_written(store: MemoryStore) -> N
         write_layout(store, DOMAIN, written.manifest, twice)
 
 
+def test_a_download_names_the_block_that_decodes_to_other_bytes(store: MemoryStore, tmp_path: Path) -> None:
+    body = np.random.default_rng(0).bytes(3 * 2**20)
+    written = write_artifact(store, DOMAIN, {"noise.bin": body})
+    # Noise is stored as it is, so a flipped byte decodes.
+    block = written.layout.files["noise.bin"][-1]
+    key = DOMAIN.pack_key(block.pack)
+    damaged = bytearray(store.objects[key])
+    damaged[block.end - 10] ^= 1
+    store.objects[key] = bytes(damaged)
+    with pytest.raises(CorruptBlock) as caught:
+        ArtifactReader.open(store, DOMAIN, written.digest).download(tmp_path / "copy")
+    assert caught.value.attributes["block"] == block.digest
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_newest_whole_layout_is_read_and_an_older_one_on_request(store: MemoryStore) -> None:
     first = write_artifact(store, DOMAIN, SMALL)
     second = write_artifact(store, DOMAIN, SMALL, known_blocks=no_blocks, pack_bytes=1)
