@@ -26,6 +26,7 @@ _LOOK_SECONDS = 1.0
 _SOON = timedelta(minutes=1)
 _COLUMNS = ("work", "from", "region", "state", "progress", "speed", "to go", "moved", "attempts", "next", "reason")
 _DIGEST_LENGTH = 12
+_HEX_LENGTH = 64
 
 
 @command(app, "work")
@@ -108,7 +109,10 @@ def in_time(seconds: int) -> str:
 
 
 def _short(subject: str) -> str:
-    return "/".join(part[:_DIGEST_LENGTH] if len(part) == 64 else part for part in subject.split("/"))
+    """A subject as a person tells it apart: an artifact by its first digits, since its region is shown beside it."""
+    parts = subject.split("/")
+    digests = [part[:_DIGEST_LENGTH] for part in parts if len(part) == _HEX_LENGTH]
+    return digests[0] if digests else subject
 
 
 def _goes_on(item: dict[str, Any]) -> bool:
@@ -118,6 +122,7 @@ def _goes_on(item: dict[str, Any]) -> bool:
 def _print_lines(output: Output) -> Callable[[list[dict[str, Any]]], None]:
     """Print each piece of work whenever something about it has changed: plain lines, or a JSON object on each."""
     last: dict[str, str] = {}
+    regions: dict[str, str] = {}
 
     def draw(items: list[dict[str, Any]]) -> None:
         for item in items:
@@ -128,13 +133,15 @@ def _print_lines(output: Output) -> Callable[[list[dict[str, Any]]], None]:
                 parts = (f"{key} {value}" for key, value in shown.items() if value is not None and key != "work")
                 line = f"{shown['work']}: {', '.join(parts)}"
             key = f"{item['kind']} {item['subject']}"
+            regions[key] = item["region"]
             if last.get(key) != line:
                 last[key] = line
                 sys.stdout.write(without_controls(line) + "\n")
         for key in last.keys() - {f"{item['kind']} {item['subject']}" for item in items}:
             del last[key]
             if output.form == "human":
-                sys.stdout.write(without_controls(f"{_short(key)}: done\n"))
+                kind, _, subject = key.partition(" ")
+                sys.stdout.write(without_controls(f"{kind} {_short(subject)} in {regions[key]}: done\n"))
         sys.stdout.flush()
 
     return draw
