@@ -151,11 +151,15 @@ def sign_index(index: RecordIndex, private_key: bytes) -> bytes:
 
     payload = canonical_json(_to_json(index))
     signature = Ed25519PrivateKey.from_private_bytes(private_key).sign(_SIGNED_PREFIX + payload)
+    return _envelope(public_key_of(private_key), payload, signature)
+
+
+def _envelope(public_key: bytes, payload: bytes, signature: bytes) -> bytes:
     return canonical_json(
         {
             "format": FORMAT,
             "version": VERSION,
-            "public_key": public_key_of(private_key).hex(),
+            "public_key": public_key.hex(),
             "payload": base64.b64encode(payload).decode(),
             "signature": base64.b64encode(signature).decode(),
         }
@@ -190,6 +194,8 @@ def verify_index(
         payload = base64.b64decode(str(envelope["payload"]), validate=True)
         signature = base64.b64decode(str(envelope["signature"]), validate=True)
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _SIGNED_PREFIX + payload)
+        if data != _envelope(public_key, payload, signature):
+            raise ValueError("not in canonical form")  # noqa: TRY301  (one answer to all that is wrong)
         index = _from_json(cast("dict[str, object]", json.loads(payload)))
     except (ValueError, KeyError, TypeError, RecursionError, InvalidInput, InvalidSignature):
         raise BadSignature(
