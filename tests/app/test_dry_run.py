@@ -28,7 +28,7 @@ from tests.fleet import Fleet
 from tests.record_world import LABELS, World
 
 DRY = {"fairlead-dry-run": "true"}
-READS = {"POST /features/historical", "POST /features/online"}
+READS = {"POST /features/historical", "POST /features/online", "POST /locations/backfill-plan"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +156,13 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
             path="/locations",
             body={"name": "dublin", "region": "aws:eu-west-1", "url": (service.home / "dublin").as_uri()},
         ),
+        "POST /locations/backfill-plan": Call(
+            path="/locations/backfill-plan",
+            body={"name": "london", "region": "aws:eu-west-2", "url": (service.home / "london").as_uri()},
+        ),
+        "PATCH /locations/{name}": Call(path="/locations/azure-westeurope", body={"settings": {"min_warm": 0.5}}),
+        "POST /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
+        "DELETE /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
         "POST /uploads": Call(path="/uploads", body={"kind": "model"}),
         "POST /uploads/{upload_id}/known-blocks": Call(path=f"/uploads/{upload.id}/known-blocks", body={"digests": []}),
         "POST /uploads/{upload_id}/complete": Call(
