@@ -31,7 +31,7 @@ from benchmarks.sync.race.clouds import Destination, running_clouds
 from benchmarks.sync.race.contestants import VERSIONS, Contestant, Copier, Encoder, Ours, Run
 from benchmarks.sync.race.encoder_only import encoder_table
 from benchmarks.sync.race.peers import Peers
-from benchmarks.sync.race.tables import race_tables, read_back_table, target_lines
+from benchmarks.sync.race.tables import race_tables, read_back_table, seconds_table, target_lines
 
 HERE = Path(__file__).parent
 # Otherwise every question of gcsfs to an emulator waits for a minute.
@@ -56,6 +56,9 @@ def main() -> None:
         print(line)
     print("\n**Fairlead against the best of the others, all three destinations together**\n")
     for line in target_lines(results, Ours.name):
+        print(line)
+    print("\n**Seconds of copying alone, by destination**\n")
+    for line in seconds_table(results, (Ours.name, "rclone")):
         print(line)
     print("\n**Fairlead: reading every byte back at the three destinations, on top**\n")
     for line in read_back_table(results, Ours.name):

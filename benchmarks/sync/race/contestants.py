@@ -24,7 +24,7 @@ VERSIONS = ("v1", "v2", "lora", "header")
 class Run:
     """What bringing one version to its destinations took.
 
-    `sent` and `received` are bytes of TCP payload by destination; `read_back` is the time of reading every byte at the
+    `sent` and `received` are bytes of TCP payload, and `copy_seconds` the time, by destination; `read_back` is the time of reading every byte at the
     destinations again, which a worker of that region does and which crosses no border.
     """
 
@@ -33,6 +33,7 @@ class Run:
     egress_usd: float = 0.0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    copy_seconds: dict[str, float] = field(default_factory=dict[str, float])
     read_back_seconds: float | None = None
     read_back_cpu_seconds: float | None = None
 
@@ -102,8 +103,10 @@ class Ours:
                 _go_on(process)
             result = _answer(process)
         laps: dict[str, tuple[float, float]] = result["laps"]
-        run.seconds = laps["register"][0] + laps["copy"][0]
-        run.cpu_seconds = laps["register"][1] + laps["copy"][1]
+        steps = ["register", *(f"copy to {cloud.name}" for cloud in clouds)]
+        run.seconds = sum(laps[step][0] for step in steps)
+        run.cpu_seconds = sum(laps[step][1] for step in steps)
+        run.copy_seconds = {cloud.name: laps[f"copy to {cloud.name}"][0] for cloud in clouds}
         run.read_back_seconds, run.read_back_cpu_seconds = laps["read back"]
         self._base = self._base or result["digest"]
         return run
@@ -146,7 +149,8 @@ class Copier:
         subprocess.run(
             self._command(source, cloud, bucket, version), check=True, capture_output=True, env=os.environ | keys
         )
-        run.seconds += time.perf_counter() - began
+        run.copy_seconds[cloud.name] = time.perf_counter() - began
+        run.seconds += run.copy_seconds[cloud.name]
         run.cpu_seconds += _children_cpu_seconds() - cpu
         run.count(cloud)
 

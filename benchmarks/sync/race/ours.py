@@ -87,7 +87,7 @@ def main() -> None:
         there = Index(index_folder / name)
         moved = copy_artifact(home, store, DOMAIN, written.digest, known_blocks=there.find, side="source")
         there.add(moved.layout)
-        watch.lap("copy")
+        watch.lap(f"copy to {name}")
         print(json.dumps({"arrived": name}), flush=True)
         sys.stdin.readline()
         watch.lap("pause")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.sync.race.contestants import Run
 
@@ -57,6 +57,17 @@ def read_back_table(results: Results, ours: str) -> Iterator[str]:
         for version, runs in versions.items():
             run = runs[ours]
             yield f"| {precision.upper()} {version} | {run.read_back_seconds:.2f} | {run.read_back_cpu_seconds:.2f} |"
+
+
+def seconds_table(results: Results, names: Sequence[str]) -> Iterator[str]:
+    """The seconds of copying alone, by destination, of some contestants."""
+    yield "| | | S3 | GCS | Azure |"
+    yield "|---|---|---|---|---|"
+    for precision, versions in results.items():
+        for version, runs in versions.items():
+            for name in names:
+                cells = " | ".join(f"{runs[name].copy_seconds[cloud]:.2f}" for cloud in CLOUDS)
+                yield f"| {precision.upper()} {version} | {name} | {cells} |"
 
 
 def target_lines(results: Results, ours: str) -> Iterator[str]:
