@@ -45,6 +45,10 @@ class LocalCopies:
             temporary.write_text(json.dumps({"path": str(source.absolute())}), encoding="utf-8")
             temporary.replace(note)
 
+    def may_have(self, digest: Digest) -> bool:
+        """Whether there is anything on this machine that could be an artifact's files."""
+        return any(source.exists() for source in self._candidates(digest))
+
     def find(self, manifest: Manifest) -> Mapping[str, Content] | None:
         """Files that have the paths and sizes of an artifact's, or None; what they hold was not looked at."""
         for source in self._candidates(manifest.digest):
@@ -83,6 +87,8 @@ def choose_base(
         # A candidate that cannot be opened is a saving less, and nothing else; its location looks after it.
         with contextlib.suppress(FairleadError):
             digest, layout_key = Digest(str(candidate["digest"])), cast("str", candidate["layout_key"])
+            if not reads_location and not copies.may_have(digest):
+                continue
             reader = ArtifactReader.open(store, domain, digest, layout_key)
             files = copies.find(reader.manifest)
             if files is not None or reads_location:
