@@ -24,8 +24,8 @@ VERSIONS = ("v1", "v2", "lora", "header")
 class Run:
     """What bringing one version to its destinations took.
 
-    `sent` and `received` are bytes of TCP payload, and `copy_seconds` the time, by destination; `read_back` is the time of reading every byte at the
-    destinations again, which a worker of that region does and which crosses no border.
+    `sent` and `received` are bytes of TCP payload, and `copy_seconds` the time, by destination. `read_back` is the time
+    of reading every byte at the destinations again, which a worker of that region does and which crosses no border.
     """
 
     sent: dict[str, int] = field(default_factory=dict[str, int])
