@@ -73,7 +73,7 @@ def _typed_commands() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.keyword) and node.arg == "hint"):
                 continue
-            for found in re.finditer(r"\bfairlead ((?:[a-z]+ ?)+)", _literal_text(node.value)):
+            for found in re.finditer(r"\bfairlead ((?:[a-z]+(?:-[a-z]+)* ?)+)", _literal_text(node.value)):
                 yield f"{source.relative_to(ROOT)}:{node.value.lineno}", found[1].strip()
 
 

@@ -43,6 +43,7 @@ EXIT_CODES = {
     "GateRefused": ExitCode.GATE_REFUSED,
     "ResidencyViolation": ExitCode.GATE_REFUSED,
     "PlacementInfeasible": ExitCode.GATE_REFUSED,
+    "DistributionInfeasible": ExitCode.GATE_REFUSED,
     "PartialFailure": ExitCode.PARTIAL,
 }
 every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
