@@ -44,6 +44,7 @@ from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.layout import Layout
 from fairlead.sync.store.manifest import Manifest
 from fairlead.sync.store.pack import DELTA_TRAILER_MAGIC, TRAILER_MAGIC, parse_pack
+from fairlead.sync.store.record import RecordCopy, index_key
 from fairlead.sync.store.refs import key_id_of, public_key_of, refs_key, verify_refs
 from fairlead.sync.upkeep import Pass, Report
 
@@ -95,7 +96,7 @@ class Scrub:
             standings = find_references(session, running.location).replicas
             indexed = _indexed_packs(session, running.location.id, standings, objects.values())
             row = session.get_one(LocationRow, (running.leased.workspace_id, running.location.id))
-            published = row.published_refs_revision
+            published, copied = row.published_refs_revision, row.published_record_sequence
         standings = tuple(each for each in standings if each.state == "VERIFIED" and each.layout_key is not None)
         is_chosen = _chooser(running.scope)
         looked_at = [each for each in standings if (found := objects.get(each.layout_key or "")) and is_chosen(found)]
@@ -107,16 +108,23 @@ class Scrub:
         for each in objects.values():
             if each.kind == "foreign":
                 report.find("foreign-object", each.key, size_bytes=each.size, action="left alone")
-        refs_damage = self._check_refs(store, running, objects, published)
+        signed = {
+            column: damage
+            for column, damage in (
+                ("published_refs_revision", self._check_refs(store, running, objects, published)),
+                ("published_record_sequence", self._check_record(store, running, objects, copied)),
+            )
+            if damage is not None
+        }
         affected = _find_affected(store, standings, damages)
         used = packs_of_layouts(store, [each for each in standings if each not in affected]) if damages else set[str]()
-        self._mend(running, damages, affected, refs_damage, used=used, report=report)
+        self._mend(running, damages, affected, signed, used=used, report=report)
         spared = {damage.key for damage in damages if damage.key in used}
         if spared and not running.is_dry_run:
             whole = [each for each in standings if each not in affected]
             self._repacking.take_apart(running, store, whole, spared, report)
         report.outcome["objects"] = len(objects)
-        report.outcome["damaged"] = len(damages) + (refs_damage is not None)
+        report.outcome["damaged"] = len(damages) + len(signed)
         if not running.scope.get("of") and not running.scope.get("sample") and not running.is_dry_run:
             self._note_verified(running, [each for each in standings if each not in affected], started)
         return report
@@ -160,12 +168,35 @@ class Scrub:
             return None
         return None
 
+    def _check_record(
+        self, store: ObjectStore, running: Pass, objects: Mapping[str, StoredObject], copied: int
+    ) -> Damage | None:
+        """Whether the location's copy of the record is the one that was written here last, and all of it is there."""
+        workspace_id = running.leased.workspace_id
+        if copied <= 0:
+            return None
+        key = index_key(workspace_id, copied)
+        prefix = key.rpartition("/")[0] + "/"
+        newest = max((each for each in objects if each.startswith(prefix)), default="")
+        if newest < key:
+            return Damage(key=key, code="stale-revision", harm="rolled-back" if newest else "missing")
+        try:
+            copy = RecordCopy.open(store, workspace_id, self._trusted)
+            copy.workspace()
+            for _ in copy.models():
+                pass
+        except IntegrityError as error:
+            return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="flipped")
+        except ObjectNotFound as error:
+            return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="missing")
+        return None
+
     def _mend(
         self,
         running: Pass,
         damages: Sequence[Damage],
         affected: Mapping[Standing, Sequence[Damage]],
-        refs_damage: Damage | None,
+        signed: Mapping[str, Damage],
         *,
         used: Collection[str],
         report: Report,
@@ -179,21 +210,21 @@ class Scrub:
                 for standing, causes in affected.items():
                     action = self._take_out(session, running, standing, causes[0].code)
                     actions.update((damage.key, action) for damage in causes)
-                if refs_damage is not None:
+                for column, damage in signed.items():
                     session.execute(
                         update(LocationRow)
                         .where(LocationRow.workspace_id == running.leased.workspace_id)
                         .where(LocationRow.id == running.location.id)
-                        .values(published_refs_revision=-1)
+                        .values({column: -1})
                     )
-                    actions[refs_damage.key] = "written again"
+                    actions[damage.key] = "written again"
         users: dict[str, list[str]] = {}
         for standing, causes in affected.items():
             for damage in causes:
                 users.setdefault(damage.key, []).append(standing.key.artifact_digest)
-        for damage in (*damages, *(() if refs_damage is None else (refs_damage,))):
+        for damage in (*damages, *signed.values()):
             report.count(damage.harm)
-            is_used = damage.key in users or damage is refs_damage
+            is_used = damage.key in users or damage in signed.values()
             planned = "would be mended" if is_used else "nothing stands on it: left for collection"
             if damage.key in used and not is_used:
                 planned = "what is used of it is whole: moved to another pack"

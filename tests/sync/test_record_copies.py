@@ -44,8 +44,9 @@ from fairlead.sync.store.record import (
     write_index,
 )
 from fairlead.sync.store.refs import generate_signing_key, key_id_of, public_key_of
-from tests.fleet import ADMIN, LABELS, Fleet, open_fleet
+from tests.fleet import ADMIN, LABELS, Fleet, flip_a_byte, open_fleet
 from tests.records import WORKSPACE
+from tests.sync.test_collection import run_task
 
 
 @pytest.fixture
@@ -341,3 +342,26 @@ def test_an_index_is_listed_by_its_sequence(fleet: Fleet) -> None:
     publish(fleet)
     (newest, *_) = list_sequences(store_at(fleet, "virginia"), WORKSPACE)
     assert store_at(fleet, "virginia").size(index_key(WORKSPACE, newest))
+
+
+@pytest.mark.parametrize("harm", ["flipped", "missing", "rolled-back"])
+def test_a_scrub_finds_a_damaged_copy_and_has_it_written_again(fleet: Fleet, harm: str) -> None:
+    register(fleet, "churn", b"one")
+    publish(fleet)
+    point(fleet, "churn", "champion", 1)
+    publish(fleet)
+    folder = fleet.folder("virginia") / WORKSPACE / "record"
+    newest = max((folder / "index").iterdir())
+    assert run_task(fleet, "scrub").findings == []
+    for path in [newest] if harm == "rolled-back" else list((folder / "plain").iterdir()):
+        if harm == "flipped":
+            flip_a_byte(path)
+        else:
+            path.unlink()
+    (finding,) = run_task(fleet, "scrub").findings
+    assert (finding["harm"], finding["action"]) == (harm, "written again")
+    publish(fleet)
+    assert run_task(fleet, "scrub").findings == []
+    document = copy_at(fleet, "virginia").model("churn")
+    assert document is not None
+    assert document.rows["aliases"][0]["name"] == "champion"
