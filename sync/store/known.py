@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import KnownBlocks, StoredBlock
-from fairlead.sync.store.chains import CHAIN_MAX, chain_of, sound_blocks
+from fairlead.sync.store.chains import CHAIN_MAX, chain_of, closure_of
 from fairlead.sync.store.codec import CODEC
 from fairlead.sync.store.delta import DELTA_CODEC
 from fairlead.sync.store.domain import DedupDomain
@@ -26,7 +27,7 @@ class BlockFinder:
     nothing about the bytes; reading them back does, which `is_read_back` asks for. Where an index names a delta, it is
     asked for the base too, and a delta that cannot be read for want of one counts as not there.
 
-    One thread at a time may call it.
+    One thread at a time may call it; others may look at `blocks` meanwhile, which only grows.
     """
 
     def __init__(
@@ -74,11 +75,17 @@ class BlockFinder:
             for digest, block in new.items()
             if digest not in self._damaged and block.end < self._sizes[block.pack]
         }
+        # What is known so far is sound and stays so: only what is added is looked at, however much is known.
+        new = self._sound(new)
         if self._is_read_back and new:
-            self._damaged |= find_damaged(self._store, self._domain, self.blocks | new) & new.keys()
-            new = {digest: block for digest, block in new.items() if digest not in self._damaged}
-        # The set so far is sound, and closed: what is added cannot make any chain in it longer.
-        self.blocks = sound_blocks(self.blocks | new)
+            closed = closure_of(new.values(), ChainMap(new, self.blocks))
+            self._damaged |= find_damaged(self._store, self._domain, closed) & new.keys()
+            new = self._sound({digest: block for digest, block in new.items() if digest not in self._damaged})
+        self.blocks.update(new)
+
+    def _sound(self, new: dict[Digest, StoredBlock]) -> dict[Digest, StoredBlock]:
+        together = ChainMap(new, self.blocks)
+        return {digest: block for digest, block in new.items() if chain_of(block, together) is not None}
 
     def chain_of(self, block: StoredBlock) -> list[StoredBlock] | None:
         """The chain of a block (see `chains.chain_of`) among what was found."""
