@@ -423,6 +423,8 @@ class ModelVersionRow(_OfModel):
     created_by: Mapped[str] = mapped_column(name_type())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ready_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # When its description, tags or stage last changed; None: never.
+    changed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class VersionTagRow(_OfModel):
@@ -493,7 +495,7 @@ class EnvironmentRow(InWorkspace):
 
 
 class PromotionRow(InWorkspace):
-    """A request to move an environment: AWAITING_APPROVAL -> APPLIED | REFUSED | REJECTED | STALE."""
+    """A request to move an environment: AWAITING_APPROVAL -> APPLIED | REFUSED | REJECTED | WITHDRAWN | STALE."""
 
     __tablename__ = "promotions"
     __table_args__ = (
@@ -502,6 +504,7 @@ class PromotionRow(InWorkspace):
     )
 
     id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
+    residency: Mapped[str] = mapped_column(name_type(63))
     model_id: Mapped[str] = mapped_column(ROW_ID)
     version: Mapped[int] = mapped_column(Integer)
     environment: Mapped[str] = mapped_column(name_type())
@@ -526,6 +529,8 @@ class ApprovalRow(InWorkspace):
     promotion_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
     principal: Mapped[str] = mapped_column(name_type(), primary_key=True)
     is_approval: Mapped[bool]
+    # The roles that the identity held for this promotion when it gave its word.
+    roles: Mapped[list[str]] = mapped_column(JsonType, default=list)
     comment: Mapped[str] = mapped_column(Text, default="")
     decided_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -218,18 +218,34 @@ def upgrade() -> None:
     op.add_column("model_versions", sa.Column("code_commit", name_type(255), nullable=True))
     op.add_column("model_versions", sa.Column("archived_at", UtcDateTime(), nullable=True))
     op.add_column("model_versions", sa.Column("deleted_at", UtcDateTime(), nullable=True))
+    op.add_column("model_versions", sa.Column("changed_at", UtcDateTime(), nullable=True))
 
     op.add_column("registered_models", sa.Column("card", sa.Text(), nullable=False, server_default=sa.text("''")))
     op.add_column("registered_models", sa.Column("archived_at", UtcDateTime(), nullable=True))
     op.add_column("registered_models", sa.Column("deleted_at", UtcDateTime(), nullable=True))
 
+    op.add_column(
+        "promotions", sa.Column("residency", name_type(63), nullable=False, server_default=sa.text("'unrestricted'"))
+    )
+    promotions = sa.table("promotions", *(sa.column(name) for name in ("workspace_id", "model_id", "residency")))
+    models = sa.table("registered_models", *(sa.column(name) for name in ("workspace_id", "id", "residency")))
+    of_model = sa.select(models.c.residency).where(
+        models.c.workspace_id == promotions.c.workspace_id, models.c.id == promotions.c.model_id
+    )
+    op.execute(promotions.update().values(residency=of_model.scalar_subquery()))
+    op.add_column("approvals", sa.Column("roles", JsonType, nullable=False, server_default=sa.text("'[]'")))
+
 
 def downgrade() -> None:
     """Drop them again; what they said is lost."""
+    op.drop_column("approvals", "roles")
+    op.drop_column("promotions", "residency")
+
     op.drop_column("registered_models", "deleted_at")
     op.drop_column("registered_models", "archived_at")
     op.drop_column("registered_models", "card")
 
+    op.drop_column("model_versions", "changed_at")
     op.drop_column("model_versions", "deleted_at")
     op.drop_column("model_versions", "archived_at")
     op.drop_column("model_versions", "code_commit")
