@@ -206,7 +206,7 @@ def _parser() -> Any:
 def _check_depth(tree: Tree[Token]) -> None:
     level: list[Any] = [tree]
     for _ in range(_DEPTH_MAX):
-        level = [child for node in level for child in node.children if hasattr(child, "children")]
+        level = [child for node in level for child in cast("list[Any]", node.children) if hasattr(child, "children")]
         if not level:
             return
     raise _wrong("The expression is nested too deeply", (1, 1))
@@ -349,9 +349,7 @@ class _Compiler:
         def value(run: _Run) -> Any:
             container = of.value(run)
             if not isinstance(container, Mapping) or member not in container:
-                what = f"{of.path or 'What was asked'} " + (
-                    "is null." if container is None else f"has no {member!r}."
-                )
+                what = f"{of.path or 'What was asked'} " + ("is null." if container is None else f"has no {member!r}.")
                 raise CannotEvaluate(what, root=(of.path or "").split(".")[0], member=member)
             found = cast("Mapping[str, object]", container)[member]
             if path is not None:
@@ -421,7 +419,7 @@ class _Compiler:
         raise _wrong("Gates hold numbers, texts on one line, true, false and null", _at(node))
 
     def _list_lit(self, node: Any, children: list[Any]) -> _Term:
-        items = [self.term(child) for child in children[0].children] if children else []
+        items = [self.term(child) for child in cast("list[Any]", children[0].children)] if children else []
         return _Term(LIST, lambda run: [item.value(run) for item in items], at=_at(node))
 
 

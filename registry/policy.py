@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
+from fairlead.catalog import load_catalog, parse_residency, permits
 from fairlead.core.errors import InvalidInput, JsonValue
 
 Comparison = Literal[">=", "<=", ">", "<"]
-Verdict = Literal["passed", "failed", "pending"]
+Verdict = Literal["passed", "failed", "pending", "overridden"]
 
 APPROVALS_MAX = 10
 GATES_MAX = 100
@@ -46,6 +47,7 @@ class Policy:
     required_regions: tuple[str, ...] = ()
     approvals: int = 0
     previous_environment: str | None = None
+    residency: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,16 @@ class Candidate:
     replica_states: Mapping[str, str]
     held_by: frozenset[str]
     approvers: tuple[str, ...]
+    residency: str = "unrestricted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """One gate's verdict. `pending` waits for people; `failed` refuses. `next_step` is None where it passed."""
+    """One gate's verdict. `pending` waits for people; `failed` refuses; `overridden` was set aside in an emergency.
+
+    `next_step` is None where it passed. `policy` names the promotion policy that asks (None: the environment's own);
+    an `expression` comes with the `values` that it used.
+    """
 
     gate: str
     value: float | str | None
@@ -73,14 +80,19 @@ class GateResult:
     verdict: Verdict
     detail: str
     next_step: str | None
+    policy: str | None = None
+    expression: str | None = None
+    values: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
 
 
 def evaluate(policy: Policy, candidate: Candidate) -> tuple[GateResult, ...]:
-    """Every gate of a policy, in its order: metrics, previous environment, regions, approvals."""
+    """Every gate of a policy, in its order: metrics, previous environment, residency, regions, approvals."""
     results = [_metric(gate, candidate) for gate in policy.gates]
     if policy.previous_environment is not None:
         results.append(_previous_environment(policy.previous_environment, candidate))
-    results.extend(_replica(region, candidate) for region in policy.required_regions)
+    if policy.residency:
+        results.append(residency_gate(policy.residency, candidate))
+    results.extend(region_gate(region, candidate) for region in policy.required_regions)
     if policy.approvals:
         results.append(_approvals(policy.approvals, candidate))
     return tuple(results)
@@ -99,6 +111,7 @@ def to_json(policy: Policy) -> dict[str, JsonValue]:
         "required_regions": list(policy.required_regions),
         "approvals": policy.approvals,
         "previous_environment": policy.previous_environment,
+        "residency": list(policy.residency),
     }
 
 
@@ -117,6 +130,7 @@ def from_json(members: Mapping[str, object]) -> Policy:
         required_regions=tuple(cast("list[str]", members.get("required_regions") or [])),
         approvals=cast("int", members.get("approvals") or 0),
         previous_environment=cast("str | None", members.get("previous_environment")),
+        residency=tuple(cast("list[str]", members.get("residency") or [])),
     )
 
 
@@ -144,6 +158,9 @@ def check_policy(policy: Policy) -> None:
     for gate in policy.gates:
         if not math.isfinite(gate.limit):
             raise InvalidInput(f"The limit of {gate.metric!r} is not a finite number.", hint="Give a number.")
+    for residency in policy.residency:
+        if parse_residency(residency) != residency:
+            raise InvalidInput(f"The residency class {residency!r} is written {residency.lower()!r}.")
 
 
 def _metric(gate: MetricGate, candidate: Candidate) -> GateResult:
@@ -176,10 +193,35 @@ def _previous_environment(environment: str, candidate: Candidate) -> GateResult:
     )
 
 
-def _replica(region: str, candidate: Candidate) -> GateResult:
+def residency_gate(allowed: Sequence[str], candidate: Candidate, *, policy: str | None = None) -> GateResult:
+    """Whether a version's residency class is one of those that an environment is for."""
+    is_allowed = candidate.residency in allowed
+    whose = "the environment's policy" if policy is None else f"the policy {policy!r}"
+    return GateResult(
+        gate="residency",
+        value=candidate.residency,
+        limit=", ".join(allowed),
+        verdict="passed" if is_allowed else "failed",
+        detail=f"{candidate.reference} has the residency class {candidate.residency!r}; {whose} admits "
+        f"{', '.join(allowed)}.",
+        next_step=None if is_allowed else "Promote it to an environment that is for data of this class.",
+        policy=policy,
+    )
+
+
+def region_gate(region: str, candidate: Candidate, *, policy: str | None = None) -> GateResult:
+    """Whether a version may be in a region at all, and every byte of it was read back there."""
     state = candidate.replica_states.get(region)
+    jurisdiction = load_catalog().region(region).jurisdiction
     is_verified = state == "VERIFIED"
-    if is_verified:
+    if not permits(parse_residency(candidate.residency), jurisdiction):
+        is_verified = False
+        detail = (
+            f"The residency class {candidate.residency!r} of {candidate.reference} keeps its bytes out of {region}, "
+            f"which is in {jurisdiction}."
+        )
+        next_step: str | None = "Promote it to an environment whose regions its residency class permits."
+    elif is_verified:
         detail, next_step = f"Every byte of the replica in {region} was read back.", None
     elif state is None:
         detail = f"{candidate.reference} has no replica in {region}, and none is on its way."
@@ -194,6 +236,7 @@ def _replica(region: str, candidate: Candidate) -> GateResult:
         verdict="passed" if is_verified else "failed",
         detail=detail,
         next_step=next_step,
+        policy=policy,
     )
 
 

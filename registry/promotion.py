@@ -274,6 +274,7 @@ class Promotions:
         plan = self._plan(session, attempt, approvers=())
         row = PromotionRow(
             workspace_id=caller.workspace_id,
+            residency=attempt.model.residency,
             model_id=attempt.model.id,
             version=attempt.version.version,
             environment=attempt.environment.name,

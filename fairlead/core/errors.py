@@ -20,7 +20,7 @@ FairleadError
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
-│   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound
+│   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
@@ -31,6 +31,7 @@ FairleadError
 ├── Conflict                     409, exit 5
 │   ├── AlreadyExists
 │   ├── StaleRevision            412: someone moved it first
+│   ├── PlanOutdated             412: what a promotion plan rests on has changed
 │   ├── RevisionRequired         428: a move without If-Match
 │   ├── NotReady                 a version or replica whose bytes are not yet verified
 │   ├── LeaseLost                another worker holds a newer fencing token
@@ -79,6 +80,7 @@ class ExitCode(IntEnum):
     CONFLICT = 5
     GATE_REFUSED = 6
     PARTIAL = 7
+    AWAITING_APPROVAL = 8
 
 
 class FairleadError(Exception):
@@ -271,6 +273,11 @@ class ReplicaPolicyNotFound(NotFound):
     title = "There is no such replica policy"
 
 
+class PromotionPolicyNotFound(NotFound):
+    code = "promotion-policy-not-found"
+    title = "There is no such promotion policy"
+
+
 class BudgetNotFound(NotFound):
     code = "budget-not-found"
     title = "There is no such budget"
@@ -325,6 +332,12 @@ class AlreadyExists(Conflict):
 class StaleRevision(Conflict):
     code = "stale-revision"
     title = "Someone changed it first"
+    status = 412
+
+
+class PlanOutdated(Conflict):
+    code = "plan-outdated"
+    title = "The world changed since the promotion was planned"
     status = 412
 
 
