@@ -173,6 +173,17 @@ def test_a_writer_goes_without_a_base_that_is_not_there(store: MemoryStore) -> N
     _check(store, second, tuned)
 
 
+def test_nothing_stands_on_another_domain(store: MemoryStore) -> None:
+    weights = _weights()
+    restricted = DedupDomain("acme", "eu")
+    first = write_artifact(store, restricted, {"m.safetensors": save(weights)})
+    reader = ArtifactReader.open(store, restricted, first.digest)
+    tuned = _tuned(weights, 2)
+    second = write_artifact(store, DOMAIN, {"m.safetensors": save(tuned)}, bases=[Base(reader=reader)])
+    assert (second.delta_blocks, second.reused_blocks) == (0, 0)
+    _check(store, second, tuned)
+
+
 def test_an_index_that_lost_a_base_is_asked_for_it_and_what_stands_on_it_is_sent_again(store: MemoryStore) -> None:
     weights = _weights()
     first = _write(store, weights)
