@@ -17,8 +17,11 @@ from fairlead.app.http import create_app
 from fairlead.app.schema import metadata
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
+from fairlead.catalog import load_catalog
 from fairlead.registry.policy import Policy
+from fairlead.registry.replica_policy import ReplicaPolicy
 from fairlead.serving.deployments import DeploymentDraft
+from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
@@ -28,7 +31,13 @@ from tests.fleet import Fleet
 from tests.record_world import LABELS, World
 
 DRY = {"fairlead-dry-run": "true"}
-READS = {"POST /features/historical", "POST /features/online", "POST /locations/backfill-plan"}
+READS = {
+    "POST /features/historical",
+    "POST /features/online",
+    "POST /locations/backfill-plan",
+    "POST /replications/plan",
+    "POST /uploads/{upload_id}/bases",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +135,9 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
     key = service.keys.create(world.owner, provider="file")
     draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
     service.serving.deployments.apply(world.owner, draft)
+    budgets = Budgets(service.database, clock=world.clock, catalog=load_catalog())
+    budgets.put(world.owner, "egress", limit_usd="50")
+    service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     return {
         "POST /models": Call(path="/models", body={"name": "fraud", "labels": labels}),
@@ -163,7 +175,14 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
         "PATCH /locations/{name}": Call(path="/locations/azure-westeurope", body={"settings": {"min_warm": 0.5}}),
         "POST /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
         "DELETE /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
+        "PUT /replica-policies/{name}": Call(path="/replica-policies/all", body={"regions": ["aws:*"]}),
+        "DELETE /replica-policies/{name}": Call(path="/replica-policies/all"),
+        "PUT /budgets/{name}": Call(path="/budgets/egress", body={"limit_usd": "60"}),
+        "DELETE /budgets/{name}": Call(path="/budgets/egress"),
+        "POST /replications/plan": Call(path="/replications/plan", body={"of": "churn/1"}),
+        "POST /upkeep": Call(path="/upkeep", body={"task": "scrub"}),
         "POST /uploads": Call(path="/uploads", body={"kind": "model"}),
+        "POST /uploads/{upload_id}/bases": Call(path=f"/uploads/{upload.id}/bases", body={"model": "churn"}),
         "POST /uploads/{upload_id}/known-blocks": Call(path=f"/uploads/{upload.id}/known-blocks", body={"digests": []}),
         "POST /uploads/{upload_id}/complete": Call(
             path=f"/uploads/{upload.id}/complete",
