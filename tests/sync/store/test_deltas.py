@@ -265,6 +265,22 @@ def test_a_base_in_the_middle_of_a_chain_is_sent_only_with_what_is_missing(store
     _check(other, versions[2], weights)
 
 
+def test_no_copy_makes_a_chain_longer_than_promised(store: MemoryStore) -> None:
+    other, weights = MemoryStore(), _weights()
+    there = [_write(other, weights)]
+    for seed in range(CHAIN_MAX):
+        weights = _tuned(weights, seed + 10)
+        there.append(_write(other, weights, there[-1]))
+    tuned = _tuned(weights, 99)
+    # Here the base stands alone; there it is the top of a chain that is as long as may be.
+    new = _write(store, tuned, _write(store, weights))
+    known = among({block.digest: block for version in there for block in version.layout.blocks.values()})
+    report = copy_artifact(store, other, DOMAIN, new.digest, known_blocks=known)
+    blocks = report.layout.blocks
+    assert max(depth_of(block, blocks) for block in blocks.values()) <= CHAIN_MAX
+    _check(other, new, tuned)
+
+
 def test_a_damaged_base_at_the_destination_is_sent_again_by_a_repair(store: MemoryStore) -> None:
     versions, weights = _three_versions(store)
     other = MemoryStore()
