@@ -72,8 +72,8 @@ class Aliases:
         self._database = database
         self._clock = clock
 
-    def set(self, caller: Caller, model: str, alias: str, version: int, *, expected_revision: int) -> AliasMove:
-        """Point an alias at a READY version.
+    def set(self, caller: Caller, model: str, alias: str, version: int, *, expected_revision: int | None) -> AliasMove:
+        """Point an alias at a READY version; with `expected_revision` None, wherever it pointed before.
 
         Raises:
             StaleRevision: if the alias is not at the expected revision (0 for one that was never set).
@@ -84,7 +84,7 @@ class Aliases:
         """
         return self._move(caller, model, alias, version, expected_revision)
 
-    def delete(self, caller: Caller, model: str, alias: str, *, expected_revision: int) -> AliasMove:
+    def delete(self, caller: Caller, model: str, alias: str, *, expected_revision: int | None) -> AliasMove:
         """Delete an alias; its history stays and its revisions go on.
 
         Raises:
@@ -142,7 +142,9 @@ class Aliases:
             rows = page.fetch(session, query, [AliasMoveRow.revision], listing=listing, descending=True)
             return rows.map(to_alias_move)
 
-    def _move(self, caller: Caller, model: str, alias: str, version: int | None, expected_revision: int) -> AliasMove:
+    def _move(
+        self, caller: Caller, model: str, alias: str, version: int | None, expected_revision: int | None
+    ) -> AliasMove:
         name = parse_alias(alias)
         with self._database.write() as session:
             model_row = find_model(session, caller.workspace_id, model, lock=True)
@@ -154,7 +156,8 @@ class Aliases:
                     hint=f"Run: fairlead model promote {model_row.name}/{version or 'VERSION'} --to {name}",
                     environment=name,
                 )
-            check_revision(session, model_row, name, expected_revision)
+            if expected_revision is not None:
+                check_revision(session, model_row, name, expected_revision)
             if version is None:
                 row = session.get(AliasRow, (model_row.workspace_id, model_row.id, name))
                 if row is None or row.version is None:

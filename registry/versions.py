@@ -89,9 +89,16 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionDraft:
-    """What a caller says of a version that is to be registered."""
+    """What a caller says of a version that is to be registered.
 
-    upload_id: str
+    Without an upload, a worker brings the files from `source`; a version that never has any (`has_files` False, such as
+    a prompt) is READY at once.
+    """
+
+    upload_id: str | None = None
+    has_files: bool = True
+    source: str | None = None
+    run_link: str | None = None
     flavor: str | None = None
     signature: Mapping[str, object] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -188,6 +195,7 @@ class Versions:
             row = find_version(session, model_row, version)
             if description is not None:
                 row.description = parse_text(description, what="description")
+            row.changed_at = self._clock.now()
             before = _tags_of(session, model_row, [row.version]).get(row.version, {})
             _replace_tags(session, row, merge_tags(before, tags or {}))
             session.flush()
@@ -223,14 +231,14 @@ class Versions:
         self, session: Session, caller: Caller, model: str, row: ModelVersionRow, tags: dict[str, str]
     ) -> ModelVersion:
         model_row = find_model(session, caller.workspace_id, model, lock=True)
-        upload = _find_upload(session, model_row, row.upload_id or "")
+        upload = None if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
         if row.parent_version is not None:
             find_version(session, model_row, row.parent_version)
         if model_row.last_version >= VERSION_MAX:
             raise Conflict(f"{model_row.name!r} has used every version number.", hint="Register another model.")
         model_row.last_version += 1
         row.model_id, row.version, row.residency = model_row.id, model_row.last_version, model_row.residency
-        if upload.state == READY:
+        if upload is not None and upload.state == READY:
             row.state, row.artifact_digest, row.ready_at = READY, upload.artifact_digest, row.created_at
         session.add(row)
         session.flush()
@@ -238,6 +246,7 @@ class Versions:
         session.flush()
         facts: dict[str, JsonValue] = {
             "upload": row.upload_id,
+            "source": row.source,
             "state": row.state,
             "digest": row.artifact_digest,
             "snapshot": row.snapshot_digest,
@@ -304,8 +313,11 @@ def _to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionR
     run_id = None if draft.run_id is None else parse_text(draft.run_id, what="run id", max_length=255)
     return ModelVersionRow(
         workspace_id=caller.workspace_id,
-        state=PENDING,
-        upload_id=parse_row_id(draft.upload_id, UploadNotFound, what="upload"),
+        state=PENDING if draft.has_files else READY,
+        ready_at=None if draft.has_files else now,
+        upload_id=None if draft.upload_id is None else parse_row_id(draft.upload_id, UploadNotFound, what="upload"),
+        source=None if draft.source is None else parse_text(draft.source, what="source", max_length=2_000),
+        run_link=None if draft.run_link is None else parse_text(draft.run_link, what="run link", max_length=2_000),
         description=parse_text(draft.description, what="description"),
         flavor=name(draft.flavor, "flavor"),
         signature=None if draft.signature is None else parse_json(draft.signature, what="signature"),
