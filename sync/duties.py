@@ -18,7 +18,7 @@ from fairlead.sync.plan_sweep import PlanSweep
 from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.priorities import derive_priorities
 from fairlead.sync.publication import PUBLISH_REFS, Publication, derive_publications
-from fairlead.sync.record_publication import PUBLISH_RECORD, RecordPublication, derive_record_publications
+from fairlead.sync.record_publication import PUBLISH_RECORD, RecordPublication
 from fairlead.sync.record_rows import RecordSource, registry_rows
 from fairlead.sync.replication import Replication
 from fairlead.sync.upkeep import UPKEEP
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _SWEEP_EVERY = timedelta(seconds=15)
 _LOOK_FOR_PROMOTED_EVERY = timedelta(seconds=2)
-_COPY_RECORD_EVERY = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +65,14 @@ def sync_duties(
     `transfers` how copies are made, and `plans` from where; `record_sources` have the rows of the record's copies.
     """
     rules = upkeep or UpkeepRules()
+    record = RecordPublication(database, clock, open_store=open_store, signing_key=signing_key, sources=record_sources)
     return Duties(
         handlers={
             VERIFY_UPLOAD: UploadVerification(database, clock, catalog=catalog, open_store=open_store),
             REPLICATE: Replication(database, clock, catalog=catalog, open_store=open_store, transfers=transfers),
             VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
             PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
-            PUBLISH_RECORD: RecordPublication(
-                database, clock, open_store=open_store, signing_key=signing_key, sources=record_sources
-            ),
+            PUBLISH_RECORD: record,
             UPKEEP: upkeep_work(database, clock, open_store=open_store, signing_key=signing_key, rules=rules),
         },
         derivers=[
@@ -85,7 +83,7 @@ def sync_duties(
             derive_replications,
             throttled(derive_priorities, _LOOK_FOR_PROMOTED_EVERY),
             derive_publications,
-            throttled(derive_record_publications, _COPY_RECORD_EVERY),
+            record.derive,
             *upkeep_derivers(rules),
         ],
     )

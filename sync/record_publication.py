@@ -7,10 +7,12 @@ not be at a location, names of models among them, are not in its copy.
 
 from __future__ import annotations
 
+import json
+import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, select, update
@@ -22,7 +24,7 @@ from fairlead.registry import work
 from fairlead.registry.keys import active_key_id
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.tables import AuditEventRow, EncryptionKeyRow, LocationRow, WorkspaceRow
-from fairlead.sync.record_rows import MODEL, RecordSource
+from fairlead.sync.record_rows import MODEL, SETTINGS, RecordedRow, RecordSource
 from fairlead.sync.shelves import open_location
 from fairlead.sync.store.record import (
     WORKSPACE,
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 
 PUBLISH_RECORD = "publish-record"
 """The work of bringing a location's copy of the record up to now; its subject is the location's id."""
+
+_EVERY = timedelta(seconds=5)
+_COST_SHARE = 20
 
 KEPT_COPIES = 8
 """How many copies back a reader may be, that began to read one before a newer one was made."""
@@ -101,13 +106,8 @@ def collect_record(
         .limit(1)
     ).one_or_none()
     workspace = session.get_one(WorkspaceRow, workspace_id)
-    found: defaultdict[tuple[str, str], defaultdict[str, list[Mapping[str, Any]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for source in sources:
-        for each in source(session, workspace_id):
-            if location.permits(each.residency, None):
-                found[each.kind, each.name][each.table].append(each.row)
+    rows = [each for source in sources for each in source(session, workspace_id)]
+    documents = _permitted_documents(rows, location)
     index = RecordIndex(
         workspace=workspace_id,
         sequence=workspace.record_base + (0 if head is None else head[0] or 0),
@@ -118,8 +118,24 @@ def collect_record(
         keys=_wrapped_keys(session, workspace_id),
         directories={},
     )
-    documents = tuple(Document(kind=kind, name=name, rows=rows) for (kind, name), rows in sorted(found.items()))
     return RecordState(index=index, documents=documents)
+
+
+def _permitted_documents(rows: Sequence[RecordedRow], location: Location) -> tuple[Document, ...]:
+    found: defaultdict[tuple[str, str], defaultdict[str, list[Mapping[str, Any]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    withheld = {each.name for each in rows if each.kind == MODEL and not location.permits(each.residency, None)}
+    for each in rows:
+        if not location.permits(each.residency, None):
+            continue
+        # A policy that names a model is known only where the model may be.
+        if each.kind == SETTINGS and withheld:
+            text = json.dumps(each.row, ensure_ascii=False, default=str)
+            if any(name in text for name in withheld):
+                continue
+        found[each.kind, each.name][each.table].append(each.row)
+    return tuple(Document(kind=kind, name=name, rows=tables) for (kind, name), tables in sorted(found.items()))
 
 
 class RecordPublication:
@@ -141,6 +157,14 @@ class RecordPublication:
         self._sources = tuple(sources)
         # Per location, as of which sequence: the objects of its last copies, newest last.
         self._held: dict[str, tuple[int, deque[frozenset[str]]]] = {}
+        self._cost_seconds = 0.0
+        self._due: datetime | None = None
+
+    def derive(self, session: Session, now: datetime) -> None:
+        """Require copies now and then: no more often than costs this process a twentieth of a core."""
+        if self._due is None or now >= self._due:
+            derive_record_publications(session, now)
+            self._due = now + max(_EVERY, _COST_SHARE * timedelta(seconds=self._cost_seconds))
 
     def __call__(self, leased: LeasedWork) -> None:
         """Bring one location's copy up to now, and record how far it goes.
@@ -151,6 +175,7 @@ class RecordPublication:
             KeyUnavailable: if the workspace encrypts and the key cannot be had; it is tried again.
             LocationUnavailable, PermissionDenied, StorageFull: from the location; it is tried again.
         """
+        began = time.thread_time()
         with self._database.read() as session:
             location = get_location(session, leased.workspace_id, leased.subject)
             state = collect_record(session, leased.workspace_id, location, self._sources, self._clock.now())
@@ -158,6 +183,7 @@ class RecordPublication:
             published = row.published_record_sequence
         if state.index.sequence > 0:
             self._publish(open_location(self._open_store, location), location.id, published, state)
+        self._cost_seconds = time.thread_time() - began
         with self._database.write() as session:
             session.execute(
                 update(LocationRow)

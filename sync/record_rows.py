@@ -1,7 +1,7 @@
 """The record as rows of plain JSON, each with the residency class that says where a copy of it may lie, and back.
 
-What is copied is what serving and restoring need. Tokens, uploads, work, budgets' spending, the audit log and the
-ledger are not: they are secrets, passing, or made anew.
+What is copied is what serving and restoring need. Tokens, webhooks, uploads, work, the audit log and the ledger are
+not: they hold secrets, pass by, or are made anew.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ from fairlead.registry.tables import (
     VersionTagRow,
     WorkspaceRow,
 )
+from fairlead.registry.tables_governance import (
+    EvaluationRow,
+    IssuerRow,
+    PromotionPolicyRow,
+    RoleBindingRow,
+    SignatureRow,
+    SigningKeyRow,
+    TrackingServerRow,
+)
 
 MODEL, SETTINGS = "model", "settings"
 ADDRESSES = "addresses"
@@ -46,8 +55,29 @@ ADDRESSES = "addresses"
 _UNRESTRICTED = "unrestricted"
 # They change with every copy that is made, and a copy does not say of itself that it was made.
 _NOT_COPIED = frozenset({"published_refs_revision", "published_record_sequence", "refs_revision", "record_base"})
-_OF_MODELS = (ModelTagRow, ModelVersionRow, VersionTagRow, AliasRow, AliasMoveRow, PromotionRow)
-_OF_SETTINGS = (WorkspaceRow, EnvironmentRow, ReplicaPolicyRow, BudgetRow, LocationRow, EncryptionKeyRow)
+_OF_MODELS = (
+    ModelTagRow,
+    ModelVersionRow,
+    VersionTagRow,
+    AliasRow,
+    AliasMoveRow,
+    PromotionRow,
+    SignatureRow,
+    EvaluationRow,
+)
+_OF_SETTINGS = (
+    WorkspaceRow,
+    EnvironmentRow,
+    PromotionPolicyRow,
+    ReplicaPolicyRow,
+    RoleBindingRow,
+    IssuerRow,
+    SigningKeyRow,
+    TrackingServerRow,
+    BudgetRow,
+    LocationRow,
+    EncryptionKeyRow,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

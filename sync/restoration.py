@@ -31,7 +31,7 @@ Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 """Rows by table and primary key."""
 
 _LOST = (
-    "API tokens: the server makes the owner's at its first start; make the others anew.",
+    "API tokens and webhooks: the server makes the owner's token at its first start; make the others anew.",
     "The audit log and the ledger: they begin anew. Exports that were made of them stay valid.",
     "Deployments and placements: ask for them again.",
     "Uploads that were open: run the same commands again.",

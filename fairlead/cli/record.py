@@ -10,6 +10,7 @@ from fairlead.cli.context import command, connected, current_output, group
 from fairlead.cli.output import render_value
 from fairlead.cli.parsing import parse_pairs
 from fairlead.cli.server import server_packages
+from fairlead.core.clock import format_time
 
 app = group("Copies of the record, which answer while the server is away.")
 restore_app = group("Restoring.")
@@ -60,7 +61,7 @@ def restore(
     output.record(
         {
             "workspace": done.workspace,
-            "as_of": done.as_of.isoformat(),
+            "as_of": format_time(done.as_of),
             "sequence": done.sequence,
             "anchor": done.anchor,
             "rows": dict(done.rows),

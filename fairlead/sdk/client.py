@@ -31,8 +31,8 @@ class Fairlead:
     """A connection to one Fairlead server.
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger`, `budgets` and
-    `replications` group the calls by noun.
+    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger`, `budgets`,
+    `replications`, `keys` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:

@@ -115,7 +115,7 @@ class RecordCopies:
         opened = self._open(away)
         document = self._read(away, lambda copy: copy.model(reference.name))
         told = f"As of {_ago(opened.copy.index.issued_at)}, by the copy at {opened.place.location}; the server is away."
-        if document is None:
+        if document is None or _is_deleted(document.rows.get("registered_models", ())):
             raise ModelNotFound(f"There is no registered model {reference.name!r}.", hint=told)
         self._documents[reference.name] = document
         number = reference.version
@@ -250,7 +250,12 @@ class RecordCopies:
 
 
 def _find_version(document: Document, number: int | None) -> Mapping[str, Any] | None:
-    return next((row for row in document.rows.get("model_versions", ()) if row["version"] == number), None)
+    found = [row for row in document.rows.get("model_versions", ()) if row["version"] == number]
+    return None if not found or _is_deleted(found) else found[0]
+
+
+def _is_deleted(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row.get("deleted_at") is not None for row in rows)
 
 
 def _to_version(document: Document, row: Mapping[str, Any], opened: _Opened) -> ModelVersion:
