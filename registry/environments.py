@@ -86,7 +86,11 @@ class Environments:
             # Aliases move under this lock, so none takes the name while it becomes an environment's.
             session.get(WorkspaceRow, caller.workspace_id, with_for_update={"key_share": True})
             actual = 0 if row is None else row.revision
-            if actual != expected_revision:
+            if row is None:
+                # Somebody may have created it while this waited. Not locked, or writers could wait in a ring.
+                created = session.get(EnvironmentRow, (caller.workspace_id, alias), populate_existing=True)
+                actual = 0 if created is None else created.revision
+            if actual != expected_revision or (row is None and actual):
                 raise StaleRevision(
                     f"The environment {alias!r} is at revision {actual}, not {expected_revision}.",
                     hint=f"Look at its policy and try again: fairlead environment policy {alias}",

@@ -69,13 +69,7 @@ def check_freeze(freeze: Freeze) -> None:
             f"{what} is neither an interval nor a schedule.", hint="Give from and until, or schedule and duration."
         )
     try:
-        if is_interval:
-            if _local(freeze.begins or "", zone) >= _local(freeze.ends or "", zone):
-                raise InvalidInput("It ends before it begins.")
-        else:
-            _parse_schedule(freeze.schedule or "")
-            if not timedelta(0) < parse_duration(freeze.duration or "") <= DURATION_MAX:
-                raise InvalidInput("It lasts for longer than 31 days, or for no time.")
+        _check_times(freeze, zone)
     except InvalidInput as error:
         raise InvalidInput(f"{what}: {error.detail}", hint=error.hint) from None
 
@@ -107,6 +101,16 @@ def freeze_from_json(members: Mapping[str, object]) -> Freeze:
 def until_text(until: datetime) -> str:
     """The end of a window, to the second."""
     return format_time(until).partition(".")[0] + "Z"
+
+
+def _check_times(freeze: Freeze, zone: zoneinfo.ZoneInfo) -> None:
+    if freeze.schedule is None:
+        if _local(freeze.begins or "", zone) >= _local(freeze.ends or "", zone):
+            raise InvalidInput("It ends before it begins.")
+        return
+    _parse_schedule(freeze.schedule)
+    if not timedelta(0) < parse_duration(freeze.duration or "") <= DURATION_MAX:
+        raise InvalidInput("It lasts for longer than 31 days, or for no time.")
 
 
 def _local(text: str, zone: zoneinfo.ZoneInfo) -> datetime:

@@ -1,20 +1,20 @@
 """Promotion: a request to move an environment to a version, its plan, its gates, and the way back.
 
-Asking evaluates the environment's policy and plans the move: each gate with its value and limit, the replicas still
-missing with their bytes and dollars, the deployments touched. A gate that fails refuses; a policy that asks for
-approvals waits for them; else the pointer moves at once. The last approval evaluates every gate again and moves the
-pointer only if it still stands where it stood when the promotion was asked for: else the promotion is STALE.
+Asking evaluates the environment's policy, and every promotion policy that governs the model there, and plans the
+move: each gate with its value and limit, the replicas still missing with their bytes and dollars, the deployments
+touched. A gate that fails refuses; a policy that asks for approvals waits for them; else the pointer moves at once. The
+last approval evaluates every gate again and moves the pointer only if it still stands where it stood when the promotion
+was asked for: else the promotion is STALE.
 
     (asked) -> APPLIED | REFUSED | AWAITING_APPROVAL
-    AWAITING_APPROVAL -> APPLIED | REFUSED | REJECTED | STALE
+    AWAITING_APPROVAL -> APPLIED | REFUSED | REJECTED | WITHDRAWN | STALE
 
 Everything happens with the model's row locked, so there is one winner for each revision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from sqlalchemy import select
@@ -28,10 +28,12 @@ from fairlead.core.errors import (
     GateRefused,
     InvalidInput,
     JsonValue,
+    PermissionDenied,
+    PlanOutdated,
     SelfApproval,
     StaleRevision,
 )
-from fairlead.core.ports import Clock, CopyPricing, DeploymentIndex
+from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import advance_refs, check_revision, current_pointer, move_pointer, require_ready
 from fairlead.registry.environments import find_environment
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -39,7 +41,16 @@ from fairlead.registry.identity import Caller
 from fairlead.registry.limits import REASON_MAX_LENGTH, parse_text
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.plans import Plan, make_plan, plan_to_json
+from fairlead.registry.plans import (
+    NoDeployments,
+    Plan,
+    Subject,
+    Surroundings,
+    changes_between,
+    make_plan,
+    plan_to_json,
+)
+from fairlead.registry.promotion_policy import Approver
 from fairlead.registry.promotion_record import (
     APPLIED,
     AWAITING_APPROVAL,
@@ -48,6 +59,7 @@ from fairlead.registry.promotion_record import (
     REJECTED,
     STALE,
     STATES,
+    WITHDRAWN,
     Promotion,
     find_promotion,
     record_event,
@@ -55,37 +67,41 @@ from fairlead.registry.promotion_record import (
     retire_rivals,
     words_on,
 )
-from fairlead.registry.tables import ApprovalRow, EnvironmentRow, ModelVersionRow, PromotionRow, RegisteredModelRow
+from fairlead.registry.role_holders import held_roles
+from fairlead.registry.tables import ApprovalRow, PromotionRow, RegisteredModelRow
 from fairlead.registry.versions import find_version
-
-
-class NoDeployments:
-    """An index for a server that deploys nothing."""
-
-    def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
-        del workspace_id, model, environment
-        return ()
 
 
 class Promotions:
     """Plans, asks for, approves, rejects and lists promotions."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (ports)
         self,
         database: Database,
         clock: Clock,
         catalog: Catalog,
         deployments: DeploymentIndex | None = None,
         copies: CopyPricing | None = None,
+        bundles: BundleIndex | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._catalog = catalog
-        self._deployments: DeploymentIndex = NoDeployments() if deployments is None else deployments
-        self._copies = copies
+        self._around = Surroundings(
+            catalog=catalog,
+            deployments=NoDeployments() if deployments is None else deployments,
+            copies=copies,
+            bundles=bundles,
+        )
 
     def plan(
-        self, caller: Caller, model: str, version: int, environment: str, *, expected_revision: int | None = None
+        self,
+        caller: Caller,
+        model: str,
+        version: int,
+        environment: str,
+        *,
+        expected_revision: int | None = None,
+        is_emergency: bool = False,
     ) -> Promotion:
         """What a promotion would do and what each gate says; nothing is kept.
 
@@ -103,8 +119,9 @@ class Promotions:
                 version=version,
                 environment=environment,
                 expected_revision=expected_revision,
+                is_emergency=is_emergency,
             )
-            plan = self._plan(session, attempt, approvers=())
+            plan = make_plan(session, self._around, attempt, self._clock.now())
         return Promotion(
             id=None,
             state=PLANNED,
@@ -129,11 +146,18 @@ class Promotions:
         *,
         expected_revision: int,
         reason: str = "",
+        is_emergency: bool = False,
+        basis: Mapping[str, str] | None = None,
         key: IdempotencyKey | None = None,
     ) -> Promotion:
         """Ask for an environment to point at a version; the answer is APPLIED or AWAITING_APPROVAL.
 
+        `basis` is that of a plan which was looked at: the request is refused if anything of it has changed. An
+        emergency sets freezes aside for those who hold a role that the policy names for it.
+
         Raises:
+            PlanOutdated: naming in `changes` what is no longer as the basis says.
+            InvalidInput: if an emergency has no reason.
             GateRefused: if a gate fails, with `plan` and the refused promotion's id; the refusal is on record.
             StaleRevision: if the environment's pointer is not at the expected revision.
             ModelNotFound, ModelVersionNotFound, EnvironmentNotFound: if there is no such thing.
@@ -141,6 +165,8 @@ class Promotions:
             Conflict: if the environment holds the version already.
         """
         checked = parse_text(reason, what="reason", max_length=REASON_MAX_LENGTH)
+        if is_emergency and not checked.strip():
+            raise InvalidInput("An emergency needs a reason.", hint="Say why; it is kept: --reason TEXT")
 
         def ask(session: Session) -> Promotion:
             attempt = self._attempt(
@@ -150,9 +176,10 @@ class Promotions:
                 version=version,
                 environment=environment,
                 expected_revision=expected_revision,
+                is_emergency=is_emergency,
                 lock=True,
             )
-            return self._request(session, caller, attempt, checked)
+            return self._request(session, caller, attempt, checked, basis)
 
         return self._decide(
             lambda session: run_once(
@@ -161,7 +188,9 @@ class Promotions:
         )
 
     def approve(self, caller: Caller, promotion_id: str, *, comment: str = "") -> Promotion:
-        """Approve a promotion; the last approval that is needed applies it. Approving twice changes nothing.
+        """Approve a promotion; the last approval that is needed applies it.
+
+        Approving twice changes nothing, unless the approver holds another role by now.
 
         Raises:
             SelfApproval: if the caller asked for it; the attempt is on record.
@@ -183,8 +212,28 @@ class Promotions:
         checked = parse_text(comment, what="comment", max_length=REASON_MAX_LENGTH)
         with self._database.write() as session:
             row, model = self._open_promotion(session, caller, promotion_id)
-            self._give_word(session, caller, row, is_approval=False, comment=checked)
+            self._give_word(session, caller, model, row, is_approval=False, comment=checked)
             return self._finish(session, caller, model, row, REJECTED, action="model.promote.reject")
+
+    def withdraw(self, caller: Caller, promotion_id: str, *, comment: str = "") -> Promotion:
+        """Take back what one asked for oneself, while it awaits approval.
+
+        Raises:
+            PermissionDenied: if somebody else asked for it.
+            Conflict: if the promotion is finished.
+            PromotionNotFound: if there is no such promotion.
+        """
+        checked = parse_text(comment, what="comment", max_length=REASON_MAX_LENGTH)
+        with self._database.write() as session:
+            row, model = self._open_promotion(session, caller, promotion_id)
+            if row.requested_by != caller.principal:
+                raise PermissionDenied(
+                    f"{row.requested_by!r} asked for this promotion, and nobody else withdraws it.",
+                    hint=f"An approver may end it: fairlead model approve {row.id} --reject",
+                )
+            return self._finish(
+                session, caller, model, row, WITHDRAWN, action="model.promote.withdraw", facts={"comment": checked}
+            )
 
     def get(self, caller: Caller, promotion_id: str) -> Promotion:
         """One promotion.
@@ -238,8 +287,9 @@ class Promotions:
         version: int,
         environment: str,
         expected_revision: int | None,
+        is_emergency: bool,
         lock: bool = False,
-    ) -> _Attempt:
+    ) -> Subject:
         model_row = find_model(session, caller.workspace_id, model, lock=lock)
         environment_row = find_environment(session, caller.workspace_id, environment, lock=lock)
         version_row = find_version(session, model_row, version)
@@ -253,25 +303,28 @@ class Promotions:
                 revision=revision,
             )
         require_ready(model_row, version_row)
-        return _Attempt(
-            model=model_row, version=version_row, environment=environment_row, held=held, base_revision=revision
+        roles = held_roles(session, caller, model_row.name, environment_row.name) if is_emergency else None
+        return Subject(
+            model=model_row,
+            version=version_row,
+            environment=environment_row,
+            held=held,
+            base_revision=revision,
+            requested_by=caller.principal,
+            emergency_roles=roles,
         )
 
-    def _plan(self, session: Session, attempt: _Attempt, *, approvers: tuple[str, ...]) -> Plan:
-        return make_plan(
-            session,
-            self._catalog,
-            self._deployments,
-            model=attempt.model,
-            version=attempt.version,
-            environment=attempt.environment,
-            held=attempt.held,
-            approvers=approvers,
-            copies=self._copies,
-        )
-
-    def _request(self, session: Session, caller: Caller, attempt: _Attempt, reason: str) -> Promotion:
-        plan = self._plan(session, attempt, approvers=())
+    def _request(
+        self, session: Session, caller: Caller, attempt: Subject, reason: str, basis: Mapping[str, str] | None
+    ) -> Promotion:
+        plan = make_plan(session, self._around, attempt, self._clock.now())
+        if basis is not None and (changes := changes_between(basis, plan.basis)):
+            raise PlanOutdated(
+                f"{attempt.reference} was planned for {attempt.environment.name} when the world was another: "
+                f"{'; '.join(changes)}.",
+                hint=f"Plan again: fairlead model plan {attempt.reference} --to {attempt.environment.name} --out FILE",
+                changes=[*changes],
+            )
         row = PromotionRow(
             workspace_id=caller.workspace_id,
             residency=attempt.model.residency,
@@ -305,16 +358,21 @@ class Promotions:
                     promotion=row.id,
                 )
             )
-        self._give_word(session, caller, row, is_approval=True, comment=comment)
-        attempt = _Attempt(
+        if not self._give_word(session, caller, model, row, is_approval=True, comment=comment):
+            return render_promotions(session, [row])[0]
+        emergency = cast("list[str] | None", row.plan.get("emergency_roles"))
+        words = [word for word in words_on(session, [row])[row.id] if word.is_approval]
+        attempt = Subject(
             model=model,
             version=find_version(session, model, row.version),
             environment=find_environment(session, row.workspace_id, row.environment, lock=True),
             held=current_pointer(session, model, row.environment)[0],
             base_revision=row.base_revision,
+            requested_by=row.requested_by,
+            approvers=tuple(Approver(principal=word.principal, roles=frozenset(word.roles)) for word in words),
+            emergency_roles=None if emergency is None else frozenset(emergency),
         )
-        approvers = tuple(word.principal for word in words_on(session, [row])[row.id] if word.is_approval)
-        plan = self._plan(session, attempt, approvers=approvers)
+        plan = make_plan(session, self._around, attempt, self._clock.now())
         row.plan = plan_to_json(plan)
         record_event(
             session,
@@ -322,7 +380,7 @@ class Promotions:
             self._clock.now(),
             action="model.promote.approve",
             of=(model, row),
-            facts={"comment": comment},
+            facts={"comment": comment, "roles": [*sorted(held_roles(session, caller, model.name, row.environment))]},
         )
         if plan.pending:
             return render_promotions(session, [row])[0]
@@ -353,6 +411,7 @@ class Promotions:
                 "approvers": [*approvers],
                 "gates": cast("JsonValue", row.plan["gates"]),
                 "policy_revision": cast("int", row.plan["policy_revision"]),
+                "policies": cast("JsonValue", row.plan["policies"]),
             },
             reason=row.reason,
             promotion_id=row.id,
@@ -376,11 +435,26 @@ class Promotions:
         )
 
     def _finish(
-        self, session: Session, caller: Caller, model: RegisteredModelRow, row: PromotionRow, state: str, *, action: str
+        self,
+        session: Session,
+        caller: Caller,
+        model: RegisteredModelRow,
+        row: PromotionRow,
+        state: str,
+        *,
+        action: str,
+        facts: Mapping[str, JsonValue] | None = None,
     ) -> Promotion:
         row.state, row.finished_at = state, self._clock.now()
         failed = [gate["gate"] for gate in row.plan["gates"] if gate["verdict"] == "failed"]
-        record_event(session, caller, self._clock.now(), action=action, of=(model, row), facts={"failed": failed})
+        record_event(
+            session,
+            caller,
+            self._clock.now(),
+            action=action,
+            of=(model, row),
+            facts={"failed": failed, **(facts or {})},
+        )
         session.flush()
         return render_promotions(session, [row])[0]
 
@@ -404,27 +478,27 @@ class Promotions:
         return row, model
 
     def _give_word(
-        self, session: Session, caller: Caller, row: PromotionRow, *, is_approval: bool, comment: str
-    ) -> None:
+        self,
+        session: Session,
+        caller: Caller,
+        model: RegisteredModelRow,
+        row: PromotionRow,
+        *,
+        is_approval: bool,
+        comment: str,
+    ) -> bool:
+        """Keep the caller's word; whether that is news."""
+        roles = sorted(held_roles(session, caller, model.name, row.environment))
         word = session.get(ApprovalRow, (row.workspace_id, row.id, caller.principal))
         if word is None:
             word = ApprovalRow(workspace_id=row.workspace_id, promotion_id=row.id, principal=caller.principal)
             session.add(word)
+        elif word.is_approval == is_approval and word.roles == roles:
+            return False
         word.is_approval, word.comment, word.decided_at = is_approval, comment, self._clock.now()
+        word.roles = roles
         session.flush()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Attempt:
-    model: RegisteredModelRow
-    version: ModelVersionRow
-    environment: EnvironmentRow
-    held: int | None
-    base_revision: int
-
-    @property
-    def reference(self) -> str:
-        return f"{self.model.name}/{self.version.version}"
+        return True
 
 
 class _Recorded(Exception):

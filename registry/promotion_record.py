@@ -18,17 +18,19 @@ from fairlead.registry.tables import ApprovalRow, PromotionRow, RegisteredModelR
 
 PLANNED, AWAITING_APPROVAL = "PLANNED", "AWAITING_APPROVAL"
 APPLIED, REFUSED, REJECTED, STALE = "APPLIED", "REFUSED", "REJECTED", "STALE"
-STATES = (AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, STALE)
+WITHDRAWN = "WITHDRAWN"
+STATES = (AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, WITHDRAWN, STALE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """One identity's word on a promotion."""
+    """One identity's word on a promotion, with the roles that it held for it then."""
 
     principal: str
     is_approval: bool
     comment: str
     decided_at: datetime
+    roles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ def words_on(session: Session, rows: Sequence[PromotionRow]) -> dict[str, tuple[
                 is_approval=word.is_approval,
                 comment=word.comment,
                 decided_at=word.decided_at,
+                roles=tuple(word.roles),
             )
             words[word.promotion_id] += (approval,)
     return words

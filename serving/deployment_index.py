@@ -1,4 +1,4 @@
-"""Tells the record which deployments a promotion or a retirement touches: `DeploymentIndex` and `RegionUse`."""
+"""Tells the record what serving has of it: `DeploymentIndex`, `RegionUse` and `BundleIndex`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, select
 
 from fairlead.registry.tables import RegisteredModelRow
+from fairlead.serving.bundles import READY
 from fairlead.serving.desired import DELETING
-from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow
+from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
@@ -66,3 +67,26 @@ class RegionDeployments:
         )
         with self._database.read() as session:
             return tuple(f"deployment {name}" for name in session.scalars(query))
+
+
+class ReadyBundles:
+    """The bundles that model versions were built into."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def bundle_of(self, workspace_id: str, model_id: str, version: int) -> str | None:
+        """The digest of the newest READY one. Reads on a connection of its own, so it waits for nobody."""
+        query = (
+            select(BundleRow.digest)
+            .where(
+                BundleRow.workspace_id == workspace_id,
+                BundleRow.model_id == model_id,
+                BundleRow.version == version,
+                BundleRow.state == READY,
+            )
+            .order_by(BundleRow.id.desc())
+            .limit(1)
+        )
+        with self._database.read() as session:
+            return session.scalar(query)

@@ -121,6 +121,14 @@ class CopyPricing(Protocol):
         ...
 
 
+class BundleIndex(Protocol):
+    """Which bundle a model version was built into. Asked inside a transaction of the record, so it answers fast."""
+
+    def bundle_of(self, workspace_id: str, model_id: str, version: int) -> str | None:
+        """The digest of the newest bundle that is READY; None where there is none. `model_id` is the row's."""
+        ...
+
+
 class DeploymentIndex(Protocol):
     """Which deployments run what. Asked inside a transaction of the record, so it answers fast and waits for nobody."""
 
