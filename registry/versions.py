@@ -283,6 +283,29 @@ def mark_failed(session: Session, workspace_id: str, upload_id: str, *, code: st
     return len(versions)
 
 
+def attach_upload(session: Session, row: ModelVersionRow, upload_id: str, now: datetime) -> None:
+    """Let a PENDING version whose files were brought here wait for their upload, or make it READY if that is verified.
+
+    The upload's row is locked, as in `mark_ready`.
+    """
+    upload = session.get_one(UploadRow, (row.workspace_id, upload_id), with_for_update={"key_share": True})
+    model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
+    row.upload_id = upload.id
+    worker = system_caller(row.workspace_id, "worker")
+    _record(session, worker, now, action="version.pull", of=(model, row), facts={"upload": upload.id})
+    session.flush()
+    if upload.state == READY:
+        mark_ready(session, row.workspace_id, upload.id, Digest(upload.artifact_digest or ""), now)
+
+
+def fail_pull(session: Session, row: ModelVersionRow, *, code: str, detail: str, now: datetime) -> None:
+    """Make a PENDING version FAILED whose files nobody can bring here."""
+    model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
+    row.state, row.error_code, row.error_detail = FAILED, code, detail
+    worker = system_caller(row.workspace_id, "worker")
+    _record(session, worker, now, action="version.fail", of=(model, row), facts={"code": code})
+
+
 def find_version(session: Session, model: RegisteredModelRow, version: int) -> ModelVersionRow:
     """The row of a version.
 

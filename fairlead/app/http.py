@@ -14,6 +14,8 @@ from fairlead import __version__
 from fairlead.app.guard import ActivityMiddleware, DryRunMiddleware, HostGuard
 from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.registry.access import install_access, undeclared_routes
+from fairlead.registry.mlflow.api_artifacts import STREAMED_PREFIXES
+from fairlead.registry.mlflow.dialect import MlflowDialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,9 +43,11 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
         "it is kept. The answer then carries the same header.",
     )
     install_access(app, service.tokens.authenticate)
-    install_problem_handlers(app, max_body_bytes=service.settings.max_body_bytes)
+    install_problem_handlers(app, max_body_bytes=service.settings.max_body_bytes, streamed=STREAMED_PREFIXES)
     for router in service.routers():
         app.include_router(router, prefix=API_PREFIX)
+    for router in service.mlflow_routers():
+        app.include_router(router)
 
     @app.get("/healthz", tags=["health"])
     def health() -> Health:
@@ -57,6 +61,7 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
     app.add_middleware(DryRunMiddleware)
     app.add_middleware(ActivityMiddleware, activity=service.activity)
     app.add_middleware(HostGuard, trusted_hosts=service.settings.trusted_hosts)
+    app.add_middleware(MlflowDialect)
     return app
 
 

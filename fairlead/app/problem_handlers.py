@@ -70,10 +70,13 @@ _PROBLEM_SCHEMA: dict[str, JsonValue] = {
 }
 
 
-def install_problem_handlers(app: FastAPI, *, max_body_bytes: int = 64 * 2**20) -> None:
+def install_problem_handlers(
+    app: FastAPI, *, max_body_bytes: int = 64 * 2**20, streamed: tuple[str, ...] = ()
+) -> None:
     """Make an app answer every error as a problem document, say so in its OpenAPI, and refuse oversized bodies.
 
-    `max_body_bytes` holds for bodies of a binary type; all others may have at most 8 MiB.
+    `max_body_bytes` holds for bodies of a binary type; all others may have at most 8 MiB. What is PUT below the paths
+    `streamed` goes to disk piece by piece, and its routes say how much that may be.
     """
     handlers: dict[type[Exception], Callable[..., Awaitable[Response]]] = {
         FairleadError: _answer_error,
@@ -83,20 +86,22 @@ def install_problem_handlers(app: FastAPI, *, max_body_bytes: int = 64 * 2**20) 
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
-    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes, streamed=streamed)
     _document_problems(app)
 
 
 class BodyLimit:
     """Refuses a body that is too large: at once where it says so, else when too much of it came."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, streamed: tuple[str, ...] = ()) -> None:
         self._app = app
+        self._streamed = streamed
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body counted."""
-        if scope["type"] != "http":
+        is_streamed = bool(self._streamed) and scope.get("method") == "PUT" and scope["path"].startswith(self._streamed)
+        if scope["type"] != "http" or is_streamed:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)

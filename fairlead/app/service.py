@@ -30,6 +30,8 @@ from fairlead.registry.idempotency import forget_old_keys
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import Locations
+from fairlead.registry.mlflow.staging import Staging
+from fairlead.registry.mlflow.tracking_servers import TrackingServers
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
 from fairlead.registry.retirement import Retirements
@@ -49,11 +51,14 @@ from fairlead.sync.publication import PUBLISH_REFS
 from fairlead.sync.ray_engine import RayEngine
 from fairlead.sync.record_publication import PUBLISH_RECORD
 from fairlead.sync.record_rows import registry_rows
+from fairlead.sync.scratch import Scratch
 from fairlead.sync.store.encryption import encrypting
 from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 from fairlead.sync.store.objects import OpenStores
 from fairlead.sync.transfer import BytesInFlight, Transfers
 from fairlead.sync.upkeep_duties import UpkeepRules
+from fairlead.sync.version_files import StoredVersionFiles
+from fairlead.sync.version_pulls import PULL_VERSION, VersionPull, derive_pulls
 from fairlead.sync.worker import Lane, Worker
 
 if TYPE_CHECKING:
@@ -68,7 +73,7 @@ if TYPE_CHECKING:
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
-PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = 2
+PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = PULL_THREADS = 2
 _KEY_BYTES = 32
 _ARTIFACT_USES = (model_uses, bundle_uses, snapshot_uses)
 _log = logging.getLogger(__name__)
@@ -95,6 +100,9 @@ class Service:
     serving: Serving
     plans: ReplicationPlans
     duties: Duties
+    tracking_servers: TrackingServers
+    version_files: StoredVersionFiles
+    version_pull: VersionPull
     activity: Activity = field(default_factory=Activity)
     _wakers: list[Worker] = field(default_factory=list[Worker])
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -202,7 +210,25 @@ class Service:
                     engine=RayEngine(settings.ray_address) if settings.engine == "ray" else None,
                 ),
             ),
+            tracking_servers=TrackingServers(database, clock, allowed_hosts=settings.tracking_hosts),
+            version_files=StoredVersionFiles(database, uploads=uploads, artifacts=artifacts, open_store=open_store),
+            version_pull=VersionPull(
+                database, clock, uploads=uploads, open_store=open_store, scratch=Scratch(home / "pulls")
+            ),
             _wakers=wakers,
+        )
+
+    def mlflow_routers(self) -> list[APIRouter]:
+        """The routes of MLflow's dialect, with their whole paths."""
+        from fairlead.registry.mlflow.assembly import mlflow_routers
+
+        return mlflow_routers(
+            self.database,
+            self.clock,
+            tracking_servers=self.tracking_servers,
+            staging=Staging(self.home / "mlflow-uploads", max_bytes=self.settings.staging_bytes),
+            files=self.version_files,
+            wake=self._wake,
         )
 
     def routers(self) -> list[APIRouter]:
@@ -210,6 +236,7 @@ class Service:
         # FastAPI costs a second that a worker need not wait for.
         from fairlead.registry.api import record_routers
         from fairlead.registry.api_keys import keys_router
+        from fairlead.registry.mlflow.api_tracking_servers import tracking_servers_router
         from fairlead.sync.api import sync_routers
         from fairlead.sync.api_record import record_router
 
@@ -222,6 +249,7 @@ class Service:
                 copies=self.plans,
             ),
             keys_router(self.keys),
+            tracking_servers_router(self.tracking_servers),
             record_router(self.database, load_catalog(), self.signing_key),
             *sync_routers(
                 locations=self.locations,
@@ -249,9 +277,15 @@ class Service:
             self.database,
             self.clock,
             regions=regions,
-            handlers={**self.duties.handlers, **self.features.handlers, **self.serving.handlers},
+            handlers={
+                **self.duties.handlers,
+                **self.features.handlers,
+                **self.serving.handlers,
+                PULL_VERSION: self.version_pull,
+            },
             derivers=[
                 PolicySweep(_ARTIFACT_USES),
+                derive_pulls,
                 *self.duties.derivers,
                 *self.features.derivers(regions),
                 *self.serving.derivers,
@@ -267,6 +301,7 @@ class Service:
         """Threads for what takes long, or may hang, beside those for what somebody waits for."""
         return [
             Lane(name="prompt", kinds=frozenset({VERIFY_UPLOAD, PUBLISH_REFS}), threads=PROMPT_THREADS),
+            Lane(name="pull", kinds=frozenset({PULL_VERSION}), threads=PULL_THREADS),
             Lane(name="record", kinds=frozenset({PUBLISH_RECORD}), threads=1),
             Lane(name="copy", kinds=frozenset({REPLICATE, VERIFY_REPLICA}), threads=self.settings.worker_threads),
             Lane(name="deploy", kinds=frozenset({DEPLOY}), threads=DEPLOY_THREADS),

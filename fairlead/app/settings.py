@@ -99,6 +99,16 @@ class ServerSettings(BaseSettings):
         default_factory=list[str],
         description="Host names that requests may be addressed to, separated by commas, beside loopback names.",
     )
+    tracking_hosts: Annotated[list[str] | None, NoDecode] = Field(
+        default=None,
+        description="Host names of MLflow tracking servers that versions may be brought from, separated by commas. None: "
+        "any that an admin names, but no link-local address.",
+    )
+    staging_bytes: int = Field(
+        default=64 * 2**30,
+        ge=1,
+        description="Most that MLflow clients' uploads take of the server's disk until versions are made of them.",
+    )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest request body that is read.")
 
     @classmethod
@@ -138,7 +148,7 @@ class ServerSettings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("trusted_hosts", mode="before")
+    @field_validator("trusted_hosts", "tracking_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

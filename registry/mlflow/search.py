@@ -170,7 +170,9 @@ def _compare(column: Any, clause: Clause, *, is_sqlite: bool) -> ColumnElement[b
             return column.not_in(cast("tuple[str, ...]", value))
         case "LIKE":
             # SQLite's LIKE ignores case; its GLOB does not.
-            return column.op("GLOB")(_to_glob(str(value))) if is_sqlite else column.like(_to_like(str(value)), escape="\\")
+            return (
+                column.op("GLOB")(_to_glob(str(value))) if is_sqlite else column.like(_to_like(str(value)), escape="\\")
+            )
         case "ILIKE":
             return func.lower(column).like(_to_like(str(value).lower()), escape="\\")
         case ">":

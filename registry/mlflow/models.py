@@ -1,0 +1,283 @@
+"""Registered models as MLflow handles them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import Conflict, InvalidInput, JsonValue
+from fairlead.core.ports import Clock
+from fairlead.registry import audit
+from fairlead.registry.aliases import Aliases, advance_refs, move_pointer
+from fairlead.registry.identity import Caller
+from fairlead.registry.mlflow.records import (
+    NO_STAGE,
+    Pair,
+    Wire,
+    find_by_alias,
+    find_model,
+    find_version,
+    latest_of_each_stage,
+    render_models,
+    render_versions,
+)
+from fairlead.registry.models import Labels, ModelChange, Models
+from fairlead.registry.tables import AliasRow, EnvironmentRow, ModelTagRow, ModelVersionRow, RegisteredModelRow
+
+UNASSIGNED = "unassigned"
+OWNER_TAG, TEAM_TAG, COST_CENTRE_TAG = "fairlead.owner", "fairlead.team", "fairlead.cost_centre"
+RESIDENCY_TAG = "fairlead.residency"
+_STAGES = {stage.lower(): stage for stage in (NO_STAGE, "Staging", "Production", "Archived")}
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowModels:
+    """Registers, shows, changes and deletes models; sets and resolves their aliases."""
+
+    database: Database
+    clock: Clock
+    models: Models
+    aliases: Aliases
+
+    def create(self, caller: Caller, *, name: str, description: str, tags: Mapping[str, str]) -> Wire:
+        """Register a model. The caller owns it; tags say otherwise, and which residency class it has.
+
+        The name of a deleted model may be registered again; its version numbers go on.
+
+        Raises:
+            AlreadyExists: if the name is taken.
+            InvalidInput: if the name, a tag or the residency class is not valid.
+        """
+        labels = Labels(
+            owner=tags.get(OWNER_TAG) or caller.principal,
+            team=tags.get(TEAM_TAG) or UNASSIGNED,
+            cost_centre=tags.get(COST_CENTRE_TAG) or UNASSIGNED,
+        )
+        if not self._revive(caller, name, labels, description, tags):
+            self.models.create(
+                caller,
+                name=name,
+                labels=labels,
+                residency=tags.get(RESIDENCY_TAG) or "unrestricted",
+                description=description,
+                tags=tags,
+            )
+        return self.get(caller, name)
+
+    def get(self, caller: Caller, name: str) -> Wire:
+        """One model.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+        """
+        with self.database.read() as session:
+            return render_models(session, [find_model(session, caller.workspace_id, name)])[0]
+
+    def update(self, caller: Caller, name: str, description: str) -> Wire:
+        """Change a model's description.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+        """
+        self.get(caller, name)
+        self.models.update(caller, name, ModelChange(description=description))
+        return self.get(caller, name)
+
+    def rename(self, caller: Caller, name: str, new_name: str) -> Wire:
+        """Names never change, so only the name that a model has already is taken.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+            InvalidInput: if the new name is another one.
+        """
+        found = self.get(caller, name)
+        if new_name != name:
+            raise InvalidInput(
+                f"Registered model '{name}' cannot be renamed: names stay, because audit, signatures and deployments "
+                "name models by them.",
+                hint=f"Register '{new_name[:80]}' and copy versions there: MlflowClient.copy_model_version.",
+            )
+        return found
+
+    def set_tag(self, caller: Caller, name: str, key: str, value: str | None) -> None:
+        """Set a tag of a model, or remove it with None.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+            InvalidInput: if the tag is not valid.
+        """
+        self.get(caller, name)
+        self.models.update(caller, name, ModelChange(tags={key: value}))
+
+    def delete(self, caller: Caller, name: str) -> None:
+        """Delete a model with its versions and aliases. The record of them, and its audit trail, stay.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+            Conflict: if one of its versions holds an environment.
+        """
+        now = self.clock.now()
+        with self.database.write() as session:
+            model = find_model(session, caller.workspace_id, name, lock=True)
+            drop_aliases(session, caller, self.clock, model, None)
+            living = select(ModelVersionRow).where(
+                ModelVersionRow.workspace_id == model.workspace_id,
+                ModelVersionRow.model_id == model.id,
+                ModelVersionRow.deleted_at.is_(None),
+            )
+            versions = session.scalars(living).all()
+            for row in versions:
+                row.deleted_at = now
+            model.deleted_at = model.updated_at = now
+            facts: dict[str, JsonValue] = {"versions": [row.version for row in versions]}
+            audit.record(
+                session,
+                caller,
+                self.clock,
+                action="model.delete",
+                subject=model.name,
+                residency=model.residency,
+                facts=facts,
+            )
+
+    def latest_versions(self, caller: Caller, name: str, stages: Sequence[str]) -> list[Wire]:
+        """The newest version of each stage, or of the given stages.
+
+        Raises:
+            ModelNotFound: if there is none of that name.
+            InvalidInput: if a stage is not known.
+        """
+        wanted = {parse_stage(stage) for stage in stages}
+        with self.database.read() as session:
+            model = find_model(session, caller.workspace_id, name)
+            found = latest_of_each_stage(session, [model]).get(model.id, [])
+            kept: list[Pair] = [pair for pair in found if not wanted or (pair[1].stage or NO_STAGE) in wanted]
+            return render_versions(session, kept)
+
+    def set_alias(self, caller: Caller, name: str, alias: str, version: int) -> None:
+        """Point an alias at a version, wherever it pointed before.
+
+        Raises:
+            ModelNotFound, ModelVersionNotFound: if there is no such thing.
+            InvalidName, Conflict: if the name cannot be an alias, or is an environment's.
+            NotReady: if the version's bytes are not verified.
+        """
+        with self.database.read() as session:
+            find_model(session, caller.workspace_id, name)
+            find_version(session, caller.workspace_id, name, version)
+        self.aliases.set(caller, name, alias, version, expected_revision=None)
+
+    def delete_alias(self, caller: Caller, name: str, alias: str) -> None:
+        """Delete an alias.
+
+        Raises:
+            ModelNotFound, AliasNotFound: if there is no such thing.
+            Conflict: if it is an environment.
+        """
+        with self.database.read() as session:
+            find_model(session, caller.workspace_id, name)
+        self.aliases.delete(caller, name, alias, expected_revision=None)
+
+    def version_by_alias(self, caller: Caller, name: str, alias: str) -> Wire:
+        """The version that an alias points to; `latest` is the newest one.
+
+        Raises:
+            ModelNotFound, AliasNotFound: if there is no such thing.
+        """
+        with self.database.read() as session:
+            if alias.lower() == "latest":
+                model = find_model(session, caller.workspace_id, name)
+                newest = max(
+                    latest_of_each_stage(session, [model]).get(model.id, []),
+                    key=lambda pair: pair[1].version,
+                    default=None,
+                )
+                if newest is not None:
+                    return render_versions(session, [newest])[0]
+            return render_versions(session, [find_by_alias(session, caller.workspace_id, name, alias)])[0]
+
+    def _revive(self, caller: Caller, name: str, labels: Labels, description: str, tags: Mapping[str, str]) -> bool:
+        """Whether a deleted model had the name, which is then as if it were new."""
+        with self.database.write() as session:
+            row = session.scalars(
+                select(RegisteredModelRow).where(
+                    RegisteredModelRow.workspace_id == caller.workspace_id,
+                    RegisteredModelRow.name == (name if name.isprintable() else ""),
+                    RegisteredModelRow.deleted_at.is_not(None),
+                )
+            ).one_or_none()
+            if row is None:
+                return False
+            residency = tags.get(RESIDENCY_TAG) or row.residency
+            if residency != row.residency:
+                raise Conflict(
+                    f"The deleted model {row.name!r} was of residency class {row.residency!r}, which never changes.",
+                    hint="Register the model under another name.",
+                )
+            row.deleted_at, row.updated_at = None, self.clock.now()
+            for tag in session.scalars(
+                select(ModelTagRow).where(ModelTagRow.workspace_id == row.workspace_id, ModelTagRow.model_id == row.id)
+            ):
+                session.delete(tag)
+            audit.record(
+                session,
+                caller,
+                self.clock,
+                action="model.restore",
+                subject=row.name,
+                residency=row.residency,
+                facts={"versions": []},
+            )
+        change = ModelChange(
+            description=description,
+            owner=labels.owner,
+            team=labels.team,
+            cost_centre=labels.cost_centre,
+            tags=dict(tags),
+        )
+        self.models.update(caller, name, change)
+        return True
+
+
+def parse_stage(text: str) -> str:
+    """A stage in its one spelling.
+
+    Raises:
+        InvalidInput: if it is none of them.
+    """
+    stage = _STAGES.get(text.lower())
+    if stage is None:
+        raise InvalidInput(
+            f"Invalid Model Version stage: {text[:40]}.", hint=f"Value must be one of {', '.join(_STAGES.values())}."
+        )
+    return stage
+
+
+def drop_aliases(
+    session: Session, caller: Caller, clock: Clock, model: RegisteredModelRow, version: int | None
+) -> None:
+    """Delete the aliases that point to a version of a locked model (None: to any).
+
+    Raises:
+        Conflict: if an environment points there.
+    """
+    query = select(AliasRow).where(
+        AliasRow.workspace_id == model.workspace_id, AliasRow.model_id == model.id, AliasRow.version.is_not(None)
+    )
+    if version is not None:
+        query = query.where(AliasRow.version == version)
+    pointers = session.scalars(query.order_by(AliasRow.name)).all()
+    if pointers:
+        advance_refs(session, model.workspace_id)
+    for pointer in pointers:
+        if session.get(EnvironmentRow, (model.workspace_id, pointer.name)) is not None:
+            raise Conflict(
+                f"{model.name}/{pointer.version} is in the environment {pointer.name!r} and cannot be deleted.",
+                hint=f"Promote another version first: fairlead model promote {model.name}/VERSION --to {pointer.name}",
+                environment=pointer.name,
+            )
+        move_pointer(session, caller, clock, model, name=pointer.name, to_version=None, kind="delete", facts={})
