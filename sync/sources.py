@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import LocationNotFound
@@ -68,28 +68,14 @@ def rank_sources(
 def find_sources(
     session: Session, catalog: Catalog, replica: ReplicaRow, destination: Location, now: datetime
 ) -> Sources:
-    """The VERIFIED replicas of an artifact that one of its replicas may be copied from."""
-    query = (
-        select(ReplicaRow, LocationRow)
-        .join(
-            LocationRow,
-            (LocationRow.workspace_id == ReplicaRow.workspace_id) & (LocationRow.id == ReplicaRow.location_id),
-        )
-        .where(
-            ReplicaRow.workspace_id == replica.workspace_id,
-            ReplicaRow.residency == replica.residency,
-            ReplicaRow.artifact_digest == replica.artifact_digest,
-            ReplicaRow.location_id != replica.location_id,
-            ReplicaRow.state == "VERIFIED",
-            # A cache holds what was asked for, until it needs the room.
-            LocationRow.kind == "storage",
-        )
-    )
-    candidates = [
-        (get_location(session, row.workspace_id, row.location_id), row.layout_key or "")
-        for row, _ in session.execute(query).all()
-    ]
-    ranked = rank_sources(catalog, candidates, destination)
+    """The VERIFIED replicas of an artifact that one of its replicas may be copied from.
+
+    Where there is none, those that were given up: until they are collected their bytes may still be whole, and a copy
+    compares every one of them.
+    """
+    verified = _candidates(session, replica, ReplicaRow.state == "VERIFIED")
+    given_up = and_(ReplicaRow.state == "PENDING", ~ReplicaRow.is_wanted, ReplicaRow.layout_key.is_not(None))
+    ranked = rank_sources(catalog, verified or _candidates(session, replica, given_up), destination)
     planned = replica.planned_source_location_id
     if planned is None or planned == replica.location_id:
         return Sources(ranked=ranked)
@@ -104,6 +90,30 @@ def find_sources(
     except LocationNotFound:
         return Sources(ranked=ranked)
     return Sources(ranked=ranked, awaited=name)
+
+
+def _candidates(session: Session, replica: ReplicaRow, condition: ColumnElement[bool]) -> list[tuple[Location, str]]:
+    """The artifact's other replicas at storage locations of which a condition holds, with their layouts' keys."""
+    query = (
+        select(ReplicaRow)
+        .join(
+            LocationRow,
+            (LocationRow.workspace_id == ReplicaRow.workspace_id) & (LocationRow.id == ReplicaRow.location_id),
+        )
+        .where(
+            ReplicaRow.workspace_id == replica.workspace_id,
+            ReplicaRow.residency == replica.residency,
+            ReplicaRow.artifact_digest == replica.artifact_digest,
+            ReplicaRow.location_id != replica.location_id,
+            # A cache holds what was asked for, until it needs the room.
+            LocationRow.kind == "storage",
+            condition,
+        )
+    )
+    return [
+        (get_location(session, row.workspace_id, row.location_id), row.layout_key or "")
+        for row in session.scalars(query).all()
+    ]
 
 
 def is_coming(session: Session, replica: ReplicaRow, now: datetime, *, waiting_for: set[str]) -> bool:

@@ -190,3 +190,21 @@ def test_a_planned_source_that_is_damaged_gives_way_to_another(fleet: Fleet) -> 
     assert run(fleet, REPLICATE, AMSTERDAM)
     assert source_region(fleet, digest, "amsterdam") == VIRGINIA
     assert fleet.states(digest)["eemshaven"] == "CORRUPT"
+
+
+def test_what_was_given_up_mends_the_last_replica_while_its_bytes_are_still_there(fleet: Fleet) -> None:
+    digest = register_verified(fleet)
+    assert run(fleet, REPLICATE, EEMSHAVEN)
+    with fleet.database.write() as session:
+        given_up = ReplicaRow.location_id == fleet.location("eemshaven").id
+        session.execute(update(ReplicaRow).where(given_up).values(is_wanted=False, state="PENDING"))
+        unwanted = ReplicaRow.location_id == fleet.location("amsterdam").id
+        session.execute(update(ReplicaRow).where(unwanted).values(is_wanted=False))
+    fleet.wipe("virginia")
+    fleet.artifacts.report(ADMIN, digest, location="virginia", code="object-not-found")
+
+    fleet.clock.advance(BACK_OFF)
+    assert run(fleet, REPLICATE, VIRGINIA)
+    assert fleet.states(digest) == {"virginia": "VERIFIED", "eemshaven": "PENDING", "amsterdam": "PENDING"}
+    assert source_region(fleet, digest, "virginia") == EEMSHAVEN
+    assert fleet.read(digest, "virginia") == FILES
