@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE_BYTES = 10 * 10**9
 _YEAR_SECONDS = 365 * 24 * 3600
-_RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*")
+# Of no more digits than any file's size has.
+_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*")
 _METHODS = ["GET", "HEAD"]
 
 
