@@ -63,6 +63,7 @@ _REQUIRED_WITH_TOKEN: Mapping[str, tuple[str, ...]] = {
 _CREDENTIALS_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # Which variable, not which file: nobody may have a server read a file of their choice and send it somewhere.
 _TOKEN_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,100}_TOKEN_FILE")
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _SPEED_MAX = 2**50
 _TEXT_MAX_LENGTH = 2000
@@ -87,7 +88,17 @@ def parse_settings(settings: Mapping[str, JsonValue], *, scheme: str, kind: str)
             )
         if value is not None:
             checked[name] = _PARSERS[name](name, value, scheme)
+    _refuse_plain_http(checked, scheme)
     return checked
+
+
+def _refuse_plain_http(settings: Mapping[str, JsonValue], scheme: str) -> None:
+    """Google's and Azure's requests carry the token itself, where those of S3 only prove that there is a key."""
+    identity = settings.get("identity")
+    is_anonymous = isinstance(identity, dict) and identity["kind"] == "anonymous"
+    endpoint = urlsplit(str(settings.get("endpoint", "")))
+    if scheme != "s3" and endpoint.scheme == "http" and endpoint.hostname not in _LOOPBACK and not is_anonymous:
+        raise _wrong("endpoint", f"is an https:// URL on {scheme}://, or its identity anonymous: tokens are sent there")
 
 
 def _parse_bool(name: str, value: JsonValue, _scheme: str) -> JsonValue:
@@ -166,6 +177,8 @@ def _parse_identity_member(name: str, member: str, value: JsonValue) -> str:
         raise _wrong(name, "is the name of an environment variable that ends in _TOKEN_FILE")
     if member == "credentials" and not _CREDENTIALS_NAME.fullmatch(text):
         raise _wrong(name, "is a short name in lower case, and no secret")
+    if member == "metadata_host" and not _HOST.fullmatch(text):
+        raise _wrong(name, "is a host, and perhaps a port, without a path")
     if member in {"sts_endpoint", "token_url", "impersonation_url", "authority"}:
         checked = str(_parse_endpoint(name, text, ""))
         if not checked.startswith("https://") and urlsplit(checked).hostname not in _LOOPBACK:

@@ -14,6 +14,7 @@ from tests.fleet import ADMIN, Fleet, open_fleet
 
 ROLE = "arn:aws:iam::1:role/x"
 CMEK = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
+METADATA = {"kind": "workload", "audience": "a", "token_from": "gcp-metadata", "token_audience": "a"}
 TENANT = {"kind": "workload", "tenant_id": "t", "client_id": "c"}
 
 GOOD: list[tuple[str, str, dict[str, JsonValue]]] = [
@@ -24,6 +25,8 @@ GOOD: list[tuple[str, str, dict[str, JsonValue]]] = [
     ("gs", "storage", {"storage_class": "NEARLINE", "encryption_key": CMEK, "identity": {"kind": "workload"}}),
     ("abfs", "storage", {"storage_class": "Cool", "identity": {**TENANT}}),
     ("abfs", "storage", {"identity": {"kind": "static", "credentials": "partner-eu"}}),
+    ("gs", "storage", {"identity": {**METADATA, "metadata_host": "127.0.0.1:80"}}),
+    ("gs", "storage", {"endpoint": "http://emulator:4443", "identity": {"kind": "anonymous"}}),
     ("https", "cache", {"is_public": True, "size_bytes": 10}),
 ]
 
@@ -50,6 +53,9 @@ BAD: list[tuple[str, str, dict[str, JsonValue], str]] = [
     ("s3", "storage", {"identity": {"kind": "workload", "role_arn": ROLE, "token_file": "/etc/passwd"}}, "token_file"),
     ("s3", "storage", {"identity": {"kind": "workload", "role_arn": ROLE, "sts_endpoint": "http://evil"}}, "https"),
     ("abfs", "storage", {"identity": {"kind": "workload", "tenant_id": "t"}}, "client_id"),
+    ("gs", "storage", {"identity": {**METADATA, "metadata_host": "evil/x?"}}, "metadata_host"),
+    ("gs", "storage", {"endpoint": "http://gcs.example.com"}, "https"),
+    ("abfs", "storage", {"endpoint": "http://azure.example.com", "identity": {**TENANT}}, "https"),
     ("gs", "storage", {"identity": {"kind": "anonymous", "audience": "x"}}, "audience"),
 ]
 
