@@ -11,6 +11,7 @@ import typer
 from fairlead.cli.context import command, connected, current_output, group
 from fairlead.cli.parsing import parse_pairs
 from fairlead.core.errors import InvalidInput, PartialFailure
+from fairlead.sdk.settings import ClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,8 +124,10 @@ def _verdicts(
 ) -> list[ArtifactVerdict]:
     from fairlead.core.ids import parse_digest
     from fairlead.sync.store.archive import ArchiveStore, is_archive
+    from fairlead.sync.store.keyring import open_key_providers
     from fairlead.sync.store.objects import open_store
     from fairlead.sync.store.offline import list_artifacts, verify_artifact, verify_files
+    from fairlead.sync.store.record import open_with_own_keys
 
     wanted = None if digest is None else parse_digest(digest)
     path = Path(target)
@@ -137,7 +140,8 @@ def _verdicts(
     if "://" not in target and not path.exists():
         raise InvalidInput(f"There is no file or folder {target!r}.")
     if "://" in target or path.is_dir():
-        store = open_store(target if "://" in target else path.absolute().as_uri())
+        providers = open_key_providers(ClientSettings.read().key_file)
+        store = open_with_own_keys(open_store(target if "://" in target else path.absolute().as_uri()), providers)
         held = [each for each in list_artifacts(store) if wanted in {None, each[1]}]
         if held or "://" in target:
             return [verify_artifact(store, domain, artifact, progress_of(artifact)) for domain, artifact in held]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fairlead.core.errors import CorruptManifest, IntegrityError, InvalidName, ObjectNotFound
+from fairlead.core.errors import (
+    CorruptManifest,
+    EncryptionKeyNotFound,
+    IntegrityError,
+    InvalidName,
+    KeyUnavailable,
+    ObjectNotFound,
+)
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import Progress
 from fairlead.sync.store.domain import PLAIN_KEY_ID, DedupDomain
+from fairlead.sync.store.encryption import EncryptedStore
 from fairlead.sync.store.manifest import Source, build_manifest
 from fairlead.sync.store.reader import ArtifactReader
 
@@ -57,17 +65,20 @@ def list_artifacts(store: ObjectStore) -> list[tuple[DedupDomain, Digest]]:
 def verify_artifact(
     store: ObjectStore, domain: DedupDomain, digest: Digest, progress: Progress | None = None
 ) -> ArtifactVerdict:
-    """Read every byte of one artifact through its newest layout.
+    """Read every byte of one artifact through its newest layout; an encrypted one, if the store decrypts.
 
     Raises:
         LocationUnavailable, PermissionDenied: from the store; that says nothing about the bytes.
     """
-    if domain.key_id != PLAIN_KEY_ID:
-        return ArtifactVerdict(
-            digest=digest, domain=domain, verdict=ENCRYPTED, detail="It is encrypted, and its key is not here."
-        )
+    hidden = ArtifactVerdict(
+        digest=digest, domain=domain, verdict=ENCRYPTED, detail="It is encrypted, and its key is not here."
+    )
+    if domain.key_id != PLAIN_KEY_ID and not isinstance(store, EncryptedStore):
+        return hidden
     try:
         read = ArtifactReader.open(store, domain, digest).verify(progress)
+    except (KeyUnavailable, EncryptionKeyNotFound) as error:
+        return replace(hidden, detail=str(error))
     except (IntegrityError, ObjectNotFound) as error:
         return ArtifactVerdict(digest=digest, domain=domain, verdict=error.code, detail=error.detail)
     return ArtifactVerdict(

@@ -28,19 +28,22 @@ from typing import Any, cast
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.clock import format_time, parse_time
-from fairlead.core.data_keys import WrappedKey
+from fairlead.core.data_keys import KeyProviders, WrappedKey
 from fairlead.core.errors import (
     BadSignature,
     CorruptObject,
     EncryptionKeyNotFound,
     InvalidInput,
     JsonValue,
+    KeyUnavailable,
     ObjectNotFound,
     StaleRevision,
 )
 from fairlead.core.ids import Digest, digest_hex, parse_digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.domain import check_part
+from fairlead.sync.store.encryption import EncryptedStore
+from fairlead.sync.store.keyring import UnwrappingKeyring
 from fairlead.sync.store.refs import key_id_of, public_key_of
 
 FORMAT = "fairlead/record"
@@ -319,6 +322,21 @@ class RecordCopy:
                 key=key,
             )
         return members
+
+
+def open_with_own_keys(store: ObjectStore, providers: KeyProviders) -> ObjectStore:
+    """A store that decrypts what lies there with the wrapped keys that its own copies of the record name.
+
+    Whose copies they are does not matter here: a key that was not wrapped by the caller's provider does not unwrap.
+    """
+
+    def look_up(workspace: str, key_id: str) -> WrappedKey:
+        try:
+            return RecordCopy.open(store, workspace, None).look_up(workspace, key_id)
+        except ObjectNotFound as error:
+            raise KeyUnavailable("The location holds no copy of the record, which would name its keys.") from error
+
+    return EncryptedStore(store, UnwrappingKeyring(providers, look_up))
 
 
 def find_key(index: RecordIndex, workspace: str, key_id: str) -> WrappedKey:

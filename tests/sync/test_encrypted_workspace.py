@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import fsspec
@@ -14,12 +15,15 @@ from fairlead.catalog import load_catalog
 from fairlead.core.errors import FairleadError, KeyUnavailable
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
+from fairlead.registry.audit import Sealer
 from fairlead.registry.keys import EncryptionKey, Keys
 from fairlead.registry.tables import LocationRow
 from fairlead.serving.artifacts import RegionArtifacts
 from fairlead.sync.store.encryption import EncryptedStore, Keyring
 from fairlead.sync.store.keyring import KeyFiles, UnwrappingKeyring, make_key_file
 from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.offline import list_artifacts, verify_artifact
+from fairlead.sync.store.record import open_with_own_keys
 from tests.fleet import ADMIN, REGIONS, Fleet, flip_a_byte, open_fleet
 from tests.records import WORKSPACE
 from tests.servers.object_stores import ObjectStoreServer
@@ -232,3 +236,21 @@ def test_the_error_of_a_reader_without_access_is_one_of_ours(fleet: Fleet) -> No
     with pytest.raises(FairleadError) as caught:
         store.read(f"{WORKSPACE}/eu/{'0' * 8}-0000-7000-8000-{'0' * 12}/manifests/x.json")
     assert caught.value.code == "encryption-key-not-found"
+
+
+def test_a_location_is_verified_offline_with_the_keys_that_its_own_copy_names(fleet: Fleet, key_file: Path) -> None:
+    encrypt(fleet, key_file)
+    _, written = fleet.register(FILES)
+    Sealer(fleet.database, fleet.clock).seal_once()
+    fleet.clock.advance(timedelta(seconds=6))
+    fleet.settle()
+    raw = open_store(fleet.folder("virginia").as_uri())
+    store = open_with_own_keys(raw, {"file": KeyFiles([key_file])})
+    ((domain, artifact),) = list_artifacts(store)
+    assert artifact == written.digest
+    verdict = verify_artifact(store, domain, artifact)
+    assert (verdict.verdict, verdict.files) == ("verified", len(FILES))
+    for blind in (raw, open_with_own_keys(raw, {"file": KeyFiles([])})):
+        assert verify_artifact(blind, domain, artifact).verdict == "encrypted"
+    cut(fleet.packs("virginia")[0])
+    assert verify_artifact(store, domain, artifact).verdict == "corrupt-object"
