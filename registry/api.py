@@ -6,19 +6,25 @@ from fastapi import APIRouter
 
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
-from fairlead.core.ports import Clock, CopyPricing, DeploymentIndex
+from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
-from fairlead.registry.api_promotion import environments_router, promotions_router, rollbacks_router
+from fairlead.registry.api_promotion import environments_router, history_router, promotions_router, rollbacks_router
+from fairlead.registry.api_promotion_policies import evaluations_router, promotion_policies_router
 from fairlead.registry.api_replica_policies import replica_policies_router
+from fairlead.registry.api_role_bindings import role_bindings_router
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.environments import Environments
+from fairlead.registry.evaluations import Evaluations
+from fairlead.registry.history import History
 from fairlead.registry.identity import Tokens
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.models import Models
 from fairlead.registry.promotion import Promotions
+from fairlead.registry.promotion_policies import PromotionPolicies
 from fairlead.registry.replica_policies import ReplicaPolicies
+from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.versions import Versions
 
@@ -30,11 +36,13 @@ def record_routers(
     replica_policies: ReplicaPolicies,
     deployments: DeploymentIndex | None = None,
     copies: CopyPricing | None = None,
+    bundles: BundleIndex | None = None,
 ) -> list[APIRouter]:
     """Every route of the record: models, versions, aliases, environments, promotions, policies, tokens, audit, ledger.
 
     `deployments` says which deployments a promotion touches; without it none are named. `copies` prices the replicas
-    that it waits for; without it each is priced as a copy from its cheapest source.
+    that it waits for; without it each is priced as a copy from its cheapest source. `bundles` says which bundle a
+    version was built into.
     """
     return [
         models_router(Models(database, clock)),
@@ -42,8 +50,12 @@ def record_routers(
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),
         replica_policies_router(replica_policies),
-        promotions_router(Promotions(database, clock, load_catalog(), deployments, copies)),
+        promotion_policies_router(PromotionPolicies(database, clock)),
+        evaluations_router(Evaluations(database, clock)),
+        history_router(History(database, clock, bundles)),
+        promotions_router(Promotions(database, clock, load_catalog(), deployments, copies, bundles)),
         rollbacks_router(Rollbacks(database, clock)),
+        role_bindings_router(RoleBindings(database, clock)),
         tokens_router(Tokens(database, clock)),
         audit_router(AuditLog(database)),
         ledger_router(Ledger(database)),

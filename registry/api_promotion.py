@@ -9,6 +9,8 @@ from fastapi import APIRouter, Query, Response
 
 from fairlead.registry.access import MayAdmin, MayApprove, MayPromote, MayRead
 from fairlead.registry.environments import Environments
+from fairlead.registry.gates import parse_moment
+from fairlead.registry.history import History
 from fairlead.registry.policy import MetricGate, Policy
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.promotion_record import AWAITING_APPROVAL
@@ -17,6 +19,7 @@ from fairlead.registry.schemas_promotion import (
     DecisionIn,
     EnvironmentIn,
     EnvironmentOut,
+    HoldingOut,
     PolicyIn,
     PromotionIn,
     PromotionOut,
@@ -83,7 +86,14 @@ def promotions_router(promotions: Promotions) -> APIRouter:
         """Ask for an environment to point at a version; applied at once if every gate passes and none waits."""
         if body.dry_run:
             response.status_code = 200
-            return promotions.plan(caller, name, body.version, body.environment, expected_revision=if_match)
+            return promotions.plan(
+                caller,
+                name,
+                body.version,
+                body.environment,
+                expected_revision=if_match,
+                is_emergency=body.emergency,
+            )
         asked = promotions.request(
             caller,
             name,
@@ -91,6 +101,8 @@ def promotions_router(promotions: Promotions) -> APIRouter:
             body.environment,
             expected_revision=require_if_match(if_match),
             reason=body.reason,
+            is_emergency=body.emergency,
+            basis=body.basis,
             key=key,
         )
         response.status_code = 202 if asked.state == AWAITING_APPROVAL else 201
@@ -122,6 +134,28 @@ def promotions_router(promotions: Promotions) -> APIRouter:
         """End a promotion that awaits approval."""
         return promotions.reject(caller, promotion, comment=body.comment)
 
+    @router.post("/promotions/{promotion}/withdraw", response_model=PromotionOut)
+    def withdraw(promotion: str, body: DecisionIn, caller: MayPromote) -> Any:
+        """Take back a promotion that one asked for oneself and that awaits approval."""
+        return promotions.withdraw(caller, promotion, comment=body.comment)
+
+    return router
+
+
+def history_router(history: History) -> APIRouter:
+    """Answers for the past."""
+    router = APIRouter(tags=["promotions"])
+
+    @router.get("/models/{name}/history/{alias}/at", response_model=HoldingOut)
+    def get_holding(
+        name: str,
+        alias: str,
+        caller: MayRead,
+        time: Annotated[str | None, Query(description="RFC 3339; none: now.")] = None,
+    ) -> Any:
+        """Which version held an alias or environment at a time, by whose word, through which gates, and what it was."""
+        return history.held_at(caller, name, alias, None if time is None else parse_moment(time))
+
     return router
 
 
@@ -138,7 +172,7 @@ def rollbacks_router(rollbacks: Rollbacks) -> APIRouter:
         expected: ExpectedRevision,
         response: Response,
     ) -> Any:
-        """Move an environment back to a version that held it, at once; no gate is asked again."""
+        """Move an environment back to a recent holder, at once; for the role `on-call`, and no gate is asked again."""
         done = rollbacks.move_back(
             caller, name, environment, expected_revision=expected, reason=body.reason, to_version=body.to_version
         )
@@ -156,4 +190,5 @@ def _to_policy(body: PolicyIn) -> Policy:
         required_regions=tuple(dict.fromkeys(body.required_regions)),
         approvals=body.approvals,
         previous_environment=body.previous_environment,
+        residency=tuple(dict.fromkeys(body.residency)),
     )

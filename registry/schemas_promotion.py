@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
@@ -31,6 +31,9 @@ class PolicyIn(RequestModel):
     previous_environment: Annotated[str | None, Field(description="The version must hold it now or have held it.")] = (
         None
     )
+    residency: Annotated[
+        list[str], Field(max_length=GATES_MAX, description="Residency classes of data it is for; none: all.")
+    ] = Field(default_factory=list[str])
 
 
 class EnvironmentIn(RequestModel):
@@ -55,6 +58,7 @@ class PolicyOut(AnswerModel):
     required_regions: list[str]
     approvals: int
     previous_environment: str | None
+    residency: list[str]
 
 
 class EnvironmentOut(AnswerModel):
@@ -75,6 +79,13 @@ class PromotionIn(RequestModel):
     environment: Name
     reason: Reason = ""
     dry_run: bool = False
+    emergency: Annotated[
+        bool, Field(description="Set freezes aside, for those who hold a role that the policy names; needs a reason.")
+    ] = False
+    basis: Annotated[
+        dict[str, str] | None,
+        Field(max_length=5_000, description="That of a plan; `plan-outdated` if anything of it has changed."),
+    ] = None
 
 
 class MovesOut(AnswerModel):
@@ -85,7 +96,7 @@ class MovesOut(AnswerModel):
 
 
 class GateOut(AnswerModel):
-    """One gate's verdict; `next_step` says how to pass it."""
+    """One gate's verdict; `next_step` says how to pass it. `policy` is null for the environment's own policy."""
 
     gate: str
     value: float | str | None
@@ -93,6 +104,9 @@ class GateOut(AnswerModel):
     verdict: Verdict
     detail: str
     next_step: str | None
+    policy: str | None = None
+    expression: str | None = None
+    values: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
 class MissingReplicaOut(AnswerModel):
@@ -115,6 +129,17 @@ class PlanOut(AnswerModel):
     bytes: int
     usd: float
     deployments: Annotated[list[str], Field(description="Deployments that follow the environment.")]
+    policies: Annotated[
+        dict[str, int], Field(description="The promotion policies that govern it, and their revisions.")
+    ] = Field(default_factory=dict[str, int])
+    facts: Annotated[dict[str, Any], Field(description="Digest, snapshot, bundle and replicas at that time.")] = Field(
+        default_factory=dict[str, Any]
+    )
+    basis: Annotated[dict[str, str], Field(description="What the plan rests on.")] = Field(
+        default_factory=dict[str, str]
+    )
+    fingerprint: str | None = None
+    emergency_roles: list[str] | None = None
 
 
 class ApprovalOut(AnswerModel):
@@ -124,13 +149,16 @@ class ApprovalOut(AnswerModel):
     is_approval: bool
     comment: str
     decided_at: Time
+    roles: list[str] = Field(default_factory=list[str])
 
 
 class PromotionOut(AnswerModel):
     """A promotion; `id` is null for a dry run."""
 
     id: str | None
-    state: Annotated[str, Field(description="PLANNED, AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED or STALE.")]
+    state: Annotated[
+        str, Field(description="PLANNED, AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, WITHDRAWN or STALE.")
+    ]
     reference: str
     environment: str
     base_revision: int
@@ -162,3 +190,24 @@ class RollbackOut(AliasMoveOut):
     """The move back; `not_rechecked` are the policy's gates that were not asked again."""
 
     not_rechecked: list[str] = Field(default_factory=list)
+
+
+class HoldingOut(AnswerModel):
+    """A version that held a name at a time, as it was recorded then."""
+
+    reference: str
+    at: Time
+    move: AliasMoveOut
+    artifact_digest: str | None
+    residency: str
+    snapshot_digest: str | None
+    feature_service: str | None
+    run_id: str | None
+    code_commit: str | None
+    parent_version: int | None
+    bundle: str | None
+    regions: Annotated[list[str], Field(description="Those that had verified every byte by then.")]
+    promotion: Annotated[PromotionOut | None, Field(description="By which it came, or had come before a roll-back.")]
+    not_rechecked: list[str]
+    audit_sequence: Annotated[int | None, Field(description="Of the event in the sealed audit log.")]
+    event_hash: str | None

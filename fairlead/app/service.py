@@ -41,7 +41,7 @@ from fairlead.registry.versions import Versions
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
-from fairlead.serving.deployment_index import FollowingDeployments, RegionDeployments
+from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles, RegionDeployments
 from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
@@ -247,6 +247,7 @@ class Service:
                 replica_policies=self.replica_policies,
                 deployments=FollowingDeployments(self.database),
                 copies=self.plans,
+                bundles=ReadyBundles(self.database),
             ),
             keys_router(self.keys),
             tracking_servers_router(self.tracking_servers),

@@ -21,7 +21,7 @@ FairleadError
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
-│   ├── BudgetNotFound
+│   ├── BudgetNotFound, RoleBindingNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
@@ -276,6 +276,11 @@ class ReplicaPolicyNotFound(NotFound):
 class PromotionPolicyNotFound(NotFound):
     code = "promotion-policy-not-found"
     title = "There is no such promotion policy"
+
+
+class RoleBindingNotFound(NotFound):
+    code = "role-binding-not-found"
+    title = "There is no such role binding"
 
 
 class BudgetNotFound(NotFound):
