@@ -100,7 +100,7 @@ def parse_row_id(text: str, error: type[FairleadError], *, what: str) -> str:
     except ValueError:
         row_id = ""
     if row_id != text:
-        raise error(f"There is no {what} {text[:80]!r}.", hint=f"An id of a {what} is a UUID.")
+        raise error(f"There is no {what} {text[:80]!r}.", hint="Name it by its id, a UUID.")
     return row_id
 
 

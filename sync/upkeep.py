@@ -204,7 +204,7 @@ class UpkeepWork:
         except FairleadError as error:
             if leased.attempt < _ATTEMPTS:
                 raise
-            report = Report(outcome={"error": {"code": error.code, "detail": error.detail}})
+            report = Report(outcome={"error": {"code": error.code, "detail": error.detail, "hint": error.hint}})
             self._record(leased, row.id, "FAILED", report)
         else:
             self._record(leased, row.id, "DONE", report)

@@ -116,8 +116,8 @@ def _serve(
         return Response(status_code=304, headers=dict(headers))
     start, end, status = 0, entry.size, 200
     wanted = request.headers.get("range")
-    # A condition on another representation asks for the whole of this one.
-    if wanted is not None and request.headers.get("if-range") in {None, headers["ETag"]}:
+    # A condition on another representation asks for the whole of this one; and only GET has ranges (RFC 9110, 14.2).
+    if request.method == "GET" and wanted is not None and request.headers.get("if-range") in {None, headers["ETag"]}:
         found = parse_range(wanted, entry.size)
         if found is not None:
             (start, end), status = found, 206

@@ -24,6 +24,7 @@ from fairlead.core.errors import (
     JsonValue,
     MethodNotAllowed,
     NotFound,
+    RangeNotSatisfiable,
     Unauthenticated,
 )
 from fairlead.core.ids import new_row_id
@@ -70,9 +71,7 @@ _PROBLEM_SCHEMA: dict[str, JsonValue] = {
 }
 
 
-def install_problem_handlers(
-    app: FastAPI, *, max_body_bytes: int = 64 * 2**20, streamed: tuple[str, ...] = ()
-) -> None:
+def install_problem_handlers(app: FastAPI, *, max_body_bytes: int = 64 * 2**20, streamed: tuple[str, ...] = ()) -> None:
     """Make an app answer every error as a problem document, say so in its OpenAPI, and refuse oversized bodies.
 
     `max_body_bytes` holds for bodies of a binary type; all others may have at most 8 MiB. What is PUT below the paths
@@ -166,7 +165,7 @@ async def _answer_unexpected(request: Request, error: Exception) -> Response:
     _log.error("incident %s: %s %s", incident, request.method, request.url.path, exc_info=error)
     return _to_response(
         FairleadError(
-            "The server met an error that it did not expect.",
+            f"The server met an error that it did not expect: incident {incident}.",
             hint="Nothing was half-done. Give the incident's id to whoever runs the server.",
             incident=incident,
         )
@@ -179,6 +178,8 @@ def _to_response(error: FairleadError) -> Response:
     )
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RangeNotSatisfiable) and "size" in error.attributes:
+        response.headers["Content-Range"] = f"bytes */{error.attributes['size']}"
     return response
 
 

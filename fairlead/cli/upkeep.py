@@ -41,9 +41,10 @@ def show_passes(client: Fairlead, output: Output, asked: Sequence[Upkeep], *, wa
     for each in passes:
         if each.state == "FAILED":
             reason = render_value(reach(each.outcome, "error.detail"))
+            hint = reach(each.outcome, "error.hint")
             raise Unavailable(
                 f"The location {each.location!r} could not be passed over: {reason}",
-                hint="Repeat the command when it can be reached.",
+                hint=str(hint) if hint else "Repeat the command when it can be reached.",
                 location=each.location,
             )
 
@@ -53,4 +54,5 @@ def _summary(each: Upkeep) -> str:
         f"{name.replace('_', ' ')} {value}" for name, value in each.outcome.items() if isinstance(value, int) and value
     )
     size = f"{each.checked_objects} objects, {each.checked_bytes / 1e6:.1f} MB looked at"
-    return f"{each.location}: {size}; {counts or 'nothing to do'}"
+    done = "FAILED before it was through" if each.state == "FAILED" else counts or "nothing to do"
+    return f"{each.location}: {size}; {done}"

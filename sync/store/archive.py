@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, BinaryIO, Self, cast
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import (
@@ -85,7 +85,7 @@ def export_artifact(
     """Write an artifact into one new file, which appears whole or not at all; stored bytes are checked on their way.
 
     Raises:
-        InvalidInput: if there is something at the destination.
+        InvalidInput: if there is something at the destination, or nothing can be written there.
         ObjectNotFound, CorruptManifest, CorruptLayout, CorruptPack, CorruptBlock: about the source.
         LocationUnavailable, StorageFull, PermissionDenied: from the source or the local disk.
     """
@@ -94,7 +94,7 @@ def export_artifact(
     temporary = destination.with_name(f".{destination.name[:80]}.{secrets.token_hex(6)}.partial")
     try:
         try:
-            with temporary.open("x+b") as file:
+            with _create(temporary, destination) as file:
                 writer = _ArchiveWriter(file, domain)
                 writer.append(HEADER_NAME, header.to_bytes())
                 report = copy_artifact(
@@ -119,6 +119,16 @@ def export_artifact(
     except OSError as error:
         raise translate_os_error(error, f"the file {destination.name!r}") from error
     return ExportedArtifact(header=header, size_bytes=size, plain_bytes=report.plain_bytes)
+
+
+def _create(temporary: Path, destination: Path) -> BinaryIO:
+    # The caller's mistake, and no replica's: asked of another one, the answer would be the same.
+    try:
+        return temporary.open("x+b")
+    except OSError as error:
+        raise InvalidInput(
+            f"{str(destination)!r} cannot be written: {error.strerror}.", hint="Name a file in a folder of yours."
+        ) from error
 
 
 def is_archive(path: Path) -> bool:

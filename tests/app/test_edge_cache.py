@@ -144,6 +144,7 @@ def test_a_range_beyond_the_end_and_several_at_once_are_refused(cache: Cache) ->
         answer = cache.get("weights/large.bin", range=wanted)
         assert answer.status_code == 416
         assert answer.json()["type"] == "urn:fairlead:error:range-not-satisfiable"
+        assert "," in wanted or answer.headers["content-range"] == f"bytes */{len(LARGE)}"
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_head_says_what_get_would_and_reads_nothing(cache: Cache) -> None:
     answer = cache.http.head(f"{cache.path}/weights/large.bin")
     assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, str(len(LARGE)), b"")
     part = cache.http.head(f"{cache.path}/weights/large.bin", headers={"Range": "bytes=0-9"})
-    assert (part.status_code, part.headers["content-length"]) == (206, "10")
+    assert (part.status_code, part.headers["content-length"]) == (200, str(len(LARGE))), "only GET has ranges"
     assert cache.edge.blocks.misses == 0
 
 

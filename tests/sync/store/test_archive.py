@@ -117,6 +117,12 @@ def test_an_export_replaces_nothing_and_leaves_nothing_half_done(store: MemorySt
     assert [each.name for each in tmp_path.iterdir()] == ["a.fairlead"]
 
 
+def test_an_export_to_where_nothing_can_be_written_blames_no_replica(store: MemoryStore, tmp_path: Path) -> None:
+    written = write_artifact(store, DOMAIN, FILES)
+    with pytest.raises(InvalidInput, match="cannot be written: No such file or directory"):
+        _export(store, written, tmp_path / "nowhere" / "a.fairlead")
+
+
 def test_a_location_is_verified_without_a_server(store: MemoryStore) -> None:
     whole = write_artifact(store, DOMAIN, FILES)
     damaged = write_artifact(store, ELSEWHERE, {"f": b"content" * 50})
