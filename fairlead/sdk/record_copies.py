@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from fairlead.sync.store.record import Document, RecordCopy, RecordIndex
 
 REFRESH_SECONDS = 600.0
+REOPEN_SECONDS = 30.0
+"""Workers may go on making copies while the API is away: a long outage is answered from new ones."""
 
 
 class OfflineWarning(UserWarning):
@@ -69,6 +71,7 @@ class CopyPlaces(Record):
 class _Opened:
     place: CopyPlace
     copy: RecordCopy
+    opened_at: float
 
 
 class RecordCopies:
@@ -172,7 +175,7 @@ class RecordCopies:
             return read(self._open(away).copy)
 
     def _open(self, away: ServerUnavailable) -> _Opened:
-        if self._opened is not None:
+        if self._opened is not None and time.monotonic() - self._opened.opened_at < REOPEN_SECONDS:
             return self._opened
         places = self._known()
         if places is None:
@@ -199,7 +202,7 @@ class RecordCopies:
                     CopyPlaces(workspace=places.workspace, public_keys=places.public_keys, copies=tuple(seen)),
                     is_fresh=False,
                 )
-            self._opened = _Opened(place, copy)
+            self._opened = _Opened(place, copy, time.monotonic())
             return self._opened
         raise ServerUnavailable(
             f"{away.detail} No copy of its record can be read either ({'; '.join(failures) or 'none is known'}).",
