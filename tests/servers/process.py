@@ -37,6 +37,7 @@ def running_server(
     environment: Mapping[str, str] | None = None,
     stop_signal: str = "SIGTERM",
     user: str = "-",
+    start_seconds: float = START_SECONDS,
 ) -> Generator[int]:
     """Run `command(port)` while the block runs, and yield the port once `is_ready(port)`.
 
@@ -58,7 +59,7 @@ def running_server(
                 start_new_session=True,
             )
         try:
-            if _wait_until_ready(process, port, is_ready):
+            if _wait_until_ready(process, port, is_ready, start_seconds):
                 yield port
                 return
         finally:
@@ -66,8 +67,10 @@ def running_server(
     raise ServerDidNotStart(f"{name} does not start. Its log ends:\n{_tail(log)}")
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, is_ready: Callable[[int], bool]) -> bool:
-    deadline = time.monotonic() + START_SECONDS
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], port: int, is_ready: Callable[[int], bool], seconds: float
+) -> bool:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         if is_ready(port):
             return True
