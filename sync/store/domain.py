@@ -25,8 +25,6 @@ _RESERVED = frozenset({"refs", "record"})
 PLAIN_KEY_ID = "plain"
 """The key id of a domain whose objects are not encrypted by Fairlead."""
 
-SEQUENCE_MAX = 10**10 - 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutName:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,13 +24,13 @@ from fairlead.sync.store.chains import chain_of
 from fairlead.sync.store.codec import BLOCK_MAX_BYTES, CODEC, STORED_MAX_BYTES
 from fairlead.sync.store.delta import DELTA_CODEC
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.gunzip import gunzip
 from fairlead.sync.store.manifest import Manifest
 from fairlead.sync.store.pack import HEADER, PACK_MAX_BYTES
 
 FORMAT = "fairlead/layout"
 VERSION = 1
 _JSON_MAX_BYTES = 512 * 2**20
-_STORED_MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +96,8 @@ class Layout:
             CorruptLayout: if they are not a layout of a known version.
         """
         try:
-            return _parse(cast("dict[str, object]", json.loads(_gunzip(data))))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError, zlib.error, InvalidDigest) as error:
+            return _parse(cast("dict[str, object]", json.loads(gunzip(data, max_bytes=_JSON_MAX_BYTES))))
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError, InvalidDigest) as error:
             raise CorruptLayout(f"{what} is damaged ({type(error).__name__}).") from None
 
     def check_fits(self, manifest: Manifest) -> None:
@@ -126,16 +125,6 @@ class Layout:
                     artifact=self.artifact,
                     block=block.digest,
                 )
-
-
-def _gunzip(data: bytes) -> bytes:
-    if len(data) > _STORED_MAX_BYTES:
-        raise ValueError
-    inflate = zlib.decompressobj(31)
-    text = inflate.decompress(data, _JSON_MAX_BYTES)
-    if not inflate.eof or inflate.unused_data:
-        raise ValueError
-    return text
 
 
 def _parse(record: dict[str, object]) -> Layout:
@@ -262,18 +251,6 @@ def blocks_of_newest_layout(store: ObjectStore, domain: DedupDomain, manifest: M
     except (ObjectNotFound, IntegrityError):
         blocks: dict[Digest, StoredBlock] = {}
     return lambda digests: {digest: blocks[digest] for digest in digests if digest in blocks}
-
-
-def iter_layouts(store: ObjectStore, domain: DedupDomain) -> Iterator[StoredLayout]:
-    """All whole layouts of a domain at a location, from which a block index can be made again."""
-    prefix = domain.layout_prefix()
-    for item in store.list(prefix):
-        digits = item.key.removeprefix(prefix).partition("/")[0]
-        try:
-            artifact = parse_digest(f"sha256:{digits}")
-            yield StoredLayout(key=item.key, layout=read_layout(store, domain, artifact, item.key))
-        except (IntegrityError, InvalidDigest, ObjectNotFound):
-            continue
 
 
 def write_layout(

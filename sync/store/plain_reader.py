@@ -13,17 +13,18 @@ Encrypted locations need their keys and therefore Fairlead.
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 import struct
 import sys
+import zlib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 BLOCK_MAX_BYTES = 8 * 2**20
+LAYOUT_MAX_BYTES = 512 * 2**20
 GRANULE = 64
 #         0 bytes, 1 F16, 2 BF16, 3 F32, 4 F64, 5 INT16, 6 INT32, 7 INT64, 8 F8_E4M3, 9 F8_E5M2, 10 INT8
 WIDTHS = {0: 1, 1: 2, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 8: 1, 9: 1, 10: 1}
@@ -543,7 +544,8 @@ def _read_layout(domain: Path, digits: str) -> dict[str, Any]:
     for path in sorted((domain / "layouts" / digits).glob("*.json.gz"), reverse=True):
         data = path.read_bytes()
         if path.name[11:75] == hashlib.sha256(data).hexdigest():
-            layout = json.loads(gzip.decompress(data))
+            inflate = zlib.decompressobj(31)
+            layout = json.loads(inflate.decompress(data, LAYOUT_MAX_BYTES))
             is_known = (layout["format"], layout["version"]) == ("fairlead/layout", 1)
             check(is_known and layout["artifact"] == "sha256:" + digits, "the layout is of another version or artifact")
             return layout
@@ -590,7 +592,7 @@ def main() -> int:
 
     try:
         count = read_artifact(options.folder, options.artifact, write)
-    except (Damaged, KeyError, IndexError, TypeError, ValueError, OSError, struct.error) as error:
+    except (Damaged, KeyError, IndexError, TypeError, ValueError, OSError, struct.error, zlib.error) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return 1
     print(f"{count} files, every byte checked: {destination}")  # noqa: T201

@@ -43,6 +43,7 @@ from fairlead.core.ids import Digest, digest_hex, parse_digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.domain import check_part
 from fairlead.sync.store.encryption import EncryptedStore
+from fairlead.sync.store.gunzip import gunzip
 from fairlead.sync.store.keyring import UnwrappingKeyring
 from fairlead.sync.store.refs import key_id_of, public_key_of
 
@@ -309,8 +310,8 @@ class RecordCopy:
         key = document_key(self.index.workspace, self.index.key_id, digest)
         packed = self._store.read(key)
         try:
-            data = gzip.decompress(packed) if len(packed) <= _DOCUMENT_MAX_BYTES else b""
-        except (OSError, EOFError, ValueError):
+            data = gunzip(packed, max_bytes=_DOCUMENT_MAX_BYTES)
+        except ValueError:
             data = b""
         if sha256_digest(data) != digest:
             raise CorruptObject(f"The document {key!r} of the record is damaged.", key=key)

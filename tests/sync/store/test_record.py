@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.core.data_keys import WrappedKey
-from fairlead.core.errors import BadSignature, StaleRevision
+from fairlead.core.errors import BadSignature, CorruptObject, StaleRevision
 from fairlead.core.ids import sha256_digest
+from fairlead.sync.store.gunzip import gunzip
 from fairlead.sync.store.record import (
     WORKSPACE,
     Document,
@@ -141,3 +142,31 @@ def test_an_older_copy_never_replaces_a_newer_one() -> None:
         write_copy(store, 6)
     write_copy(store, 8)
     assert RecordCopy.open(store, "acme", TRUSTED).index.sequence == 8
+
+
+@given(st.data())
+def test_a_flipped_bit_of_a_document_is_told_as_damage_or_changes_nothing(data: st.DataObject) -> None:
+    store = MemoryStore()
+    write_copy(store)
+    before = read_all(store)
+    key = data.draw(st.sampled_from([key for key in sorted(store.objects) if key.endswith(".json.gz")]))
+    stored = bytearray(store.objects[key])
+    place = data.draw(st.integers(0, len(stored) - 1))
+    stored[place] ^= 1 << data.draw(st.integers(0, 7))
+    store.objects[key] = bytes(stored)
+    try:
+        found = read_all(store)
+    except CorruptObject:
+        return
+    assert found == before
+
+
+def test_a_document_that_unpacks_to_more_than_it_may_is_not_unpacked() -> None:
+    with pytest.raises(ValueError, match="too long"):
+        gunzip(gzip.compress(bytes(10**6)), max_bytes=10**6 - 1)
+    assert gunzip(gzip.compress(bytes(10**6)), max_bytes=10**6) == bytes(10**6)
+
+
+def read_all(store: MemoryStore) -> tuple[object, ...]:
+    copy = RecordCopy.open(store, "acme", TRUSTED)
+    return copy.workspace(), list(copy.models())
