@@ -37,8 +37,8 @@ class ServerSettings(BaseSettings):
     owner: str = Field(default="owner", description="Principal of the first token.")
     signing_key_file: Path | None = Field(
         default=None,
-        description="Ed25519 private key (32 raw bytes) that signs refs and copies of the record; none: one in the home. "
-        "Servers and workers with different homes need the same one.",
+        description="Ed25519 private key (32 raw bytes) that signs refs and copies of the record; none: one in the "
+        "home. Servers and workers with different homes need the same one.",
     )
     key_file: Annotated[list[Path], NoDecode] = Field(
         default_factory=list[Path],
