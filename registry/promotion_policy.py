@@ -226,7 +226,7 @@ def assign(approvals: Sequence[Approvers], approvers: Sequence[Approver]) -> tup
 def _expression(policy: str, gate: ExpressionGate, asked: Asked) -> GateResult:
     found = compile_expression(gate.expression).evaluate(asked.facts, deadline=asked.deadline)
     verdict: Verdict = "passed" if found.is_true else "failed"
-    values = ", ".join(f"{path} is {value}" for path, value in found.used.items()) or "no fact was asked"
+    values = ", ".join(f"{path} is {_said(value)}" for path, value in found.used.items()) or "no fact was asked"
     detail = f"{values}." if found.error is None else found.error.detail
     if verdict == "failed" and gate.message:
         detail = f"{detail} {gate.message}"
@@ -241,6 +241,12 @@ def _expression(policy: str, gate: ExpressionGate, asked: Asked) -> GateResult:
         expression=gate.expression,
         values=dict(found.used),
     )
+
+
+def _said(value: JsonValue) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _next_step(error: CannotEvaluate | None, asked: Asked) -> str:

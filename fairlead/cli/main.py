@@ -1,7 +1,7 @@
 """The `fairlead` command: its groups, and how errors become exit codes.
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 not found, 4 authentication or permission, 5 conflict, 6 refused by a gate or
-rule, 7 partial success; 130 interrupted.
+rule, 7 partial success, 8 awaiting approval (of `model promote --wait`); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from fairlead.cli import (
     features,
     keys,
     location,
-    model,
+    policy,
+    promotions,
     record,
     replica_policy,
     replicate,
@@ -47,11 +48,13 @@ INTERRUPTED = 130
 
 app = group("Models and features, versioned once and true in every cloud they may go to.", add_completion=True)
 app.add_typer(server.app)
-app.add_typer(model.app, name="model")
+app.add_typer(promotions.app, name="model")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
 app.add_typer(environment.app, name="environment")
+app.add_typer(policy.app, name="policy")
+app.add_typer(policy.role_app, name="role")
 app.add_typer(location.app, name="location")
 app.add_typer(replica_policy.app, name="replica-policy")
 app.add_typer(replicate.app, name="replicate")

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fairlead.cli.context import command, connected, group
-from fairlead.cli.output import Output, render_value
 from fairlead.cli.parsing import parse_numbers, parse_pairs
-from fairlead.cli.plans import describe_plan
 from fairlead.core.errors import PartialFailure
 from fairlead.core.ids import parse_model_reference
 from fairlead.sdk.artifacts import Upload
 from fairlead.sdk.features import PinnedData
-from fairlead.sdk.records import Promotion
 
 app = group("Models: register, find, promote, roll back.")
 
 Reference = Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")]
 
 
 @command(app, "register")
@@ -103,36 +99,6 @@ def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NA
         output.table(client.models.versions(reference), columns, title="versions")
 
 
-@command(app, "promote")
-def promote(
-    reference: Reference,
-    *,
-    to: Annotated[str, typer.Option(help="Environment: dev, staging, production.", metavar="ENVIRONMENT")],
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit trail.")] = "",
-    revision: Annotated[
-        int | None, typer.Option(help="Refuse unless the environment still has this revision.", min=0)
-    ] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Promote a version through an environment's gates."""
-    with connected() as (client, output):
-        promotion = client.models.promote(reference, to, reason=reason, revision=revision, dry_run=dry_run)
-        _show_promotion(output, promotion)
-
-
-@command(app, "approve", has_dry_run=True)
-def approve(
-    promotion_id: Annotated[str, typer.Argument(help="Id of the promotion.", metavar="PROMOTION")],
-    *,
-    comment: Annotated[str, typer.Option(help="Kept in the audit trail.")] = "",
-    reject: Annotated[bool, typer.Option("--reject", help="Refuse it instead.")] = False,
-) -> None:
-    """Approve a promotion that somebody else asked for (or --reject it)."""
-    with connected() as (client, output):
-        decide = client.models.reject if reject else client.models.approve
-        _show_promotion(output, decide(promotion_id, comment=comment))
-
-
 @command(app, "promotions")
 def promotions(
     *,
@@ -199,14 +165,6 @@ def where(
         output.table(replicas, columns)
 
 
-@command(app, "history")
-def history(reference: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME@ENVIRONMENT.")]) -> None:
-    """Show every move of an alias or environment, newest first."""
-    with connected() as (client, output):
-        columns = ["revision", "kind", "from_version", "to_version", "moved_by", "moved_at", "reason"]
-        output.table(client.models.history(reference), columns)
-
-
 @command(app, "download")
 def download(
     reference: Reference,
@@ -241,13 +199,3 @@ def _describe_upload(upload: Upload) -> str:
     if upload.base is not None:
         text += f", {upload.delta_blocks} of {upload.new_blocks} new blocks as differences to {upload.base[:19]}"
     return text + "."
-
-
-def _show_promotion(output: Output, promotion: Promotion) -> None:
-    def describe(row: dict[str, Any]) -> str:
-        title = f"{row['reference']} -> {row['environment']}: {row['state']}"
-        if row["state"] == "AWAITING_APPROVAL":
-            title += f"\nAsk somebody else to run: fairlead model approve {row['id']}"
-        return f"{title}\n{describe_plan(row['plan'])}revision {render_value(row['revision'])}"
-
-    output.record(promotion, human=describe)

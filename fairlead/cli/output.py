@@ -19,11 +19,12 @@ from fairlead.sdk.records import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
-OutputFormat = Literal["human", "json", "quiet"]
+OutputFormat = Literal["human", "json", "quiet", "markdown"]
 
 _PIPE_WIDTH = 160
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT_DIGEST_LENGTH = 19
+_NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 class Output:
@@ -49,6 +50,10 @@ class Output:
             self._print_json(rows)
         elif self.form == "quiet":
             self._stdout.writelines(f"{render_value(reach(row, columns[0]))}\n" for row in rows)
+        elif self.form == "markdown":
+            heads = [_words(column.rpartition(".")[2]) for column in columns]
+            cells = [[render_value(reach(row, column)) for column in columns] for row in rows]
+            self._stdout.write(markdown_table(heads, cells))
         else:
             self._print_table(rows, columns, title)
 
@@ -57,9 +62,10 @@ class Output:
         item: Record | dict[str, Any],
         *,
         human: Callable[[dict[str, Any]], str] | None = None,
+        markdown: Callable[[dict[str, Any]], str] | None = None,
         name: str | None = None,
     ) -> None:
-        """Show one thing: by `human`'s text, or as a list of its members.
+        """Show one thing: by `human`'s text (or `markdown`'s), or as a list of its members.
 
         `name` is the member that `quiet` prints, the first one if none is given.
         """
@@ -68,10 +74,14 @@ class Output:
             self._print_json(row)
         elif self.form == "quiet":
             self._stdout.write(f"{render_value(row[name] if name else next(iter(row.values()), None))}\n")
+        elif self.form == "markdown":
+            members = [[f"{_words(key)}", render_value(value)] for key, value in row.items() if value not in _NOTHING]
+            text = markdown_table(["", ""], members) if markdown is None else markdown(row)
+            self._stdout.write(without_controls(text.rstrip()) + "\n")
         elif human is not None:
             self._stdout.write(without_controls(human(row).rstrip()) + "\n")
         else:
-            shown = {_words(key): value for key, value in row.items() if value not in (None, "", [], {})}
+            shown = {_words(key): value for key, value in row.items() if value not in _NOTHING}
             width = max((len(key) for key in shown), default=0)
             self._stdout.writelines(f"{key:<{width}}  {render_value(value)}\n" for key, value in shown.items())
 
@@ -152,6 +162,20 @@ def render_value(value: object, *, is_short: bool = False) -> str:
         return without_controls(", ".join(rendered), keep="") or "-"
     text = without_controls(str(value), keep="")
     return text[:_SHORT_DIGEST_LENGTH] if is_short and _DIGEST.fullmatch(text) else text
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; nothing in a cell is markup."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(markdown_text(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_text(text: str) -> str:
+    """A text that Markdown shows as it is, on one line: no markup, no link, no mention of a user."""
+    flat = " ".join(without_controls(text, keep="").split())
+    escaped = re.sub(r"([\\`*_\[\]|~#])", r"\\\1", flat)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@&#8203;")
 
 
 def without_controls(text: str, *, keep: str = "\n") -> str:

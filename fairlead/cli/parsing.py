@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,3 +84,47 @@ def read_resource(path: Path, kind: str) -> dict[str, Any]:
             hint=f"Begin it with 'apiVersion: {API_VERSION}' and 'kind: {kind}', and put the rest below 'spec:'.",
         )
     return cast("dict[str, Any]", spec)
+
+
+def read_named_resource(path: Path, kind: str) -> tuple[str, dict[str, Any]]:
+    """Read a resource that says its name, below `metadata:`; the name and the `spec`, its times as text.
+
+    Raises:
+        InvalidInput: if it has no name, or is of another kind or version.
+    """
+    document = read_document(path)
+    metadata = document.get("metadata")
+    name = cast("dict[str, object]", metadata).get("name") if isinstance(metadata, dict) else None
+    spec = document.get("spec")
+    said = (document.get("apiVersion"), document.get("kind"))
+    is_whole = set(document) == {"apiVersion", "kind", "metadata", "spec"} and metadata == {"name": name}
+    if said != (API_VERSION, kind) or not isinstance(name, str) or not isinstance(spec, dict) or not is_whole:
+        raise InvalidInput(
+            f"{path} is no {kind} of {API_VERSION} with a name.",
+            hint=f"Begin it with 'apiVersion: {API_VERSION}', 'kind: {kind}' and 'metadata: {{name: NAME}}', and put "
+            "the rest below 'spec:'.",
+        )
+    return name, _with_times_as_text(spec)
+
+
+def parse_moment(text: str) -> datetime:
+    """Read a time in RFC 3339; without a time zone it is UTC.
+
+    Raises:
+        InvalidInput: if it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{text[:40]!r} is no time.", hint="Write it like 2026-03-01T12:00:00Z.") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _with_times_as_text(value: Any) -> Any:
+    # YAML reads what looks like a time as one; our resources hold them as text.
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        return {str(key): _with_times_as_text(item) for key, item in members.items()}
+    if isinstance(value, list):
+        return [_with_times_as_text(item) for item in cast("list[Any]", value)]
+    return value.isoformat() if isinstance(value, date) else value

@@ -12,6 +12,7 @@ from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Tokens
+from fairlead.sdk.promotion_policies import PromotionPolicies, RoleBindings
 from fairlead.sdk.record_copies import RecordCopies
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
@@ -31,8 +32,8 @@ class Fairlead:
     """A connection to one Fairlead server.
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `bundles`, `deployments`, `placements`, `tokens`, `audit`, `ledger`, `budgets`,
-    `replications`, `keys` and `record` group the calls by noun.
+    `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
+    `audit`, `ledger`, `budgets`, `replications`, `keys` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -53,6 +54,8 @@ class Fairlead:
         self.locations = Locations(transport)
         self.environments = Environments(transport)
         self.replica_policies = ReplicaPolicies(transport)
+        self.promotion_policies = PromotionPolicies(transport)
+        self.role_bindings = RoleBindings(transport)
         self.placements = Placements(transport)
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)

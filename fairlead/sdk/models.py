@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
+from fairlead.core.clock import format_time
 from fairlead.core.errors import (
     AlreadyExists,
     Conflict,
@@ -21,10 +23,12 @@ from fairlead.core.ids import ModelReference, parse_alias, parse_model_reference
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
 from fairlead.sdk.features import TrainingSet
 from fairlead.sdk.mlflow_model import read_mlflow_model
-from fairlead.sdk.records import AliasMove, ModelVersion, Promotion, RegisteredModel, Replica
+from fairlead.sdk.promotion_policies import Evaluation
+from fairlead.sdk.records import AliasMove, Holding, ModelVersion, Promotion, RegisteredModel, Replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from fairlead.sdk.artifacts import Artifacts, Upload
     from fairlead.sdk.features import PinnedData
@@ -273,13 +277,18 @@ class Models:
         reason: str = "",
         revision: int | None = None,
         dry_run: bool = False,
+        is_emergency: bool = False,
+        basis: Mapping[str, str] | None = None,
     ) -> Promotion:
         """Ask for an environment to point at a version; applied at once when every gate passes.
 
-        The answer's `state` is APPLIED, or AWAITING_APPROVAL when the policy wants another identity's word.
+        The answer's `state` is APPLIED, or AWAITING_APPROVAL when a policy wants another identity's word. An emergency
+        sets freezes aside for those who hold a role that the policy names for it. `basis` is that of a plan
+        (`plan["basis"]`): if anything of it has changed, the request is refused.
 
         Raises:
             GateRefused: with the plan in `attributes["plan"]`.
+            PlanOutdated: with what changed in `attributes["changes"]`.
             StaleRevision: if someone moved the environment first.
         """
         version = self._ask(parse_model_reference(reference))
@@ -289,9 +298,31 @@ class Models:
             "environment": environment,
             "reason": reason,
             "dry_run": dry_run,
+            "emergency": is_emergency,
+            "basis": None if basis is None else dict(basis),
         }
         answer = self._transport.post(f"{_model_path(version.name)}/promotions", body, if_match=base)
         return Promotion.from_json(answer)
+
+    def promotion(self, promotion_id: str) -> Promotion:
+        """One promotion, as it stands.
+
+        Raises:
+            PromotionNotFound
+        """
+        return Promotion.from_json(self._transport.get(f"/api/v1/promotions/{quote(promotion_id, safe='')}"))
+
+    def wait_decided(self, promotion_id: str, *, timeout_seconds: float) -> Promotion:
+        """Wait until a promotion awaits approval no longer, and answer it; as it stands when the time is over."""
+        seen: list[Promotion] = []
+
+        def check() -> bool:
+            seen[:] = [self.promotion(promotion_id)]
+            return seen[0].state != "AWAITING_APPROVAL"
+
+        with contextlib.suppress(TimeoutError):
+            wait_until(check, f"{promotion_id} to be decided", timeout_seconds)
+        return seen[0] if seen else self.promotion(promotion_id)
 
     def promotions(self, *, model: str | None = None, state: str | None = None) -> Iterator[Promotion]:
         """Promotions, newest first."""
@@ -310,6 +341,41 @@ class Models:
         """Refuse a promotion that awaits approval."""
         return self._decide(promotion_id, "reject", comment)
 
+    def withdraw(self, promotion_id: str, *, comment: str = "") -> Promotion:
+        """Take back a promotion that this identity asked for.
+
+        Raises:
+            PermissionDenied: if somebody else asked for it.
+        """
+        return self._decide(promotion_id, "withdraw", comment)
+
+    def evaluate(
+        self, reference: str, name: str, metrics: Mapping[str, float], *, dataset: str | None = None
+    ) -> Evaluation:
+        """Record what was measured of a version, for gates to ask."""
+        version = self._ask(parse_model_reference(reference))
+        body: dict[str, JsonValue] = {"name": name, "metrics": dict(metrics), "dataset": dataset}
+        path = f"{_model_path(version.name)}/versions/{version.version}/evaluations"
+        return Evaluation.from_json(self._transport.post(path, body))
+
+    def evaluations(self, reference: str) -> Iterator[Evaluation]:
+        """What was measured of a version, newest first."""
+        version = self._ask(parse_model_reference(reference))
+        path = f"{_model_path(version.name)}/versions/{version.version}/evaluations"
+        return map(Evaluation.from_json, self._transport.items(path))
+
+    def held_at(self, reference: str, at: datetime | None = None) -> Holding:
+        """Which version held `name@alias` at a time (None: now), by whose word, through which gates, and what it was.
+
+        Raises:
+            AliasNotFound: if nothing held it then.
+        """
+        parsed = parse_model_reference(reference)
+        if parsed.alias is None:
+            raise InvalidInput(f"{reference} is a version; only an alias has a history.", hint="Write name@ALIAS.")
+        path = f"{_model_path(parsed.name)}/history/{quote(parsed.alias, safe='')}/at"
+        return Holding.from_json(self._transport.get(path, time=None if at is None else format_time(at)))
+
     def rollback(
         self,
         name: str,
@@ -319,9 +385,10 @@ class Models:
         to_version: int | None = None,
         revision: int | None = None,
     ) -> AliasMove:
-        """Move an environment back to its previous holder (or a recent one), at once.
+        """Move an environment back to its previous holder (or a recent one), at once; for whoever is on call.
 
         Raises:
+            PermissionDenied: without the role `on-call` there, and no admin.
             Conflict: if the environment had no such holder.
             StaleRevision: if someone moved it first.
         """

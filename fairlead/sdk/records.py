@@ -180,7 +180,7 @@ class Artifact(Record):
 class Promotion(Record):
     """A request to point an environment at a version; `id` is None for a dry run.
 
-    States: PLANNED, AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, STALE.
+    States: PLANNED, AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, WITHDRAWN, STALE.
     """
 
     id: str | None = None
@@ -214,6 +214,31 @@ class AliasMove(Record):
     moved_by: str = ""
     moved_at: datetime | None = None
     not_rechecked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(Record):
+    """A version that held a name at a time, as it was recorded then.
+
+    `promotion` is the one by which it came (or had come before a roll-back), with gates, values and approvers.
+    """
+
+    reference: str
+    at: datetime
+    move: AliasMove
+    artifact_digest: str | None = None
+    residency: str = ""
+    snapshot_digest: str | None = None
+    feature_service: str | None = None
+    run_id: str | None = None
+    code_commit: str | None = None
+    parent_version: int | None = None
+    bundle: str | None = None
+    regions: tuple[str, ...] = ()
+    promotion: Promotion | None = None
+    not_rechecked: tuple[str, ...] = ()
+    audit_sequence: int | None = None
+    event_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
