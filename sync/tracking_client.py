@@ -262,7 +262,7 @@ def _member(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _files(page: dict[str, Any]) -> list[dict[str, Any]]:
-    found = page.get("files") or []
+    found: object = page.get("files") or []
     items = cast("list[object]", found) if isinstance(found, list) else []
     return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 

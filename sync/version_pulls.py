@@ -8,7 +8,9 @@ the version READY. A server that does not answer is asked again later; a source 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import traffic_locations
 from fairlead.registry.mlflow.sources import Source, parse_source
 from fairlead.registry.mlflow.tracking_servers import TrackingServer, servers_for
-from fairlead.registry.models import to_labels
+from fairlead.registry.models import Labels, to_labels
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow
 from fairlead.sync.tracking_client import TrackingClient
 from fairlead.sync.uploading import publish
@@ -71,6 +73,16 @@ def derive_pulls(session: Session, now: datetime) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    source: Source
+    run_id: str | None
+    created_at: datetime
+    regions: list[str] | None
+    labels: Labels
+    servers: Sequence[TrackingServer]
+
+
 class VersionPull:
     """The handler of `pull-version`."""
 
@@ -87,41 +99,53 @@ class VersionPull:
         """Fetch the files of a version, store them, and hand them over."""
         model_id, _, version = leased.subject.partition("/")
         key = (leased.workspace_id, model_id, int(version))
-        with self._database.read() as session:
-            row = session.get(ModelVersionRow, key)
-            if row is None or row.state != versions.PENDING or row.upload_id is not None or row.source is None:
-                row = None
-            else:
-                model = session.get_one(RegisteredModelRow, key[:2])
-                source, run_id, created_at = parse_source(row.source), row.run_id, row.created_at
-                regions, labels = model.regions, to_labels(model)
-                servers = servers_for(session, leased.workspace_id, source.authority)
-        if row is None:
+        job = self._job(key)
+        if job is None:
             with self._database.write() as session:
                 work.finish(session, leased)
             return
         try:
-            with self._scratch.folder("pull-") as folder:
-                files = folder / "files"
-                self._fetch(servers, source, run_id, files)
-                upload = self._uploads.begin(
-                    system_caller(leased.workspace_id, "worker"),
-                    kind="model",
-                    residency=leased.residency,
-                    regions=regions,
-                    labels={"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre},
-                    region=leased.region,
-                )
-                caller = system_caller(leased.workspace_id, "worker")
-                handed = publish(self._uploads, self._open_store, caller, upload, files).upload
+            handed = self._bring(leased, job)
         except Unavailable as error:
-            if self._clock.now() - created_at < GIVE_UP_AFTER:
+            if self._clock.now() - job.created_at < GIVE_UP_AFTER:
                 raise
             self._record_failure(leased, key, error)
         except (InvalidInput, NotFound, PermissionDenied, Conflict) as error:
             self._record_failure(leased, key, error)
         else:
             self._record(leased, key, handed)
+
+    def _job(self, key: tuple[str, str, int]) -> _Job | None:
+        with self._database.read() as session:
+            row = session.get(ModelVersionRow, key)
+            if row is None or row.state != versions.PENDING or row.upload_id is not None or row.source is None:
+                return None
+            model = session.get_one(RegisteredModelRow, key[:2])
+            source = parse_source(row.source)
+            return _Job(
+                source=source,
+                run_id=row.run_id,
+                created_at=row.created_at,
+                regions=model.regions,
+                labels=to_labels(model),
+                servers=servers_for(session, row.workspace_id, source.authority),
+            )
+
+    def _bring(self, leased: LeasedWork, job: _Job) -> Upload:
+        caller = system_caller(leased.workspace_id, "worker")
+        labels = job.labels
+        with self._scratch.folder("pull-") as folder:
+            files = folder / "files"
+            self._fetch(job.servers, job.source, job.run_id, files)
+            upload = self._uploads.begin(
+                caller,
+                kind="model",
+                residency=leased.residency,
+                regions=job.regions,
+                labels={"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre},
+                region=leased.region,
+            )
+            return publish(self._uploads, self._open_store, caller, upload, files).upload
 
     def _fetch(self, servers: Sequence[TrackingServer], source: Source, run_id: str | None, folder: Path) -> None:
         """Write a source's files below a folder, from the first server that has them.
@@ -136,6 +160,8 @@ class VersionPull:
             hint="Add one: fairlead tracking-server add NAME URL",
         )
         for server in servers:
+            # What a server gave before it failed is not mixed with what the next one gives.
+            shutil.rmtree(folder, ignore_errors=True)
             try:
                 with TrackingClient.connect(server) as client:
                     client.download(source, run_id, folder)

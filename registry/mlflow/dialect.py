@@ -91,8 +91,8 @@ def to_mlflow_error(problem: dict[str, Any]) -> tuple[int, bytes]:
     code = str(problem.get("type", "")).rpartition(":")[2]
     name, status = _BY_CODE.get(code) or _BY_STATUS.get(int(problem["status"]), ("INTERNAL_ERROR", 500))
     parts = [str(problem.get("detail") or problem.get("title") or "")]
-    for error in cast("list[dict[str, Any]]", problem.get("errors") or []):
-        parts.append(f"{error.get('pointer')}: {error.get('detail')}.")
+    errors = cast("list[dict[str, Any]]", problem.get("errors") or [])
+    parts += [f"{error.get('pointer')}: {error.get('detail')}." for error in errors]
     if problem.get("hint"):
         parts.append(str(problem["hint"]))
     return status, json.dumps({"error_code": name, "message": " ".join(parts)}).encode()

@@ -104,7 +104,7 @@ class Fields:
         Raises:
             InvalidInput: naming the field.
         """
-        found = self._values.get("tags") or []
+        found: object = self._values.get("tags") or []
         if not isinstance(found, list):
             raise _wrong_type("tags", "a list of objects")
         tags: dict[str, str] = {}
@@ -127,7 +127,7 @@ async def read_fields(request: Request) -> Fields:
         return Fields({name.removesuffix("[]"): query.getlist(name) for name in query})
     body = await request.body()
     try:
-        values = cast("object", json.loads(body)) if body else {}
+        values: object = json.loads(body) if body else {}
     except (ValueError, RecursionError):
         raise InvalidInput("The body is no JSON.", hint="Send a JSON object.") from None
     if not isinstance(values, dict):

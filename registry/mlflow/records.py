@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import AliasNotFound, ModelNotFound, ModelVersionNotFound
@@ -78,7 +78,7 @@ def find_by_alias(session: Session, workspace_id: str, name: str, alias: str) ->
     return found[0], found[1]
 
 
-def pairs(workspace_id: str) -> Any:
+def pairs(workspace_id: str) -> Select[RegisteredModelRow, ModelVersionRow]:
     """A query of every version that is not deleted, with its model."""
     return (
         select(RegisteredModelRow, ModelVersionRow)

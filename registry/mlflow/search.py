@@ -6,7 +6,8 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,6 +51,16 @@ _ATTRIBUTES: dict[str, Any] = {
     "run_id": func.coalesce(ModelVersionRow.run_id, ""),
     "source_path": func.coalesce(ModelVersionRow.source, ""),
     "version_number": ModelVersionRow.version,
+}
+_OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "IN": lambda column, values: column.in_(values),
+    "NOT IN": lambda column, values: column.not_in(values),
 }
 
 
@@ -158,31 +169,13 @@ def _has_tag(clause: Clause, workspace_id: str, *, is_sqlite: bool, of_versions:
 
 
 def _compare(column: Any, clause: Clause, *, is_sqlite: bool) -> ColumnElement[bool]:
-    value = clause.value
-    match clause.comparator:
-        case "=":
-            return column == value
-        case "!=":
-            return column != value
-        case "IN":
-            return column.in_(cast("tuple[str, ...]", value))
-        case "NOT IN":
-            return column.not_in(cast("tuple[str, ...]", value))
-        case "LIKE":
-            # SQLite's LIKE ignores case; its GLOB does not.
-            return (
-                column.op("GLOB")(_to_glob(str(value))) if is_sqlite else column.like(_to_like(str(value)), escape="\\")
-            )
-        case "ILIKE":
-            return func.lower(column).like(_to_like(str(value).lower()), escape="\\")
-        case ">":
-            return column > value
-        case ">=":
-            return column >= value
-        case "<":
-            return column < value
-        case _:
-            return column <= value
+    value, text = clause.value, str(clause.value)
+    if clause.comparator == "LIKE":
+        # SQLite's LIKE ignores case; its GLOB does not.
+        return column.op("GLOB")(_to_glob(text)) if is_sqlite else column.like(_to_like(text), escape="\\")
+    if clause.comparator == "ILIKE":
+        return func.lower(column).like(_to_like(text.lower()), escape="\\")
+    return _OPERATORS[clause.comparator](column, value)
 
 
 def _to_like(pattern: str) -> str:
@@ -205,7 +198,7 @@ def _page_size(wanted: int | None, default: int, most: int) -> int:
     return size
 
 
-def _fetch(
+def _fetch(  # noqa: PLR0917  (a page's parts)
     session: Session,
     query: Any,
     keys: Sequence[tuple[Any, bool]],
