@@ -56,16 +56,6 @@ class LastReplica:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Warmth:
-    """How much of what should be at a location is there."""
-
-    wanted: int
-    verified: int
-    wanted_bytes: int
-    verified_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Retirement:
     """What retiring a location takes away, and what still needs it. `last_replicas` lists at most 100."""
 
@@ -85,15 +75,6 @@ class Retirements:
         self._database = database
         self._clock = clock
         self._region_use = region_use
-
-    def warmth(self, caller: Caller, name: str) -> Warmth:
-        """How far a location's backfill is.
-
-        Raises:
-            LocationNotFound: if the workspace has none of this name.
-        """
-        with self._database.read() as session:
-            return _warmth(session, caller.workspace_id, find_location(session, caller.workspace_id, name).id)
 
     def show(self, caller: Caller, name: str) -> Retirement:
         """What retiring a location would take away, or what its retirement still waits for.
@@ -189,13 +170,13 @@ class LocationStates:
 
 
 def _activate_when_warm(session: Session, row: LocationRow, now: datetime) -> None:
-    found = _warmth(session, row.workspace_id, row.id)
-    if found.wanted == 0 and now < row.created_at + _SETTLING and _may_want(session, row):
+    wanted, verified = _count_wanted(session, row)
+    if wanted == 0 and now < row.created_at + _SETTLING and _may_want(session, row):
         return
-    if found.verified < float(row.settings.get("min_warm", 1.0)) * found.wanted:
+    if verified < float(row.settings.get("min_warm", 1.0)) * wanted:
         return
     row.state = "ACTIVE"
-    _record(session, row, now, "location.activate", {"wanted": found.wanted, "verified": found.verified})
+    _record(session, row, now, "location.activate", {"wanted": wanted, "verified": verified})
 
 
 def _may_want(session: Session, row: LocationRow) -> bool:
@@ -223,26 +204,13 @@ def _want_elsewhere(session: Session, row: LocationRow, now: datetime) -> None:
         want_replicas(session, artifact, now)
 
 
-def _warmth(session: Session, workspace_id: str, location_id: str) -> Warmth:
-    is_verified = ReplicaRow.state == "VERIFIED"
-    query = (
-        select(
-            func.count(),
-            func.count().filter(is_verified),
-            func.coalesce(func.sum(ArtifactRow.size_bytes), 0),
-            func.coalesce(func.sum(ArtifactRow.size_bytes).filter(is_verified), 0),
-        )
-        .select_from(ReplicaRow)
-        .join(ArtifactRow, _same_artifact(ReplicaRow))
-        .where(ReplicaRow.workspace_id == workspace_id, ReplicaRow.location_id == location_id, ReplicaRow.is_wanted)
+def _count_wanted(session: Session, row: LocationRow) -> tuple[int, int]:
+    """How many replicas should be at a location, and how many of them are VERIFIED."""
+    query = select(func.count(), func.count().filter(ReplicaRow.state == "VERIFIED")).where(
+        ReplicaRow.workspace_id == row.workspace_id, ReplicaRow.location_id == row.id, ReplicaRow.is_wanted
     )
-    wanted, verified, wanted_bytes, verified_bytes = session.execute(query).one()
-    return Warmth(
-        wanted=int(wanted),
-        verified=int(verified),
-        wanted_bytes=int(wanted_bytes),
-        verified_bytes=int(verified_bytes),
-    )
+    wanted, verified = session.execute(query).one()
+    return int(wanted), int(verified)
 
 
 def _same_artifact(replica: type[ReplicaRow]) -> ColumnElement[bool]:

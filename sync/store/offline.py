@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from fairlead.core.errors import (
@@ -107,15 +106,3 @@ def verify_files(source: Source, wanted: Digest | None = None) -> ArtifactVerdic
         files=len(manifest.files),
         plain_bytes=manifest.plain_bytes,
     )
-
-
-def verify_location(
-    store: ObjectStore, progress: Callable[[Digest], Progress | None] | None = None
-) -> Iterator[ArtifactVerdict]:
-    """Read every byte of every artifact that a location holds a manifest of.
-
-    Raises:
-        LocationUnavailable, PermissionDenied: from the store; that says nothing about the bytes.
-    """
-    for domain, digest in list_artifacts(store):
-        yield verify_artifact(store, domain, digest, None if progress is None else progress(digest))

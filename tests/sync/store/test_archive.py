@@ -15,7 +15,7 @@ from fairlead.sync.store.bases import Base
 from fairlead.sync.store.blocks import no_blocks
 from fairlead.sync.store.copy import copy_artifact
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.offline import verify_artifact, verify_files, verify_location
+from fairlead.sync.store.offline import list_artifacts, verify_artifact, verify_files
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.writer import WrittenArtifact, write_artifact
 from fairlead.testing.objects import MemoryStore
@@ -130,7 +130,7 @@ def test_a_location_is_verified_without_a_server(store: MemoryStore) -> None:
     write_artifact(store, hidden, FILES)
     key = ELSEWHERE.pack_key(damaged.layout.packs[0])
     store.objects[key] = store.objects[key][:-50] + b"?" + store.objects[key][-49:]
-    verdicts = {(each.domain, each.digest): each.verdict for each in verify_location(store)}
+    verdicts = {each: verify_artifact(store, *each).verdict for each in list_artifacts(store)}
     assert verdicts == {
         (DOMAIN, whole.digest): "verified",
         (ELSEWHERE, damaged.digest): "corrupt-pack",
