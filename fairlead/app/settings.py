@@ -102,8 +102,8 @@ class ServerSettings(BaseSettings):
     )
     tracking_hosts: Annotated[list[str] | None, NoDecode] = Field(
         default=None,
-        description="Host names of MLflow tracking servers that versions may be brought from, separated by commas. None: "
-        "any that an admin names, but no link-local address.",
+        description="Host names of MLflow tracking servers that versions may be brought from, separated by commas. "
+        "None: any that an admin names, but no link-local address.",
     )
     staging_bytes: int = Field(
         default=64 * 2**30,

@@ -34,6 +34,7 @@ from fairlead.cli import (
     server,
     store,
     token,
+    tracking_server,
     work,
 )
 from fairlead.cli.context import current_output, group
@@ -70,6 +71,7 @@ app.add_typer(scrub.app)
 app.add_typer(store.app, name="store")
 app.add_typer(budget.app, name="budget")
 app.add_typer(cache.app, name="cache")
+app.add_typer(tracking_server.app, name="tracking-server")
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=True)

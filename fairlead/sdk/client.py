@@ -17,6 +17,7 @@ from fairlead.sdk.record_copies import RecordCopies
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
 from fairlead.sdk.serving import Bundles, Deployments, Placements
+from fairlead.sdk.tracking_servers import TrackingServers
 from fairlead.sdk.transport import Transport
 from fairlead.sdk.upkeep import Upkeeps
 
@@ -33,7 +34,7 @@ class Fairlead:
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
     `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
-    `audit`, `ledger`, `budgets`, `replications`, `keys` and `record` group the calls by noun.
+    `audit`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -65,6 +66,7 @@ class Fairlead:
         self.ledger = Ledger(transport)
         self.replications = Replications(transport)
         self.budgets = Budgets(transport)
+        self.tracking_servers = TrackingServers(transport)
         self.upkeep = Upkeeps(transport)
 
     @classmethod
