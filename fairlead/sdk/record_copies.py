@@ -23,6 +23,7 @@ from fairlead.core.errors import (
     FairleadError,
     ModelNotFound,
     ModelVersionNotFound,
+    ObjectNotFound,
     ServerUnavailable,
 )
 from fairlead.core.ids import new_row_id
@@ -166,8 +167,6 @@ class RecordCopies:
 
     def _read(self, away: ServerUnavailable, read: Callable[[RecordCopy], Any]) -> Any:
         """Read from the copy that is open; one that was superseded meanwhile is opened again."""
-        from fairlead.core.errors import ObjectNotFound
-
         try:
             return read(self._open(away).copy)
         except ObjectNotFound:

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Generator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,9 @@ from fairlead.sync.store.record import (
     write_index,
 )
 from fairlead.sync.store.refs import generate_signing_key, key_id_of, public_key_of
-from tests.fleet import ADMIN, LABELS, Fleet, flip_a_byte, open_fleet
+from tests.fleet import ADMIN, BACK_OFF, LABELS, Fleet, flip_a_byte, open_fleet
 from tests.records import WORKSPACE
+from tests.stores import Crash, CrashingStore
 from tests.sync.test_collection import run_task
 
 
@@ -138,6 +140,35 @@ def test_a_change_writes_what_it_changed_and_no_more(fleet: Fleet) -> None:
     # The model's document, its directory, and the index.
     assert len(new) == 3
     assert sum(name.startswith("index/") for name in new) == 1
+
+
+def crashing(name: str, store: ObjectStore, *, call: int) -> ObjectStore:
+    return CrashingStore(store, call) if name == "virginia" else store
+
+
+def test_wherever_a_writer_is_killed_readers_see_one_whole_copy(fleet: Fleet) -> None:
+    register(fleet, "churn", b"one")
+    publish(fleet)
+    point(fleet, "churn", "champion", 1)
+    Sealer(fleet.database, fleet.clock).seal_once()
+    crashes = 0
+    while crashes < 40:
+        fleet.wrap = partial(crashing, call=crashes + 1)
+        # Past every lease and back-off of those that were killed before.
+        fleet.clock.advance(BACK_OFF)
+        try:
+            fleet.run()
+        except Crash:
+            crashes += 1
+            document = copy_at(fleet, "virginia").model("churn")
+            assert document is not None
+            assert len(document.rows["model_versions"]) == 1
+        else:
+            break
+    assert 3 < crashes < 40
+    document = copy_at(fleet, "virginia").model("churn")
+    assert document is not None
+    assert [row["name"] for row in document.rows["aliases"]] == ["champion"]
 
 
 def test_what_only_old_copies_are_made_of_is_removed(fleet: Fleet) -> None:
