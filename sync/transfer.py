@@ -28,6 +28,8 @@ from fairlead.sync.store.throttle import RateLimit
 
 IN_FLIGHT_BYTES = 512 * 2**20
 PIECE_BYTES = 8 * 2**20
+# Where it goes slowly, fewer packs are under way at once, so that a worker that dies loses no more than this.
+_UNDER_WAY_SECONDS = 4.0
 _SMALLEST_PIECE_BYTES = 64 * 2**10
 _SMALL_OBJECT_BYTES = 4 * 2**20
 _T = TypeVar("_T")
@@ -160,6 +162,11 @@ class PatientStore:
         is_stored = self._patience.call(lambda: self._store.write(key, data, create_only=create_only))
         self.tell(key)
         return is_stored
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The rate that is kept to; None where there is no limit."""
+        return min((limit.bytes_per_second for limit in self._limits), default=None)
 
     def on_count(self, counted: Callable[[int], object]) -> None:
         """Call this with the bytes of each answer from now on, from any thread."""
@@ -338,11 +345,17 @@ class Transfers:
         progress = _by_the_byte(source, progress, plan.bytes)
         if self._engine is not None and domain.key_id == PLAIN_KEY_ID:
             plan = _bring(self._engine, source, destination, domain, plan=plan, progress=progress, addresses=addresses)
-        most = (2 * self._threads + 1) * self._pack_bytes
+        threads = self.threads_for(source)
+        most = (2 * threads + 1) * self._pack_bytes
         with self._in_flight.hold(min(plan.bytes, most)):
-            return copy_artifact(
-                source, destination, domain, digest, progress=progress, plan=plan, threads=self._threads
-            )
+            return copy_artifact(source, destination, domain, digest, progress=progress, plan=plan, threads=threads)
+
+    def threads_for(self, source: PatientStore) -> int:
+        """How many packs are under way at once: as many as arrive within some seconds at the source's rate."""
+        rate = source.bytes_per_second
+        if rate is None:
+            return self._threads
+        return max(1, min(self._threads, int(rate * _UNDER_WAY_SECONDS / self._pack_bytes)))
 
 
 def _by_the_byte(source: PatientStore, progress: Progress, total: int) -> Progress:

@@ -17,6 +17,7 @@ from fairlead.core.errors import LocationUnavailable
 from fairlead.registry import work
 from fairlead.registry.tables import WorkRow
 from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.throttle import RateLimit
 from fairlead.sync.transfer import BytesInFlight, Meter, Patience, PatientStore, Transfers
 from fairlead.testing.flaky import CountingStore, FlakyStore
 from fairlead.testing.objects import Action, Fault, FaultyStore, MemoryStore
@@ -131,6 +132,19 @@ def test_thirty_percent_of_requests_failing_do_not_make_the_source_send_half_as_
     assert counting["virginia"].read_bytes <= PLAN_FACTOR * entry.planned_bytes
     assert entry.moved_bytes <= counting["virginia"].read_bytes
     assert entry.moved_bytes > 0.98 * entry.planned_bytes
+
+
+def test_the_slower_a_copy_may_go_the_fewer_packs_are_lost_with_its_worker() -> None:
+    transfers = Transfers(pack_bytes=32 * 2**20, threads=4)
+
+    def packs_at(*rates: float) -> int:
+        return transfers.threads_for(transfers.reading(MemoryStore(), Meter(), [RateLimit(rate) for rate in rates]))
+
+    assert packs_at() == 4
+    assert packs_at(1e9) == 4
+    assert packs_at(20e6) == 2
+    assert packs_at(1e9, 8e6) == 1
+    assert packs_at(1) == 1
 
 
 def test_bytes_of_every_attempt_are_counted_and_paid_for(fleet: Fleet) -> None:
