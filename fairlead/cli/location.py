@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fairlead.cli.amounts import render_cost, render_size
 from fairlead.cli.budget import parse_rate
 from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.output import render_value
@@ -180,15 +181,14 @@ def _describe_added(row: dict[str, Any]) -> str:
     count, note = plan["wanted"] - plan["verified"], " (estimates)" if plan["is_estimate"] else ""
     lines = [
         f"{row['name']}: {row['kind']} in {row['region']} at {row['url']}, {row['state']}",
-        f"  backfill: {count} artifacts, {plan['bytes']} bytes, ${plan['usd']}, {plan['seconds']:.0f} s{note}",
+        f"  backfill: {_artifacts(count)}, {render_cost(plan)}{note}",
     ]
     lines += [
-        f"    from {source['location']} ({source['region']}): {source['artifacts']} artifacts, "
-        f"{source['bytes']} bytes, ${source['usd']}, {source['seconds']:.0f} s"
+        f"    from {source['location']} ({source['region']}): {_artifacts(source['artifacts'])}, {render_cost(source)}"
         for source in plan["sources"]
     ]
     if plan["waiting"]:
-        lines.append(f"    {plan['waiting']} artifacts wait until they are verified somewhere")
+        lines.append(f"    until they are verified somewhere, {_artifacts(plan['waiting'])} must wait")
     if row["state"] == "WARMING":
         lines.append(f"  It takes traffic once it is warm. See: fairlead location show {row['name']}")
     return "\n".join(lines)
@@ -198,16 +198,25 @@ def _describe_retirement(row: dict[str, Any]) -> str:
     location: dict[str, Any] = row["location"]
     lines = [
         f"{location['name']} ({location['region']}) is {location['state']}",
-        f"  {row['replicas']} replicas of {row['stored_bytes']} bytes are taken away",
+        f"  taken away: {_count(row['replicas'], 'replica')}, {render_size(row['stored_bytes'])}",
     ]
     if row["last_replica_count"]:
-        lines.append(f"  {row['last_replica_count']} artifacts are nowhere else and are copied first:")
+        lines.append(f"  copied first, being nowhere else: {_artifacts(row['last_replica_count'])}")
     lines += [
-        f"    {render_value(each['artifact'], is_short=True)} ({each['residency']}, {each['size_bytes']} bytes) to "
+        f"    {render_value(each['artifact'], is_short=True)} ({each['residency']}, "
+        f"{render_size(each['size_bytes'])}) to "
         f"{' or '.join(each['copied_to']) or 'nowhere: it may be in no other location'}"
         for each in row["last_replicas"]
     ]
     if row["open_uploads"]:
-        lines.append(f"  {row['open_uploads']} uploads are waited for")
+        lines.append(f"  waited for: {_count(row['open_uploads'], 'open upload')}")
     lines += [f"  {user} runs in {location['region']} and reads from it: move it first" for user in row["used_by"]]
     return "\n".join(lines)
+
+
+def _artifacts(count: int) -> str:
+    return _count(count, "artifact")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

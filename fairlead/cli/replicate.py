@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fairlead.cli.amounts import render_cost, render_dollars, render_size, render_span
 from fairlead.cli.context import command, connected, group
 from fairlead.cli.work import watch_work
 from fairlead.core.errors import InvalidInput
@@ -18,7 +19,6 @@ app = group("Replication: the cheapest way to where an artifact is wanted, and w
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _REFERENCE = "NAME/VERSION, NAME@ALIAS (such as churn@production) or a digest."
 _STATUS = [
     "location",
@@ -94,14 +94,14 @@ def describe_replication(plan: dict[str, Any]) -> str:
     lines += [
         f"plan:   {_total(tree)}",
         f"direct: {_total(direct)}",
-        f"saved:  {_dollars(plan['saved_usd'])}{share}",
+        f"saved:  {render_dollars(plan['saved_usd'])}{share}",
     ]
     lines += [
-        f"bound by {each['rule']}: {each['detail']}; without it {_dollars(each['usd_without'])}"
+        f"bound by {each['rule']}: {each['detail']}; without it {render_dollars(each['usd_without'])}"
         for each in plan["bindings"]
     ]
     if not plan["is_optimal"]:
-        lines.append(f"not proved to be the cheapest: no plan costs less than {_dollars(plan['bound_usd'])}")
+        lines.append(f"not proved to be the cheapest: no plan costs less than {render_dollars(plan['bound_usd'])}")
     if any(hop["is_estimate"] for hop in hops):
         lines.append("~ an estimate: nobody names this pair's tariff, or measured it")
     return "\n".join(lines) + "\n"
@@ -116,8 +116,8 @@ def _branches(children: Mapping[str, Sequence[dict[str, Any]]], of: str, indent:
         role = "  (relay)" if hop["is_relay"] else ""
         region = "" if hop["location"] == hop["region"] else f"  {hop['region']}"
         lines.append(
-            f"{indent}{'└── ' if is_last else '├── '}{hop['location']}{region}  {_size(hop['bytes'])}  "
-            f"{mark}{_dollars(hop['usd'])}  after {_span(hop['ends_seconds'])}{role}"
+            f"{indent}{'└── ' if is_last else '├── '}{hop['location']}{region}  {render_size(hop['bytes'])}  "
+            f"{mark}{render_dollars(hop['usd'])}  after {render_span(hop['ends_seconds'])}{role}"
         )
         lines += _branches(children, hop["location"], indent + ("    " if is_last else "│   "))
     return lines
@@ -126,27 +126,4 @@ def _branches(children: Mapping[str, Sequence[dict[str, Any]]], of: str, indent:
 def _total(copies: dict[str, Any]) -> str:
     count = len(copies["hops"])
     what = "copy" if count == 1 else "copies"
-    return f"{count} {what}, {_size(copies['bytes'])}, {_dollars(copies['usd'])}, {_span(copies['seconds'])}"
-
-
-def _size(size: int) -> str:
-    value, unit = float(size), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g} {_UNITS[unit]}" if unit else f"{size} B"
-
-
-def _dollars(amount: str) -> str:
-    value = float(amount)
-    sign = "-" if value < 0 else ""
-    return f"{sign}${abs(value):.2f}" if abs(value) >= 1 else f"{sign}${abs(value):.4g}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    return f"{count} {what}, {render_cost(copies)}"
