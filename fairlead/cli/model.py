@@ -99,18 +99,6 @@ def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NA
         output.table(client.models.versions(reference), columns, title="versions")
 
 
-@command(app, "promotions")
-def promotions(
-    *,
-    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state, such as AWAITING_APPROVAL.")] = None,
-) -> None:
-    """List promotions, newest first."""
-    with connected() as (client, output):
-        columns = ["id", "reference", "environment", "state", "requested_by", "requested_at"]
-        output.table(client.models.promotions(model=model, state=state), columns)
-
-
 @command(app, "rollback", has_dry_run=True)
 def rollback(
     reference: Annotated[str, typer.Argument(help="NAME@ENVIRONMENT, such as churn@production.")],

@@ -162,6 +162,18 @@ def history(
         output.table(client.models.history(reference), columns)
 
 
+@command(app, "promotions")
+def promotions(
+    *,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as AWAITING_APPROVAL.")] = None,
+) -> None:
+    """List promotions, newest first."""
+    with connected() as (client, output):
+        columns = ["id", "reference", "environment", "state", "requested_by", "requested_at"]
+        output.table(client.models.promotions(model=model, state=state), columns)
+
+
 def _conclude(client: Fairlead, output: Output, promotion: Promotion, *, timeout: float | None) -> None:
     """Show where a promotion got to; whoever waits for it learns by the exit code too."""
     if timeout is None or promotion.id is None:

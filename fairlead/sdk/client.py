@@ -8,6 +8,7 @@ from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
+from fairlead.sdk.identity_tokens import IdentitySource, exchange
 from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
@@ -73,7 +74,7 @@ class Fairlead:
     def connect(cls, settings: ClientSettings) -> Self:
         """Connect to the server that the settings name, or to the embedded one."""
         if settings.url is not None:
-            transport = Transport(settings.url, settings.token, timeout_seconds=settings.timeout_seconds)
+            transport = _connect(settings.url, settings)
         else:
             server = find_or_start(Home(path=settings.home))
             transport = Transport(server.url, settings.token or server.token, timeout_seconds=settings.timeout_seconds)
@@ -128,3 +129,19 @@ class Fairlead:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _connect(url: str, settings: ClientSettings) -> Transport:
+    """By the token that is set, or else by the identity of the CI job that this is."""
+    identity = IdentitySource(
+        id_token=settings.id_token,
+        request_url=settings.actions_request_url,
+        request_token=settings.actions_request_token,
+    )
+    if settings.token is not None or not identity.is_there:
+        return Transport(url, settings.token, timeout_seconds=settings.timeout_seconds)
+
+    def renew() -> str:
+        return exchange(url, identity, audience=settings.audience)
+
+    return Transport(url, renew(), timeout_seconds=settings.timeout_seconds, renew=renew)

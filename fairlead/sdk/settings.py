@@ -52,6 +52,38 @@ class ClientSettings:
         metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
     )
 
+    audience: str | None = field(
+        default=None,
+        metadata={
+            "env": "FAIRLEAD_AUDIENCE",
+            "help": "Audience that a CI job's identity token is asked for; without one, the server's address.",
+        },
+    )
+    id_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "env": "FAIRLEAD_ID_TOKEN",
+            "help": "Identity token of a CI job (GitLab's `id_tokens`), exchanged for an API token if "
+            "FAIRLEAD_TOKEN is not set.",
+        },
+    )
+    actions_request_url: str | None = field(
+        default=None,
+        metadata={
+            "env": "ACTIONS_ID_TOKEN_REQUEST_URL",
+            "help": "Where GitHub Actions issues a job's identity token; set by GitHub.",
+        },
+    )
+    actions_request_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "env": "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+            "help": "What GitHub Actions asks for there; set by GitHub.",
+        },
+    )
+
     @classmethod
     def read(
         cls, *, url: str | None = None, token: str | None = None, home: Path | str | None = None
@@ -75,6 +107,10 @@ class ClientSettings:
             region=setting("region") or None,
             key_file=tuple(Path(part).expanduser() for part in setting("key_file").split(os.pathsep) if part),
             timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
+            audience=setting("audience") or None,
+            id_token=_check_token(setting("id_token")),
+            actions_request_url=environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") or None,
+            actions_request_token=environment.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN") or None,
         )
 
 

@@ -13,13 +13,14 @@ from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Una
 from fairlead.core.problems import MEDIA_TYPE, from_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import httpx2
 
 JsonObject = dict[str, JsonValue]
 _ATTEMPTS = 4
 _PATIENCE_SECONDS = 20.0
+_UNAUTHENTICATED = 401
 _OVERLOADED = frozenset({429, 502, 503, 504})
 
 
@@ -32,10 +33,14 @@ class Transport:
     refused.
     """
 
-    def __init__(self, url: str, token: str | None, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, token: str | None, *, timeout_seconds: float, renew: Callable[[], str] | None = None
+    ) -> None:
+        """`renew` gives another token where the server knows this one no longer."""
         import httpx2
 
         self.url = url
+        self._renew = renew
         self.is_dry_run = False
         self._http = httpx2.Client(
             base_url=url,
@@ -167,6 +172,12 @@ class Transport:
             for attempt in tries:
                 with attempt:
                     response = self._http.request(method, path, params=_query(query), content=content, headers=headers)
+                    if response.status_code == _UNAUTHENTICATED and self._renew is not None:
+                        # Whoever is not known did nothing, so any call may be repeated.
+                        self._http.headers["authorization"] = f"Bearer {self._renew()}"
+                        response = self._http.request(
+                            method, path, params=_query(query), content=content, headers=headers
+                        )
                     _raise_problem(response)
                     return response
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
