@@ -87,9 +87,8 @@ def make_models(peers: Peers, folder: Path) -> Path:
     """The versions of the model, made once."""
     if not (folder / "complete").exists():
         print(f"training the model's versions below {folder}", file=sys.stderr, flush=True)
-        subprocess.run(
-            [peers.python, HERE / "weights.py", folder], check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"}
-        )
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        subprocess.run([peers.python, HERE / "weights.py", folder], check=True, env=environment, stdout=sys.stderr)
         (folder / "complete").touch()
     return folder
 
