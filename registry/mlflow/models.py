@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fairlead.catalog import parse_residency
 from fairlead.core.db import Database
 from fairlead.core.errors import Conflict, InvalidInput, JsonValue
 from fairlead.core.ports import Clock
@@ -212,7 +213,7 @@ class MlflowModels:
             ).one_or_none()
             if row is None:
                 return False
-            residency = tags.get(RESIDENCY_TAG) or row.residency
+            residency = parse_residency(tags.get(RESIDENCY_TAG) or row.residency)
             if residency != row.residency:
                 raise Conflict(
                     f"The deleted model {row.name!r} was of residency class {row.residency!r}, which never changes.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 
+from fairlead.core.db import UtcDateTime
 from fairlead.core.errors import InvalidInput, InvalidPageToken
 from fairlead.registry.mlflow.filters import (
     MODELS,
@@ -246,7 +247,7 @@ def _decode(token: str, bound_to: str, keys: Sequence[tuple[Any, bool]]) -> list
         raise wrong
     values: list[Any] = []
     for (key, _), value in zip(keys, found[1:], strict=True):
-        kind = key.type.python_type
+        kind = datetime if isinstance(key.type, UtcDateTime) else key.type.python_type
         if kind is datetime and isinstance(value, str):
             try:
                 moment = datetime.fromisoformat(value)

@@ -1,0 +1,103 @@
+"""The dialect as it is served: the whole application over each database, with a worker that runs when it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+
+from fairlead.app.http import create_app
+from fairlead.app.service import Service
+from fairlead.app.settings import ServerSettings
+from fairlead.registry.identity import Caller, Scope
+from fairlead.sync.version_pulls import PULL_VERSION, derive_pulls
+from fairlead.sync.worker import Worker
+from fairlead.testing.clock import ManualClock
+
+MLFLOW = "/api/2.0/mlflow"
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+REGION = "aws:us-east-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """A server, and somebody who speaks MLflow to it."""
+
+    service: Service
+    owner: Caller
+    secret: str
+    http: TestClient
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self.answered(self.http.get(f"{MLFLOW}/{path}", params=query))
+
+    def send(self, method: str, path: str, **body: Any) -> Any:
+        return self.answered(self.http.request(method, f"{MLFLOW}/{path}", json=body))
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self.send("POST", path, **body)
+
+    def refused(self, method: str, path: str, **body: Any) -> tuple[int, str]:
+        """The status and MLflow's code of a refusal."""
+        place = path if path.startswith("/") else f"{MLFLOW}/{path}"
+        asked = {"params": body} if method == "GET" else {"json": body}
+        return code_of(self.http.request(method, place, **asked))
+
+    def upload(self, folder: str, files: dict[str, bytes]) -> str:
+        """Upload files as a client does; the source that a version is made of."""
+        for name, data in files.items():
+            assert self.http.put(f"{ARTIFACTS}/{folder}/{name}", content=data).status_code == 200
+        return f"mlflow-artifacts:/{folder}"
+
+    def register(self, name: str, files: dict[str, bytes], *, folder: str = "staged", **fields: Any) -> str:
+        """A READY version, made of uploaded files."""
+        made = self.post("model-versions/create", name=name, source=self.upload(folder, files), **fields)
+        self.work()
+        return str(made["model_version"]["version"])
+
+    def work(self) -> None:
+        """Do all work that is due."""
+        worker = Worker(
+            self.service.database,
+            self.service.clock,
+            regions=None,
+            handlers={**self.service.duties.handlers, PULL_VERSION: self.service.version_pull},
+            derivers=[derive_pulls, *self.service.duties.derivers],
+        )
+        worker.run_until_idle()
+
+    def token(self, principal: str, *scopes: Scope) -> str:
+        return self.service.tokens.create(self.owner, name=principal, principal=principal, scopes=scopes).secret
+
+    @staticmethod
+    def answered(response: Any) -> Any:
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+def code_of(response: Any) -> tuple[int, str]:
+    body = response.json()
+    assert set(body) == {"error_code", "message"}, response.text
+    assert response.headers["content-type"] == "application/json"
+    return response.status_code, body["error_code"]
+
+
+@pytest.fixture
+def dialect(tmp_path: Path, database_url: str) -> Iterator[Dialect]:
+    settings = ServerSettings(home=tmp_path / "home", database_url=SecretStr(database_url))
+    service = Service.build(settings, ManualClock(), is_embedded=True)
+    try:
+        secret = service.issue_owner_token()
+        service.ensure_embedded_locations([REGION])
+        owner = service.tokens.authenticate(secret)
+        app = create_app(service, instance="one")
+        headers = {"authorization": f"Bearer {secret}"}
+        with TestClient(app, base_url="http://127.0.0.1:8000", headers=headers) as http:
+            yield Dialect(service=service, owner=owner, secret=secret, http=http)
+    finally:
+        service.close()

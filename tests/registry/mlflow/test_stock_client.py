@@ -1,0 +1,156 @@
+"""MLflow's own client, without a plug-in, against `fairlead server`, with its runs in MLflow's own tracking server."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow import sklearn as mlflow_sklearn
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sklearn.linear_model import LogisticRegression
+
+from tests.acceptance.command_line import CommandLine
+from tests.acceptance.servers import running_server
+from tests.servers.mlflow_server import mlflow_server
+
+pytestmark = pytest.mark.timeout(600)
+
+ROWS = np.array([[1.0], [2.0], [20.0], [30.0]])
+EXPECTED = [1, 1, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory, server_logs: Path) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow"), server_logs) as url:
+        yield url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    url: str
+    secret: str
+    admin: CommandLine
+
+
+@pytest.fixture
+def registry(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    (tmp_path / "server").mkdir()
+    shell = CommandLine(home=tmp_path / "server", variables={"FAIRLEAD_DATABASE_URL": database_url})
+    shell("db", "upgrade")
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with running_server(shell) as (server, url):
+        secret = server.wait_for(r"shown this once: (fl_\S+)")[1]
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", secret)
+        headers = {"Authorization": f"Bearer {secret}"}
+        location = {"name": "us", "region": "aws:us-east-1", "url": (tmp_path / "us").as_uri()}
+        assert httpx2.post(f"{url}/api/v1/locations", json=location, headers=headers, trust_env=False).is_success
+        admin = CommandLine(home=tmp_path, variables={"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": secret})
+        before = mlflow.get_tracking_uri()
+        mlflow.set_registry_uri(url)
+        try:
+            yield Registry(url=url, secret=secret, admin=admin)
+        finally:
+            mlflow.set_registry_uri(None)  # pyright: ignore[reportArgumentType]
+            mlflow.set_tracking_uri(before)
+
+
+def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry: Registry, tracking: str) -> None:
+    mlflow.set_tracking_uri(tracking)
+    client = MlflowClient()
+    client.create_registered_model("refused")
+    with pytest.raises(MlflowException, match="fairlead tracking-server add") as refused:
+        client.create_model_version("refused", "models:/m-0123456789abcdef", await_creation_for=0)
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
+    registry.admin("tracking-server", "add", "lab", tracking)
+
+    model = LogisticRegression().fit(ROWS, EXPECTED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with mlflow.start_run() as run:
+            logged = mlflow_sklearn.log_model(
+                model, name="model", registered_model_name="leavers", pip_requirements=["scikit-learn"]
+            )
+            mlflow.log_text("hello", "notes/readme.txt")
+    assert (logged.registered_model_version, client.get_model_version("leavers", "1").status) == (1, "READY")
+    versions = [
+        mlflow.register_model(f"models:/{logged.model_id}", "leavers"),
+        mlflow.register_model(f"runs:/{run.info.run_id}/model", "leavers"),
+        client.create_model_version("leavers", f"runs:/{run.info.run_id}/notes", run.info.run_id),
+        client.create_model_version("leavers", f"{run.info.artifact_uri}/notes", run.info.run_id),
+        client.copy_model_version("models:/leavers/1", "others"),
+    ]
+    assert [client.get_model_version(each.name, each.version).status for each in versions] == ["READY"] * 5
+    client.set_registered_model_alias("leavers", "champion", 2)
+
+    client.delete_logged_model(logged.model_id)
+    client.delete_run(run.info.run_id)
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    for uri in ("models:/leavers@champion", "models:/leavers/3", "models:/others/1", "models:/leavers/1"):
+        assert mlflow.pyfunc.load_model(uri).predict(ROWS).tolist() == EXPECTED
+    notes = Path(mlflow.artifacts.download_artifacts("models:/leavers/4"))
+    assert (notes / "readme.txt").read_text() == "hello"
+
+    with pytest.raises(MlflowException, match=r"no files|does not have it|FAILED_REGISTRATION"):
+        client.create_model_version("leavers", "models:/m-0123456789abcdef")
+
+
+def test_every_registry_method_of_the_client_works(registry: Registry, tmp_path: Path) -> None:
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    client = MlflowClient()
+    made = client.create_registered_model("iris", tags={"a": "1"}, description="petals")
+    assert (made.name, made.tags, made.description) == ("iris", {"a": "1"}, "petals")
+    (tmp_path / "model" / "data").mkdir(parents=True)
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    (tmp_path / "model" / "data" / "big.bin").write_bytes(bytes(range(256)) * 5_000)
+    (tmp_path / "model" / "empty.txt").write_bytes(b"")
+    source = f"{registry.url}/api/2.0/mlflow-artifacts/artifacts/uploads/iris"
+    get_artifact_repository(source).log_artifacts(str(tmp_path / "model"))
+    version = client.create_model_version("iris", source, run_id="abc", tags={"k": "v"}, description="first")
+    assert (version.version, version.tags, version.run_id) == ("1", {"k": "v"}, "abc")
+    assert client.get_model_version_download_uri("iris", "1").endswith("/models/iris/1")
+    got = Path(mlflow.artifacts.download_artifacts("models:/iris/1", dst_path=str(tmp_path / "got")))
+    assert (got / "data" / "big.bin").read_bytes() == bytes(range(256)) * 5_000
+    assert (got / "empty.txt").read_bytes() == b""
+
+    client.update_registered_model("iris", "flowers")
+    client.update_model_version("iris", "1", "one")
+    client.set_registered_model_tag("iris", "b", 2)
+    client.delete_registered_model_tag("iris", "a")
+    client.set_model_version_tag("iris", "1", "k2", "v2")
+    client.delete_model_version_tag("iris", "1", "k")
+    client.set_registered_model_alias("iris", "champion", "1")
+    found = client.get_registered_model("iris")
+    assert (found.description, found.tags, found.aliases) == ("flowers", {"b": "2"}, {"champion": "1"})
+    by_alias = client.get_model_version_by_alias("iris", "champion")
+    assert (by_alias.description, by_alias.tags, by_alias.aliases) == ("one", {"k2": "v2"}, ["champion"])
+    assert [each.name for each in client.search_registered_models("name = 'iris'")] == ["iris"]
+    assert [each.version for each in client.search_model_versions("name = 'iris'")] == ["1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert client.transition_model_version_stage("iris", "1", "Staging").current_stage == "Staging"
+        assert [each.version for each in client.get_latest_versions("iris", ["Staging"])] == ["1"]
+    with pytest.raises(MlflowException, match=r"never|cannot be renamed"):
+        client.rename_registered_model("iris", "lily")
+    prompt = client.register_prompt("greet", "Hello {{name}}", commit_message="first")
+    client.set_prompt_alias("greet", "live", prompt.version)
+    assert client.load_prompt("prompts:/greet@live").template == "Hello {{name}}"
+    assert [each.name for each in client.search_prompts()] == ["greet"]
+    client.delete_registered_model_alias("iris", "champion")
+    client.delete_model_version("iris", "1")
+    client.delete_registered_model("iris")
+    with pytest.raises(MlflowException) as missing:
+        client.get_registered_model("iris")
+    assert missing.value.error_code == "RESOURCE_DOES_NOT_EXIST"
