@@ -1,7 +1,7 @@
 """The block index: which blocks a location holds in a dedup domain, and where.
 
 Only blocks of packs that were read back stand here, so what an upload or a copy builds on was once seen whole. It is an
-index and no more: it can be rebuilt from the layouts, a reader never trusts it, and a pack that is found damaged leaves
+index and no more: it can be rebuilt from the packs, a reader never trusts it, and a pack that is found damaged leaves
 it at once, so that its blocks are sent again.
 """
 
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fairlead.registry.tables import PLAIN_KEY_ID, BlockRow
+from fairlead.registry.tables import PLAIN_KEY_ID
+from fairlead.registry.tables_bytes import BlockRow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement

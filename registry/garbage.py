@@ -23,7 +23,7 @@ from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fairlead.core.errors import BeingCollected
-from fairlead.registry.tables import GarbageRow
+from fairlead.registry.tables_bytes import GarbageRow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement

@@ -28,7 +28,8 @@ from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import PLAIN_KEY_ID, EncryptionKeyRow
+from fairlead.registry.tables import PLAIN_KEY_ID
+from fairlead.registry.tables_bytes import EncryptionKeyRow
 
 KeyState = Literal["ACTIVE", "RETIRED"]
 _NAME_MAX_LENGTH = 1000

@@ -32,7 +32,8 @@ from fairlead.registry.limits import parse_json
 from fairlead.registry.location_addresses import parse_cache_url, parse_options, parse_url
 from fairlead.registry.location_settings import STORE_SETTINGS, client_settings, parse_settings
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import ArtifactRow, BlockRow, GarbageRow, LocationRow, ReplicaRow
+from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow
+from fairlead.registry.tables_bytes import BlockRow, GarbageRow
 
 StoreOpener = Callable[[str, Mapping[str, object]], ObjectStore]
 """Opens the object store at a URL with options; `fairlead.sync.store.objects.open_store` is the one of the product."""

@@ -45,10 +45,10 @@ from fairlead.registry.tables import (
     ModelVersionRow,
     PromotionRow,
     RegisteredModelRow,
-    ReplicaPolicyRow,
     ReplicaRow,
     WorkspaceRow,
 )
+from fairlead.registry.tables_bytes import ReplicaPolicyRow
 
 HOLDERS_KEPT = 2
 """An environment needs the version that holds it and the one to roll back to."""

@@ -26,7 +26,8 @@ from fairlead.core.ports import Clock
 from fairlead.registry import audit, work
 from fairlead.registry.identity import Caller
 from fairlead.registry.locations import FILLED_STATES, Location, filled_locations, find_location, get_location
-from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaPolicyRow, ReplicaRow, WorkRow, WorkspaceRow
+from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, WorkRow, WorkspaceRow
+from fairlead.registry.tables_bytes import ReplicaPolicyRow
 
 REPLICATE = "replicate"
 """The work of making a replica VERIFIED; its subject is `replica_subject`."""

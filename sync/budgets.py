@@ -23,7 +23,8 @@ from fairlead.registry import audit, work
 from fairlead.registry.ledger import decimal_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.replicas import REPLICATE
-from fairlead.registry.tables import BudgetRow, LedgerRow, WorkRow
+from fairlead.registry.tables import LedgerRow, WorkRow
+from fairlead.registry.tables_bytes import BudgetRow
 from fairlead.sync.store.throttle import RateLimit
 
 if TYPE_CHECKING:

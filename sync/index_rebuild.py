@@ -19,7 +19,7 @@ from fairlead.core.errors import IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.registry import blocks, garbage, work
 from fairlead.registry.blocks import BlockPlace, BlockShelf
-from fairlead.registry.tables import BlockRow
+from fairlead.registry.tables_bytes import BlockRow
 from fairlead.sync.inventory import StoredObject, list_objects
 from fairlead.sync.scrub import in_parallel
 from fairlead.sync.shelves import domain_of, open_location, to_block, to_place

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.ids import Digest
-from fairlead.registry.tables import BlockRow
+from fairlead.registry.tables_bytes import BlockRow
 from fairlead.sync.hops import Missing
 from fairlead.sync.shelves import domain_of_layout, open_location
 from fairlead.sync.store.pack import PACK_TARGET_BYTES, packed_size

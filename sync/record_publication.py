@@ -23,7 +23,8 @@ from fairlead.core.ids import Digest, sha256_digest
 from fairlead.registry import work
 from fairlead.registry.keys import active_key_id
 from fairlead.registry.locations import Location, get_location
-from fairlead.registry.tables import AuditEventRow, EncryptionKeyRow, LocationRow, WorkspaceRow
+from fairlead.registry.tables import AuditEventRow, LocationRow, WorkspaceRow
+from fairlead.registry.tables_bytes import EncryptionKeyRow
 from fairlead.sync.record_rows import MODEL, SETTINGS, RecordedRow, RecordSource
 from fairlead.sync.shelves import open_location
 from fairlead.sync.store.record import (

@@ -25,19 +25,17 @@ from fairlead.registry.tables import (
     AliasRow,
     ApprovalRow,
     ArtifactRow,
-    BudgetRow,
-    EncryptionKeyRow,
     EnvironmentRow,
     LocationRow,
     ModelTagRow,
     ModelVersionRow,
     PromotionRow,
     RegisteredModelRow,
-    ReplicaPolicyRow,
     ReplicaRow,
     VersionTagRow,
     WorkspaceRow,
 )
+from fairlead.registry.tables_bytes import BudgetRow, EncryptionKeyRow, ReplicaPolicyRow
 from fairlead.registry.tables_governance import (
     EvaluationRow,
     IssuerRow,

@@ -21,7 +21,8 @@ from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.locations import Location, all_locations, find_location, get_location
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import LocationRow, ScrubRow
+from fairlead.registry.tables import LocationRow
+from fairlead.registry.tables_bytes import ScrubRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database

@@ -19,13 +19,20 @@ from fairlead.core.errors import DatabaseRevisionMismatch
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
 
+_TABLES = (
+    "registry.tables",
+    "registry.tables_bytes",
+    "registry.tables_governance",
+    "featurestore.tables",
+    "serving.tables",
+)
 # Any number will do that nobody else of this database's users locks.
 _UPGRADE_LOCK = 0x666169726C656164
 
 
 def metadata() -> MetaData:
     """All tables of all packages."""
-    for module in ("registry.tables", "registry.tables_governance", "featurestore.tables", "serving.tables"):
+    for module in _TABLES:
         # A module of tables adds them to the base when it is imported.
         import_module(f"fairlead.{module}")
     return Base.metadata

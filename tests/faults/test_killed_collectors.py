@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from fairlead.registry.tables import GarbageRow
+from fairlead.registry.tables_bytes import GarbageRow
 from fairlead.sync.collection import GRACE
 from fairlead.sync.upkeep import Upkeeps
 from tests.faults import killed_collector

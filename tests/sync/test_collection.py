@@ -16,7 +16,8 @@ from fairlead.core.errors import BeingCollected
 from fairlead.core.ids import digest_hex
 from fairlead.core.ports import ObjectStore
 from fairlead.registry import garbage
-from fairlead.registry.tables import ArtifactRow, GarbageRow, ReplicaRow, UploadRow
+from fairlead.registry.tables import ArtifactRow, ReplicaRow, UploadRow
+from fairlead.registry.tables_bytes import GarbageRow
 from fairlead.sync.collection import GRACE
 from fairlead.sync.store import local as local_store
 from fairlead.sync.store.objects import open_store

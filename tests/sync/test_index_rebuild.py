@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import delete, func, select, update
 
 from fairlead.core.ids import digest_hex, sha256_digest
-from fairlead.registry.tables import BlockRow
+from fairlead.registry.tables_bytes import BlockRow
 from fairlead.sync.store.delta import DELTA_CODEC, encode_delta
 from fairlead.sync.store.dtype import Dtype
 from fairlead.sync.store.objects import open_store

@@ -28,7 +28,8 @@ from fairlead.registry.audit import Sealer
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import to_location
 from fairlead.registry.models import Labels, Models
-from fairlead.registry.tables import LocationRow, ReplicaPolicyRow
+from fairlead.registry.tables import LocationRow
+from fairlead.registry.tables_bytes import ReplicaPolicyRow
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.sync.record_publication import build_copy, collect_record
 from fairlead.sync.record_rows import registry_rows

@@ -15,7 +15,8 @@ from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.cli.scrub import _parse_sample, _parse_slice  # pyright: ignore[reportPrivateUsage]  (what it understands)
 from fairlead.core.errors import InvalidInput, LocationNotFound, UpkeepNotFound
 from fairlead.registry.access import install_access
-from fairlead.registry.tables import ScrubRow, UploadRow
+from fairlead.registry.tables import UploadRow
+from fairlead.registry.tables_bytes import ScrubRow
 from fairlead.sync.api_upkeep import upkeep_router
 from fairlead.sync.upkeep import Upkeeps
 from fairlead.sync.upkeep_duties import UPLOADS_KEPT, forget_uploads
