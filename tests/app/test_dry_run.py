@@ -139,7 +139,12 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
     budgets.put(world.owner, "egress", limit_usd="50")
     service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
+    service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
     return {
+        "POST /tracking-servers": Call(
+            path="/tracking-servers", body={"name": "plant", "url": "https://mlflow.example.org"}
+        ),
+        "DELETE /tracking-servers/{name}": Call(path="/tracking-servers/lab"),
         "POST /models": Call(path="/models", body={"name": "fraud", "labels": labels}),
         "PATCH /models/{name}": Call(path="/models/churn", body={"description": "changed", "tags": {"a": "b"}}),
         "POST /models/{name}/versions": Call(path="/models/churn/versions", body={"upload_id": version.upload_id}),
