@@ -115,7 +115,7 @@ def verify(
     if bad:
         raise PartialFailure(
             f"{len(bad)} of {len(rows)} are not verified: {', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}.",
-            hint="Damaged objects of a location are found and mended by: fairlead scrub",
+            hint="What a registry's location holds is mended by: fairlead scrub. Of a file, export or fetch it again.",
         )
 
 

@@ -24,6 +24,8 @@ OutputFormat = Literal["human", "json", "quiet", "markdown"]
 _PIPE_WIDTH = 160
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT_DIGEST_LENGTH = 19
+_DIGITS_INSIDE = re.compile(r"(?<![0-9a-f])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-f])")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d{1,6}Z")
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
@@ -146,7 +148,10 @@ def reach(row: dict[str, Any], path: str) -> object:
 
 
 def render_value(value: object, *, is_short: bool = False) -> str:
-    """A JSON value as a person reads it, on one line; `is_short` cuts digests to their first digits."""
+    """A JSON value as a person reads it, on one line.
+
+    `is_short` cuts digests to their first digits, those inside an object's key too, and times to whole seconds.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -161,7 +166,12 @@ def render_value(value: object, *, is_short: bool = False) -> str:
         rendered = (f"{key}={render_value(item, is_short=is_short)}" for key, item in members.items())
         return without_controls(", ".join(rendered), keep="") or "-"
     text = without_controls(str(value), keep="")
-    return text[:_SHORT_DIGEST_LENGTH] if is_short and _DIGEST.fullmatch(text) else text
+    if not is_short:
+        return text
+    if _DIGEST.fullmatch(text):
+        return text[:_SHORT_DIGEST_LENGTH]
+    time = _TIME.fullmatch(text)
+    return f"{time[1]}Z" if time else _DIGITS_INSIDE.sub(r"\1…", text)
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -127,6 +127,15 @@ def test_digests_are_short_in_tables_and_whole_in_records() -> None:
     assert DIGEST in printed("human", {"digest": DIGEST})
 
 
+def test_times_and_keys_are_short_in_tables_and_whole_in_records() -> None:
+    digits = "0123456789abcdef" * 4
+    row = {"at": "2026-11-21T22:46:26.977595Z", "object": f"acme/eu/plain/packs/01/{digits}.pack"}
+    shown = printed("human", [row], "at", "object").split()
+    assert shown[-2:] == ["2026-11-21T22:46:26Z", "acme/eu/plain/packs/01/0123456789ab….pack"]
+    assert all(value in printed("human", row) for value in row.values())
+    assert printed("quiet", [row], "object", "at") == f"{row['object']}\n"
+
+
 def test_a_record_shows_what_it_holds_and_nothing_empty() -> None:
     text = printed("human", {"name": "x", "last_version": 0, "tags": {}, "error": None, "is_intact": False})
     assert [line.split() for line in text.splitlines()] == [
