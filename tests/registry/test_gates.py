@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -110,10 +111,8 @@ def test_an_evaluation_ends_when_its_time_is_over() -> None:
 
 @given(st.text(alphabet="metrics.auc tags[]()'\"<>=!&|?:+-*/%0123456789,{}\\\n", max_size=EXPRESSION_MAX_LENGTH))
 def test_any_text_is_an_expression_or_refused_as_one(text: str) -> None:
-    try:
-        compile_expression(text).evaluate(FACTS)
-    except InvalidInput as refused:
-        assert refused.detail
+    with contextlib.suppress(InvalidInput):
+        assert compile_expression(text).evaluate(FACTS).is_true in {True, False, None}
 
 
 def test_every_variable_is_explained() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.sdk.scripted_server import Answer, scripted_server
 WHO = Answer(body={"principal": "ci"})
 
 
-def settings(tmp_path: Path, url: str, **more: str) -> ClientSettings:
+def settings(tmp_path: Path, url: str, **more: Any) -> ClientSettings:
     return ClientSettings(url=url, home=tmp_path, timeout_seconds=5, **more)
 
 
