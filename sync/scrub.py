@@ -91,12 +91,14 @@ class Scrub:
         """
         store, report = open_location(self._open_store, running.location), Report()
         started = self._clock.now()
+        # Before the listing: what is written here while that lasts is newer than what is expected, and never older.
+        with self._database.read() as session:
+            row = session.get_one(LocationRow, (running.leased.workspace_id, running.location.id))
+            published, copied = row.published_refs_revision, row.published_record_sequence
         objects = {each.key: each for each in list_objects(store, running.leased.workspace_id)}
         with self._database.read() as session:
             standings = find_references(session, running.location).replicas
             indexed = _indexed_packs(session, running.location.id, standings, objects.values())
-            row = session.get_one(LocationRow, (running.leased.workspace_id, running.location.id))
-            published, copied = row.published_refs_revision, row.published_record_sequence
         standings = tuple(each for each in standings if each.state == "VERIFIED" and each.layout_key is not None)
         is_chosen = _chooser(running.scope)
         looked_at = [each for each in standings if (found := objects.get(each.layout_key or "")) and is_chosen(found)]

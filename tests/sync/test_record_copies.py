@@ -31,6 +31,7 @@ from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.tables_bytes import ReplicaPolicyRow
 from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.sync.inventory import StoredObject, list_objects
 from fairlead.sync.record_publication import build_copy, collect_record
 from fairlead.sync.record_rows import registry_rows
 from fairlead.sync.restoration import restore_record
@@ -416,3 +417,22 @@ def test_a_scrub_finds_a_damaged_copy_and_has_it_written_again(fleet: Fleet, har
     document = copy_at(fleet, "virginia").model("churn")
     assert document is not None
     assert document.rows["aliases"][0]["name"] == "champion"
+
+
+def test_a_copy_that_is_made_while_a_scrub_lists_is_not_taken_for_rolled_back(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(fleet, "churn", b"one")
+    publish(fleet)
+
+    def list_and_publish(store: ObjectStore, workspace_id: str) -> list[StoredObject]:
+        found = list(list_objects(store, workspace_id))
+        monkeypatch.undo()
+        point(fleet, "churn", "champion", 1)
+        Sealer(fleet.database, fleet.clock).seal_once()
+        fleet.clock.advance(timedelta(seconds=6))
+        fleet.run()
+        return found
+
+    monkeypatch.setattr("fairlead.sync.scrub.list_objects", list_and_publish)
+    assert run_task(fleet, "scrub").findings == []
