@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 OutputFormat = Literal["human", "json", "quiet", "markdown"]
 
 _PIPE_WIDTH = 160
+_COLUMN_GAP = 3
+_LEAST_WIDTH = 7
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SHORT_DIGEST_LENGTH = 19
 _DIGITS_INSIDE = re.compile(r"(?<![0-9a-f])([0-9a-f]{12})[0-9a-f]{52}(?![0-9a-f])")
@@ -117,18 +119,34 @@ class Output:
 
     def _print_table(self, rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str | None) -> None:
         from rich import box
+        from rich.cells import cell_len
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
+        console = Console(file=self._stdout, width=None if self._stdout.isatty() else _PIPE_WIDTH, highlight=False)
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+        headings = [without_controls(_words(column.rpartition(".")[2])) for column in columns]
+        cells = [[render_value(reach(row, column), is_short=True) for column in columns] for row in rows]
+        widths = [max(map(cell_len, texts)) for texts in zip(headings, *cells, strict=True)]
+        unbroken = _find_unbroken(widths, console.width - _COLUMN_GAP * len(columns))
         # Text, not markup, in every cell and heading.
-        for column in columns:
-            table.add_column(Text(without_controls(_words(column.rpartition(".")[2]))), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(render_value(reach(row, column), is_short=True)) for column in columns))
-        width = None if self._stdout.isatty() else _PIPE_WIDTH
-        Console(file=self._stdout, width=width, highlight=False).print(table)
+        for number, heading in enumerate(headings):
+            table.add_column(Text(heading), overflow="fold", no_wrap=number in unbroken)
+        for texts in cells:
+            table.add_row(*map(Text, texts))
+        console.print(table)
+
+
+def _find_unbroken(widths: Sequence[int], room: int) -> set[int]:
+    """The columns, the narrowest first, that are shown unbroken while every other one keeps some width."""
+    unbroken: set[int] = set()
+    for number in sorted(range(len(widths)), key=widths.__getitem__):
+        room -= widths[number]
+        if room < _LEAST_WIDTH * (len(widths) - len(unbroken) - 1):
+            break
+        unbroken.add(number)
+    return unbroken
 
 
 def discard_stdout() -> None:

@@ -59,6 +59,16 @@ def test_a_table_fits_the_terminal_and_loses_nothing(columns: int, monkeypatch: 
     assert (text.count("u"), text.count("n")) == (91, 51)
 
 
+def test_short_columns_are_not_broken_where_long_ones_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    row = {"region": "aws:us-east-1", "location": "aws-us-east-1", "state": "VERIFIED", "stored_bytes": 10460797}
+    row |= {"source_region": "aws:us-east-1", "verified_at": "2026-11-21T23:06:22Z", "moved_bytes": 1, "error": None}
+    text = re.sub(r"\x1b\[[0-9;]*m", "", printed("human", [row], *row, screen=Terminal()))
+    assert "VERIFIED" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
 def test_there_is_no_colour_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert "\x1b" not in printed("human", [{"name": "x"}], "name")
