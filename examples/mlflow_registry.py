@@ -8,6 +8,7 @@
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -29,7 +30,7 @@ def main(server: str) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        model = LogisticRegression().fit(MONTHS, LEFT)
+        model: Any = LogisticRegression().fit(MONTHS, LEFT)
         mlflow_sklearn.save_model(model, folder, pip_requirements=["scikit-learn"])
         source = f"{server}/api/2.0/mlflow-artifacts/artifacts/uploads/leavers"
         get_artifact_repository(source).log_artifacts(str(folder))

@@ -45,7 +45,7 @@ class Dialect:
     def refused(self, method: str, path: str, **body: Any) -> tuple[int, str]:
         """The status and MLflow's code of a refusal."""
         place = path if path.startswith("/") else f"{MLFLOW}/{path}"
-        asked = {"params": body} if method == "GET" else {"json": body}
+        asked: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
         return code_of(self.http.request(method, place, **asked))
 
     def upload(self, folder: str, files: dict[str, bytes]) -> str:

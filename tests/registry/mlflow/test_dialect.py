@@ -135,6 +135,7 @@ def test_a_deleted_version_is_gone_and_its_number_is_not_used_again(dialect: Dia
     dialect.post("registered-models/alias", name="iris", alias="champion", version="1")
     dialect.send("DELETE", "model-versions/delete", name="iris", version="1")
     assert dialect.refused("GET", "model-versions/get", name="iris", version="1") == NOBODY
+    assert dialect.http.get("/api/v1/models/iris/versions/1").status_code == 404
     assert dialect.get("registered-models/get", name="iris")["registered_model"]["aliases"] == []
     assert dialect.register("iris", FILES) == "2"
     Sealer(dialect.service.database, dialect.service.clock).seal_once()

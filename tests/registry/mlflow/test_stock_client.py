@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import mlflow
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow import sklearn as mlflow_sklearn
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sklearn.linear_model import LogisticRegression
@@ -76,7 +78,7 @@ def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     registry.admin("tracking-server", "add", "lab", tracking)
 
-    model = LogisticRegression().fit(ROWS, EXPECTED)
+    model: Any = LogisticRegression().fit(ROWS, EXPECTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with mlflow.start_run() as run:
@@ -93,14 +95,14 @@ def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry
         client.copy_model_version("models:/leavers/1", "others"),
     ]
     assert [client.get_model_version(each.name, each.version).status for each in versions] == ["READY"] * 5
-    client.set_registered_model_alias("leavers", "champion", 2)
+    client.set_registered_model_alias("leavers", "champion", "2")
 
     client.delete_logged_model(logged.model_id)
     client.delete_run(run.info.run_id)
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     for uri in ("models:/leavers@champion", "models:/leavers/3", "models:/others/1", "models:/leavers/1"):
         assert mlflow.pyfunc.load_model(uri).predict(ROWS).tolist() == EXPECTED
-    notes = Path(mlflow.artifacts.download_artifacts("models:/leavers/4"))
+    notes = Path(download_artifacts("models:/leavers/4"))
     assert (notes / "readme.txt").read_text() == "hello"
 
     with pytest.raises(MlflowException, match=r"no files|does not have it|FAILED_REGISTRATION"):
@@ -121,7 +123,7 @@ def test_every_registry_method_of_the_client_works(registry: Registry, tmp_path:
     version = client.create_model_version("iris", source, run_id="abc", tags={"k": "v"}, description="first")
     assert (version.version, version.tags, version.run_id) == ("1", {"k": "v"}, "abc")
     assert client.get_model_version_download_uri("iris", "1").endswith("/models/iris/1")
-    got = Path(mlflow.artifacts.download_artifacts("models:/iris/1", dst_path=str(tmp_path / "got")))
+    got = Path(download_artifacts("models:/iris/1", dst_path=str(tmp_path / "got")))
     assert (got / "data" / "big.bin").read_bytes() == bytes(range(256)) * 5_000
     assert (got / "empty.txt").read_bytes() == b""
 
@@ -146,7 +148,9 @@ def test_every_registry_method_of_the_client_works(registry: Registry, tmp_path:
         client.rename_registered_model("iris", "lily")
     prompt = client.register_prompt("greet", "Hello {{name}}", commit_message="first")
     client.set_prompt_alias("greet", "live", prompt.version)
-    assert client.load_prompt("prompts:/greet@live").template == "Hello {{name}}"
+    loaded = client.load_prompt("prompts:/greet@live")
+    assert loaded is not None
+    assert loaded.template == "Hello {{name}}"
     assert [each.name for each in client.search_prompts()] == ["greet"]
     client.delete_registered_model_alias("iris", "champion")
     client.delete_model_version("iris", "1")
