@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,8 +117,11 @@ def test_any_text_is_an_expression_or_refused_as_one(text: str) -> None:
         assert compile_expression(text).evaluate(FACTS).is_true in {True, False, None}
 
 
-def test_every_variable_is_explained() -> None:
+def test_every_variable_is_explained_where_owners_of_policies_read_it() -> None:
     assert set(MEANING) == set(CONTEXT)
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "policy.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| (.+) \|$", page, re.MULTILINE)
+    assert [(name, meaning) for name, _, meaning in listed] == [(name, MEANING[name]) for name in CONTEXT]
 
 
 def test_durations_are_read() -> None:
