@@ -129,7 +129,9 @@ class Models:
     def list(self, caller: Caller, page: PageRequest, *, name_prefix: str = "") -> Page[RegisteredModel]:
         """Models in order of name; `name_prefix` is compared by code point."""
         prefix = parse_text(name_prefix, what="name prefix", max_length=255)
-        query = select(RegisteredModelRow).where(RegisteredModelRow.workspace_id == caller.workspace_id)
+        query = select(RegisteredModelRow).where(
+            RegisteredModelRow.workspace_id == caller.workspace_id, RegisteredModelRow.deleted_at.is_(None)
+        )
         if prefix:
             query = query.where(RegisteredModelRow.name.startswith(prefix, autoescape=True))
         listing = ("models", caller.workspace_id, prefix)
@@ -200,14 +202,16 @@ class Models:
 
 
 def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
-    """The row of a model. Locking it is how everything that moves below one model takes turns.
+    """The row of a model that is not deleted. Locking it is how everything that moves below one model takes turns.
 
     Raises:
         ModelNotFound: if there is none of that name.
         InvalidName: if none could have that name.
     """
     query = select(RegisteredModelRow).where(
-        RegisteredModelRow.workspace_id == workspace_id, RegisteredModelRow.name == parse_name(name)
+        RegisteredModelRow.workspace_id == workspace_id,
+        RegisteredModelRow.name == parse_name(name),
+        RegisteredModelRow.deleted_at.is_(None),
     )
     if lock:
         # Rows that refer to the model may be inserted meanwhile; only movers wait.

@@ -169,7 +169,9 @@ class Versions:
         with self._database.read() as session:
             row = find_model(session, caller.workspace_id, model)
             query = select(ModelVersionRow).where(
-                ModelVersionRow.workspace_id == row.workspace_id, ModelVersionRow.model_id == row.id
+                ModelVersionRow.workspace_id == row.workspace_id,
+                ModelVersionRow.model_id == row.id,
+                ModelVersionRow.deleted_at.is_(None),
             )
             listing = ("versions", row.workspace_id, row.id)
             rows = page.fetch(session, query, [ModelVersionRow.version], listing=listing, descending=True)
@@ -307,7 +309,7 @@ def fail_pull(session: Session, row: ModelVersionRow, *, code: str, detail: str,
 
 
 def find_version(session: Session, model: RegisteredModelRow, version: int) -> ModelVersionRow:
-    """The row of a version.
+    """The row of a version that is not deleted.
 
     Raises:
         ModelVersionNotFound: if the model has no such version.
@@ -315,7 +317,7 @@ def find_version(session: Session, model: RegisteredModelRow, version: int) -> M
     row = None
     if 0 < version <= VERSION_MAX:
         row = session.get(ModelVersionRow, (model.workspace_id, model.id, version))
-    if row is None:
+    if row is None or row.deleted_at is not None:
         raise ModelVersionNotFound(
             f"{model.name!r} has no version {version}.",
             hint=f"See its versions with: fairlead model show {model.name}",
