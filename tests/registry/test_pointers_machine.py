@@ -1,4 +1,4 @@
-"""Aliases, promotions, approvals and roll-backs in any order, against a model of a few lines."""
+"""Aliases, promotions, policies, roles, approvals and roll-backs in any order, against a model of a few lines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from fairlead.core.db import Database
-from fairlead.core.errors import AliasNotFound, Conflict, GateRefused, SelfApproval, StaleRevision
+from fairlead.core.errors import AliasNotFound, Conflict, GateRefused, PermissionDenied, SelfApproval, StaleRevision
 from fairlead.registry.audit import Sealer, verify
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.policy import MetricGate, Policy
-from fairlead.registry.promotion_record import APPLIED, AWAITING_APPROVAL, REFUSED, STALE
+from fairlead.registry.promotion_policies import PromotionPolicies
+from fairlead.registry.promotion_policy import Approvers, PromotionPolicy
+from fairlead.registry.promotion_record import APPLIED, AWAITING_APPROVAL, REFUSED, STALE, WITHDRAWN
+from fairlead.registry.role_bindings import RoleBindings
 from tests.record_world import World, make_world
 
 QUALITY = {1: 0.9, 2: 0.8, 3: 0.4}
@@ -59,6 +62,9 @@ class Pointers(RuleBasedStateMachine):
             self.world.version(self.model, metrics={"auc": quality})
         self.expected = {name: Pointer() for name in ("champion", *ENVIRONMENTS)}
         self.waiting: dict[str, tuple[int, int]] = {}
+        self.approvers: dict[str, dict[str, bool]] = {}
+        self.is_risk_asked = False
+        self.risk_of_cho: str | None = None
         self.refs = self.world.refs_revision()
 
     def moved(self, name: str, version: int | None) -> None:
@@ -122,8 +128,41 @@ class Pointers(RuleBasedStateMachine):
             else:
                 self.moved(environment, version)
 
+    @rule()
+    def ask_for_the_risk_officer_or_no_longer(self) -> None:
+        policies = PromotionPolicies(self.world.database, self.world.clock)
+        if self.is_risk_asked:
+            policies.delete(self.world.owner, self.model, expected_revision=None)
+        else:
+            asked = (Approvers(count=1, role="risk"),)
+            wanted = PromotionPolicy(models=(self.model,), environments=("production",), approvals=asked)
+            policies.put(self.world.owner, self.model, wanted, expected_revision=0)
+        self.is_risk_asked = not self.is_risk_asked
+
+    @rule()
+    def make_cho_the_risk_officer_or_no_longer(self) -> None:
+        bindings = RoleBindings(self.world.database, self.world.clock)
+        if self.risk_of_cho is None:
+            bound = bindings.bind(self.world.owner, principal="cho", role="risk", models=self.model)
+            self.risk_of_cho = bound.id
+        else:
+            bindings.unbind(self.world.owner, self.risk_of_cho)
+            self.risk_of_cho = None
+
     @precondition(lambda self: self.waiting)
     @rule(who=st.sampled_from(["ana", "ben"]))
+    def withdraw(self, who: str) -> None:
+        promotion = next(iter(self.waiting))
+        try:
+            done = self.world.promotions.withdraw(self.world.caller(who, "promote"), promotion)
+        except PermissionDenied:
+            assert who == "ben"
+        else:
+            assert (who, done.state) == ("ana", WITHDRAWN)
+            del self.waiting[promotion]
+
+    @precondition(lambda self: self.waiting)
+    @rule(who=st.sampled_from(["ana", "ben", "cho"]))
     def approve(self, who: str) -> None:
         promotion, (version, base) = next(iter(self.waiting.items()))
         assert base == self.expected["production"].revision
@@ -132,9 +171,29 @@ class Pointers(RuleBasedStateMachine):
         except SelfApproval:
             assert who == "ana"
         else:
-            assert who == "ben"
-            assert done.state == APPLIED
-            self.moved("production", version)
+            assert who != "ana"
+            given = self.approvers.setdefault(promotion, {})
+            is_risk = who == "cho" and self.risk_of_cho is not None
+            is_news = given.get(who) is not is_risk
+            given[who] = is_risk
+            is_enough = is_news and (not self.is_risk_asked or any(given.values()))
+            assert done.state == (APPLIED if is_enough else AWAITING_APPROVAL)
+            if is_enough:
+                self.moved("production", version)
+
+    @rule(environment=environments)
+    def roll_back_without_being_on_call(self, environment: str) -> None:
+        try:
+            self.world.rollbacks.move_back(
+                self.world.caller("ben", "promote"),
+                self.model,
+                environment,
+                expected_revision=self.expected[environment].revision,
+                reason="a slip",
+            )
+        except PermissionDenied:
+            return
+        raise AssertionError("Whoever is not on call rolled back.")
 
     @rule(environment=environments, to_version=st.none() | versions, slip=slips)
     def roll_back(self, environment: str, to_version: int | None, slip: int) -> None:
@@ -172,7 +231,7 @@ class Pointers(RuleBasedStateMachine):
             assert [move.revision for move in reversed(history)] == list(range(1, pointer.revision + 1))
         promotions = self.world.promotions.list(self.world.owner, everything, model=self.model).items
         assert {each.id for each in promotions if each.state == AWAITING_APPROVAL} == set(self.waiting)
-        assert {each.state for each in promotions} <= {AWAITING_APPROVAL, APPLIED, REFUSED, STALE}
+        assert {each.state for each in promotions} <= {AWAITING_APPROVAL, APPLIED, REFUSED, STALE, WITHDRAWN}
         Sealer(self.world.database, self.world.clock).seal_once()
         assert verify(self.world.database, self.world.owner.workspace_id).is_intact
 
@@ -186,4 +245,4 @@ def test_pointers_do_what_a_simple_model_says_in_any_order(shared_database: Data
         pass
 
     Machine.world = world
-    run_state_machine_as_test(Machine, settings=settings(max_examples=15, stateful_step_count=25))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=12, stateful_step_count=25))
