@@ -162,6 +162,12 @@ def lease(
         )
 
 
+def is_due(database: Database, clock: Clock, *, kinds: Collection[str], regions: Collection[str] | None) -> bool:
+    """Whether there is a piece of work that `lease` would give."""
+    with database.read() as session:
+        return session.execute(_due(kinds, regions, clock.now())).first() is not None
+
+
 def renew(database: Database, clock: Clock, leased: LeasedWork, ttl: timedelta) -> None:
     """Prolong a lease to `ttl` from now.
 

@@ -56,7 +56,7 @@ class PreparedDeriver(Protocol):
 LEASE_TTL = timedelta(seconds=30)
 _DERIVE_SECONDS = 1.0
 _DERIVE_PAUSE_SECONDS = 0.05
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 10.0
 _PROGRESS_SECONDS = 0.5
 _SPEED_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -277,10 +277,20 @@ class Worker:
         while not self._stopping.is_set():
             self._derive_now.clear()
             self.derive()
-            self._call_threads()
+            self._call_threads_if_due()
             # Busy threads wake this loop after every piece of work; it need not look as often as that.
             if not self._stopping.wait(_DERIVE_PAUSE_SECONDS):
                 self._derive_now.wait(_DERIVE_SECONDS)
+
+    def _call_threads_if_due(self) -> None:
+        # One look for all threads: an idle worker costs next to nothing.
+        try:
+            is_due = work.is_due(self._database, self._clock, kinds=self._handlers.keys(), regions=self._regions)
+        except Exception:  # noqa: BLE001  (the loop of a worker)
+            _log.exception("could not look for work")
+        else:
+            if is_due:
+                self._call_threads()
 
     def _call_threads(self) -> None:
         with self._work_now:
