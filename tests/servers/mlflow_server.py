@@ -40,7 +40,12 @@ def mlflow_server(folder: Path, logs: Path, *arguments: str) -> Generator[str]:
             *arguments,
         ]
 
-    environment = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    environment = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        # Its six processes for background jobs do nothing here and poll all the time.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     with running_server(
         "MLflow", command, logs / "mlflow.log", is_ready=_answers, environment=environment, start_seconds=START_SECONDS
     ) as port:
