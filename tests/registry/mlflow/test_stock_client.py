@@ -86,7 +86,7 @@ def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry
                 model, name="model", registered_model_name="leavers", pip_requirements=["scikit-learn"]
             )
             mlflow.log_text("hello", "notes/readme.txt")
-    assert (logged.registered_model_version, client.get_model_version("leavers", "1").status) == (1, "READY")
+    assert client.get_model_version("leavers", str(logged.registered_model_version)).status == "READY"
     versions = [
         mlflow.register_model(f"models:/{logged.model_id}", "leavers"),
         mlflow.register_model(f"runs:/{run.info.run_id}/model", "leavers"),
