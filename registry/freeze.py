@@ -116,9 +116,9 @@ def _check_times(freeze: Freeze, zone: zoneinfo.ZoneInfo) -> None:
 def _local(text: str, zone: zoneinfo.ZoneInfo) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidInput(f"{text[:40]!r} is no time.", hint="Write it like 2026-12-20T18:00.") from None
-    return (moment.replace(tzinfo=zone) if moment.tzinfo is None else moment).astimezone(UTC)
 
 
 _Schedule = tuple[frozenset[int], ...]

@@ -150,6 +150,8 @@ def compile_expression(text: str) -> Expression:
         root = _Compiler().term(tree)
     except RecursionError:
         raise _wrong("The expression is nested too deeply", (1, 1)) from None
+    except OverflowError:
+        raise _wrong("The expression holds a number that is too large", (1, 1)) from None
     if root.kind not in {BOOL, ANY}:
         raise _wrong(f"The expression is {root.kind}, and a gate must be true or false", root.at)
     return Expression(text, root)
@@ -178,11 +180,12 @@ def parse_moment(text: str) -> datetime:
     """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        in_utc = None if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        in_utc = None
+    if in_utc is None:
         raise InvalidInput(f"{text[:40]!r} is no time.", hint="Write it like 2026-12-24T18:00:00Z.")
-    return moment.astimezone(UTC)
+    return in_utc
 
 
 def _parse(text: str) -> Tree[Token]:
@@ -389,7 +392,8 @@ class _Compiler:
             raise _wrong(f"Gates hold no loops, and {name} is one", _at(node))
         if name not in _TEXT_METHODS:
             raise _wrong(f"There is no method {name!r}; there are {', '.join(_TEXT_METHODS)}", _at(node))
-        found = [self.term(child) for child in (arguments[0].children if arguments else [])]
+        inner: list[Any] = arguments[0].children if arguments else []
+        found = [self.term(child) for child in inner]
         if len(found) != 1:
             raise _wrong(f"{name} takes one text", _at(node))
         _expect(of, TEXT, f"What {name} looks at")

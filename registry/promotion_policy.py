@@ -18,6 +18,7 @@ from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ids import parse_name
 from fairlead.registry.freeze import Freeze, check_freeze, freeze_from_json, freeze_to_json, frozen_until, until_text
 from fairlead.registry.gates import EVALUATION_SECONDS, CannotEvaluate, compile_expression
+from fairlead.registry.limits import parse_text
 from fairlead.registry.policy import (
     APPROVALS_MAX,
     GATES_MAX,
@@ -172,6 +173,10 @@ def check_policy(policy: PromotionPolicy) -> None:
         raise InvalidInput(
             f"A policy holds at most {GATES_MAX} gates and regions and {FREEZES_MAX} freezes.", hint="Make two of it."
         )
+    for text in (*policy.models, *policy.environments, *(freeze.reason for freeze in policy.freezes)):
+        parse_text(text, what="pattern or reason")
+    for gate in policy.gates:
+        parse_text(gate.expression + gate.message, what="expression or message")
     _check_names([gate.name for gate in policy.gates], what="gate")
     _check_names([freeze.name for freeze in policy.freezes], what="freeze")
     for gate in policy.gates:

@@ -71,7 +71,7 @@ def ask(world: World, version: int = 1, *, revision: int = 0, **more: Any) -> Pr
     )
 
 
-def bind(world: World, principal: str, role: str, **patterns: str) -> str:
+def bind(world: World, principal: str, role: str, **patterns: Any) -> str:
     return RoleBindings(world.database, world.clock).bind(world.owner, principal=principal, role=role, **patterns).id
 
 
@@ -355,3 +355,47 @@ def test_an_auditor_learns_what_held_production_at_a_time(churn: World) -> None:
     assert (back.move.kind, back.not_rechecked) == ("rollback", ())
     assert back.promotion is not None
     assert back.promotion.id == waiting.id
+
+
+def test_the_routes_answer_with_codes_and_fences(churn: World) -> None:
+    spec: dict[str, Any] = {
+        "match": {"models": ["churn"], "environments": ["production"]},
+        "gates": [{"name": "auc", "expression": "metrics.auc > 0.8"}],
+        "approvals": [{"role": "risk"}],
+        "freezes": [{"name": "old", "reason": "r", "from": "2020-01-01", "until": "2020-02-01"}],
+    }
+    with churn.http() as http:
+        made = http.put("/api/v1/promotion-policies/p", json=spec, headers={"If-Match": '"0"'})
+        assert (made.status_code, made.headers["etag"]) == (200, '"1"')
+        assert made.json()["freezes"][0]["from"] == "2020-01-01"
+        stale = http.put("/api/v1/promotion-policies/p", json=spec, headers={"If-Match": '"0"'})
+        assert (stale.status_code, stale.json()["type"]) == (412, "urn:fairlead:error:stale-revision")
+        for expression in ("metrics.auc > 0 && '\0' == ''", "0x" + "f" * 300 + " > 1", "auc", "1 +"):
+            bad = spec | {"gates": [{"name": "g", "expression": expression}]}
+            assert http.put("/api/v1/promotion-policies/p", json=bad).status_code == 400, expression
+        early = spec | {
+            "freezes": [{"name": "f", "reason": "r", "from": "0001-01-01T00:00+23:00", "until": "2020-01-01"}]
+        }
+        assert http.put("/api/v1/promotion-policies/p", json=early).status_code == 400
+        asked = http.post(
+            "/api/v1/models/churn/promotions",
+            json={"version": 1, "environment": "production"},
+            headers={"If-Match": '"0"'},
+        )
+        assert asked.status_code == 202
+        path = f"/api/v1/promotions/{asked.json()['id']}"
+        assert http.post(f"{path}/withdraw", json={}).json()["state"] == "WITHDRAWN"
+        assert http.get("/api/v1/models/churn/history/production/at").status_code == 404
+        for moment in ("soon", "0001-01-01T00:00:00+23:59"):
+            at = http.get("/api/v1/models/churn/history/production/at", params={"time": moment})
+            assert at.status_code == 400
+        evaluation = {"name": "e", "metrics": {"gap": 0.1}}
+        assert http.post("/api/v1/models/churn/versions/1/evaluations", json=evaluation).status_code == 201
+        assert http.post("/api/v1/models/churn/versions/9/evaluations", json=evaluation).status_code == 404
+        bound = http.post("/api/v1/role-bindings", json={"principal": "ben", "role": "risk"})
+        assert bound.status_code == 201
+        assert http.delete(f"/api/v1/role-bindings/{bound.json()['id']}").status_code == 204
+        assert http.delete("/api/v1/promotion-policies/p").status_code == 204
+    with churn.http(churn.secret("ben", "read", "promote")) as http:
+        assert http.put("/api/v1/promotion-policies/p", json=spec).status_code == 403
+        assert http.post("/api/v1/role-bindings", json={"principal": "ben", "role": "on-call"}).status_code == 403
