@@ -218,27 +218,27 @@ def _describe_holding(row: dict[str, Any]) -> str:
     move: dict[str, Any] = row["move"]
     lines = [
         f"{row['reference']} held {move['name']} at {row['at']}",
-        f"  digest       {render_value(row['artifact_digest'])}",
-        f"  since        {render_value(move['moved_at'])}, revision {move['revision']}, by {move['kind']}",
-        f"  moved by     {move['moved_by']}: {render_value(move['reason'] or '-')}",
+        f"  digest          {render_value(row['artifact_digest'])}",
+        f"  since           {render_value(move['moved_at'])}, revision {move['revision']}, by {move['kind']}",
+        f"  moved by        {move['moved_by']}: {render_value(move['reason'] or '-')}",
     ]
     lines += [
-        f"  {key.replace('_', ' ').removesuffix(' digest'):<12} {render_value(row[key])}"
+        f"  {key.replace('_', ' ').removesuffix(' digest'):<15} {render_value(row[key])}"
         for key in ("snapshot_digest", "feature_service", "run_id", "code_commit", "parent_version", "bundle")
     ]
-    lines.append(f"  regions      {render_value(row['regions'])}")
+    lines.append(f"  regions         {render_value(row['regions'])}")
     sealed = (
         "not sealed yet" if row["audit_sequence"] is None else f"event {row['audit_sequence']}, {row['event_hash']}"
     )
-    lines.append(f"  audit        {sealed}")
+    lines.append(f"  audit           {sealed}")
     promotion: dict[str, Any] | None = row["promotion"]
     if promotion is not None:
-        lines.append(f"  asked for by {promotion['requested_by']} at {promotion['requested_at']}")
+        lines.append(f"  asked for by    {promotion['requested_by']} at {promotion['requested_at']}")
         for word in promotion["approvals"]:
             said = "approved by" if word["is_approval"] else "rejected by"
             as_role = f" as {render_value(word['roles'])}" if word.get("roles") else ""
             comment = f": {word['comment']}" if word["comment"] else ""
-            lines.append(f"  {said}  {word['principal']}{as_role} at {word['decided_at']}{comment}")
+            lines.append(f"  {said:<15} {word['principal']}{as_role} at {word['decided_at']}{comment}")
         lines.append(describe_plan(promotion["plan"]).rstrip())
     if row["not_rechecked"]:
         lines.append(f"  not asked again by the roll-back: {render_value(row['not_rechecked'])}")
