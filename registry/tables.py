@@ -242,9 +242,6 @@ class RegisteredModelRow(InWorkspace):
     team: Mapped[str] = mapped_column(name_type())
     cost_centre: Mapped[str] = mapped_column(name_type())
     last_version: Mapped[int] = mapped_column(Integer, default=0)
-    # A model card, in Markdown.
-    card: Mapped[str] = mapped_column(Text, default="")
-    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(name_type())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -301,7 +298,6 @@ class ModelVersionRow(_OfModel):
     run_link: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(String(16))
     code_commit: Mapped[str | None] = mapped_column(name_type())
-    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)

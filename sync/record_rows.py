@@ -41,8 +41,6 @@ from fairlead.registry.tables_governance import (
     IssuerRow,
     PromotionPolicyRow,
     RoleBindingRow,
-    SignatureRow,
-    SigningKeyRow,
     TrackingServerRow,
 )
 
@@ -60,7 +58,6 @@ _OF_MODELS = (
     AliasRow,
     AliasMoveRow,
     PromotionRow,
-    SignatureRow,
     EvaluationRow,
 )
 _OF_SETTINGS = (
@@ -70,7 +67,6 @@ _OF_SETTINGS = (
     ReplicaPolicyRow,
     RoleBindingRow,
     IssuerRow,
-    SigningKeyRow,
     TrackingServerRow,
     BudgetRow,
     LocationRow,
