@@ -30,9 +30,7 @@ class BaseAnswer(BaseModel):
     @classmethod
     def of(cls, candidate: BaseCandidate, location: str) -> BaseAnswer:
         """Render a record."""
-        return cls(
-            digest=candidate.digest, location=location, layout_key=candidate.layout_key, reason=candidate.reason
-        )
+        return cls(digest=candidate.digest, location=location, layout_key=candidate.layout_key, reason=candidate.reason)
 
 
 class BasesAnswer(BaseModel):

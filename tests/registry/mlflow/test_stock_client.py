@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import mlflow
@@ -78,7 +78,7 @@ def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     registry.admin("tracking-server", "add", "lab", tracking)
 
-    model: Any = LogisticRegression().fit(ROWS, EXPECTED)
+    model = cast("Any", LogisticRegression()).fit(ROWS, EXPECTED)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with mlflow.start_run() as run:
