@@ -8,6 +8,7 @@ from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import Aliases
+from fairlead.registry.api_issuers import issuers_router
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
 from fairlead.registry.api_promotion import environments_router, history_router, promotions_router, rollbacks_router
@@ -19,6 +20,7 @@ from fairlead.registry.environments import Environments
 from fairlead.registry.evaluations import Evaluations
 from fairlead.registry.history import History
 from fairlead.registry.identity import Tokens
+from fairlead.registry.issuers import Issuers
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.models import Models
 from fairlead.registry.promotion import Promotions
@@ -57,6 +59,7 @@ def record_routers(
         rollbacks_router(Rollbacks(database, clock)),
         role_bindings_router(RoleBindings(database, clock)),
         tokens_router(Tokens(database, clock)),
+        issuers_router(Issuers(database, clock)),
         audit_router(AuditLog(database)),
         ledger_router(Ledger(database)),
     ]

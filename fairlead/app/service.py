@@ -235,8 +235,10 @@ class Service:
         """Every package's routes, without the API's prefix."""
         # FastAPI costs a second that a worker need not wait for.
         from fairlead.registry.api import record_routers
+        from fairlead.registry.api_issuers import token_exchange_router
         from fairlead.registry.api_keys import keys_router
         from fairlead.registry.mlflow.api_tracking_servers import tracking_servers_router
+        from fairlead.registry.token_exchange import TokenExchange
         from fairlead.sync.api import sync_routers
         from fairlead.sync.api_record import record_router
 
@@ -249,6 +251,7 @@ class Service:
                 copies=self.plans,
                 bundles=ReadyBundles(self.database),
             ),
+            token_exchange_router(TokenExchange(self.database, self.clock)),
             keys_router(self.keys),
             tracking_servers_router(self.tracking_servers),
             record_router(self.database, load_catalog(), self.signing_key),

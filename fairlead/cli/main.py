@@ -23,6 +23,7 @@ from fairlead.cli import (
     deploy,
     environment,
     features,
+    issuer,
     keys,
     location,
     policy,
@@ -65,6 +66,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(record.app, name="record")
 app.add_typer(record.restore_app)
 app.add_typer(token.app, name="token")
+app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
 app.add_typer(work.app)
 app.add_typer(scrub.app)

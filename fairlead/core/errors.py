@@ -21,7 +21,7 @@ FairleadError
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
-│   ├── BudgetNotFound, RoleBindingNotFound
+│   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
@@ -281,6 +281,11 @@ class PromotionPolicyNotFound(NotFound):
 class RoleBindingNotFound(NotFound):
     code = "role-binding-not-found"
     title = "There is no such role binding"
+
+
+class IssuerNotFound(NotFound):
+    code = "issuer-not-found"
+    title = "There is no such issuer"
 
 
 class BudgetNotFound(NotFound):

@@ -9,6 +9,7 @@ from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.features import Features
 from fairlead.sdk.identity_tokens import IdentitySource, exchange
+from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.models import Models
@@ -35,7 +36,8 @@ class Fairlead:
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
     `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
-    `audit`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys` and `record` group the calls by noun.
+    `issuers`, `audit`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys` and `record` group the calls by
+    noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -62,6 +64,7 @@ class Fairlead:
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)
         self.keys = Keys(transport)
+        self.issuers = Issuers(transport)
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
         self.ledger = Ledger(transport)

@@ -1,0 +1,287 @@
+"""Issuers whose tokens are believed: applied, shown, removed; and whom the claims of such a token stand for.
+
+An issuer is named by its address and the audience that its tokens must be made out to. Its rules are asked in order,
+and the first whose patterns all match says who calls and what they may do; where none matches, nobody calls.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, cast
+from urllib.parse import SplitResult, urlsplit
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.errors import InvalidInput, InvalidName, IssuerNotFound, JsonValue, PermissionDenied, StaleRevision
+from fairlead.core.ids import parse_name
+from fairlead.core.ports import Clock
+from fairlead.registry import audit
+from fairlead.registry.identity import Caller, Scope, parse_principal, parse_scopes
+from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.tables import WorkspaceRow
+from fairlead.registry.tables_governance import IssuerRow
+
+RULES_MAX = 50
+CLAIMS_MAX = 20
+TEXT_MAX_LENGTH = 500
+
+_CLAIM = re.compile(r"\{([^{}]*)\}")
+_URL = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Patterns of claims, and the principal (with `{claim}` in it, or not) and scopes of a token that matches all."""
+
+    claims: Mapping[str, str]
+    principal: str
+    scopes: tuple[Scope, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An issuer as it was applied; `jwks_url` is None where its keys are found by discovery."""
+
+    name: str
+    issuer: str
+    audience: str
+    rules: tuple[Rule, ...]
+    jwks_url: str | None
+    revision: int
+    updated_by: str
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Whom a token stands for, and which rule (counted from 1) says so."""
+
+    principal: str
+    scopes: tuple[Scope, ...]
+    rule: int
+
+
+class Issuers:
+    """Applies, shows and removes issuers."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def list(self, caller: Caller, page: PageRequest) -> Page[Issuer]:
+        """Issuers by name."""
+        query = select(IssuerRow).where(IssuerRow.workspace_id == caller.workspace_id)
+        with self._database.read() as session:
+            return page.fetch(session, query, [IssuerRow.name], listing=("issuers", caller.workspace_id)).map(to_issuer)
+
+    def get(self, caller: Caller, name: str) -> Issuer:
+        """One issuer.
+
+        Raises:
+            IssuerNotFound: if there is none of that name.
+        """
+        with self._database.read() as session:
+            return to_issuer(_find(session, caller, name))
+
+    def put(
+        self,
+        caller: Caller,
+        name: str,
+        *,
+        issuer: str,
+        audience: str,
+        rules: Sequence[Rule],
+        jwks_url: str | None = None,
+        expected_revision: int | None = None,
+    ) -> Issuer:
+        """Believe an issuer: create it or replace it. One that is there already, word for word, keeps its revision.
+
+        Raises:
+            InvalidInput: if an address, a rule or a scope is not valid.
+            StaleRevision: if it is not at the expected revision (0: not there).
+        """
+        parse_name(name, what="issuer")
+        after = _to_document(issuer, audience, rules, jwks_url)
+        with self._database.write() as session:
+            # Also what was never there: two that create one issuer wait for each other here.
+            session.get(WorkspaceRow, caller.workspace_id, with_for_update={"key_share": True})
+            row = session.get(IssuerRow, (caller.workspace_id, name), with_for_update=True)
+            _check_revision(name, 0 if row is None else row.revision, expected_revision)
+            before = None if row is None else _row_document(row)
+            if row is not None and before == after:
+                return to_issuer(row)
+            if row is None:
+                row = IssuerRow(workspace_id=caller.workspace_id, name=name, revision=0)
+                session.add(row)
+            row.issuer, row.audience = issuer, audience
+            row.rules = cast("list[dict[str, Any]]", after["rules"])
+            row.settings = cast("dict[str, Any]", after["settings"])
+            row.revision += 1
+            row.updated_by, row.updated_at = caller.principal, self._clock.now()
+            session.flush()
+            facts: Mapping[str, JsonValue] = {"revision": row.revision, "before": before, "after": after}
+            audit.record(session, caller, self._clock, action="issuer.put", subject=name, facts=facts)
+            return to_issuer(row)
+
+    def delete(self, caller: Caller, name: str, *, expected_revision: int | None = None) -> None:
+        """Believe an issuer no longer; tokens that were exchanged for its own end in their minutes.
+
+        Raises:
+            IssuerNotFound: if there is none of that name.
+            StaleRevision: if it is not at the expected revision.
+        """
+        with self._database.write() as session:
+            row = _find(session, caller, name, lock=True)
+            _check_revision(name, row.revision, expected_revision)
+            facts: Mapping[str, JsonValue] = {"revision": row.revision, "before": _row_document(row)}
+            session.delete(row)
+            session.flush()
+            audit.record(session, caller, self._clock, action="issuer.delete", subject=name, facts=facts)
+
+
+def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identity:
+    """Whom verified claims stand for, by the first rule that they match.
+
+    Raises:
+        PermissionDenied: if they match none, or the rule's principal cannot be made of them.
+    """
+    for number, rule in enumerate(rules, 1):
+        if all(_is_match(claims.get(name), pattern) for name, pattern in rule.claims.items()):
+            return Identity(principal=_principal(rule.principal, claims, number), scopes=rule.scopes, rule=number)
+    raise PermissionDenied(
+        "No rule of the issuer is about this identity.",
+        hint="Ask an admin for a rule that matches the token's claims: fairlead issuer put",
+    )
+
+
+def to_issuer(row: IssuerRow) -> Issuer:
+    """A row as a record."""
+    return Issuer(
+        name=row.name,
+        issuer=row.issuer,
+        audience=row.audience,
+        rules=tuple(
+            Rule(claims=rule["claims"], principal=rule["principal"], scopes=tuple(rule["scopes"])) for rule in row.rules
+        ),
+        jwks_url=row.settings.get("jwks_url"),
+        revision=row.revision,
+        updated_by=row.updated_by,
+        updated_at=row.updated_at,
+    )
+
+
+def is_trusted_address(url: str) -> bool:
+    """Whether keys may be had from an address: https, or http on this machine; no user, query or fragment."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc or "?" in url or "#" in url)
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url))
+    return bool(parts.hostname) and port != 0 and is_plain and is_safe and _URL.fullmatch(url) is not None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_same_origin(one: str, other: str) -> bool:
+    """Whether two addresses have scheme, host and port in common."""
+    return _origin(urlsplit(one)) == _origin(urlsplit(other))
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _is_match(value: object, pattern: str) -> bool:
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int):
+        value = str(value)
+    return isinstance(value, str) and fnmatchcase(value, pattern)
+
+
+def _principal(template: str, claims: Mapping[str, object], rule: int) -> str:
+    def fill(found: re.Match[str]) -> str:
+        value = claims.get(found[1])
+        if not isinstance(value, str) or not value:
+            raise PermissionDenied(f"Rule {rule} names the principal by the claim {found[1]!r}, which is not there.")
+        return value
+
+    try:
+        return parse_principal(_CLAIM.sub(fill, template))
+    except InvalidName as error:
+        raise PermissionDenied(
+            f"Rule {rule} makes no principal of these claims: {error.detail}", hint="Name it by another claim."
+        ) from None
+
+
+def _to_document(issuer: str, audience: str, rules: Sequence[Rule], jwks_url: str | None) -> dict[str, JsonValue]:
+    for url in (issuer, *(() if jwks_url is None else (jwks_url,))):
+        if len(url) > TEXT_MAX_LENGTH or not is_trusted_address(url):
+            raise InvalidInput(
+                f"{url[:80]!r} is no address of an issuer.",
+                hint="Give https://HOST/PATH, as the tokens' claim iss has it.",
+            )
+    if not audience or len(audience) > TEXT_MAX_LENGTH or not audience.isprintable():
+        raise InvalidInput(
+            "The issuer has no audience.", hint="Give the address of this server, which clients ask for."
+        )
+    if not 1 <= len(rules) <= RULES_MAX:
+        raise InvalidInput(f"An issuer has 1 to {RULES_MAX} rules.", hint="Say whom its tokens stand for.")
+    return {
+        "issuer": issuer,
+        "audience": audience,
+        "rules": [_check_rule(number, rule) for number, rule in enumerate(rules, 1)],
+        "settings": {} if jwks_url is None else {"jwks_url": jwks_url},
+    }
+
+
+def _check_rule(number: int, rule: Rule) -> dict[str, JsonValue]:
+    # Without a claim a rule would believe whoever has an account there.
+    if not 1 <= len(rule.claims) <= CLAIMS_MAX or not all(
+        text and text.isprintable() for member in rule.claims.items() for text in member
+    ):
+        raise InvalidInput(
+            f"Rule {number} has to ask for 1 to {CLAIMS_MAX} claims.", hint="Such as repository: acme/churn"
+        )
+    literal = _CLAIM.sub(lambda found: "x" if found[1] else "{", rule.principal)
+    if "{" in literal or "}" in literal:
+        raise InvalidInput(f"The principal of rule {number} has a brace too many.", hint="Such as ci/{repository}")
+    parse_principal(literal)
+    return {"claims": dict(rule.claims), "principal": rule.principal, "scopes": [*parse_scopes(rule.scopes)]}
+
+
+def _row_document(row: IssuerRow) -> dict[str, JsonValue]:
+    return {"issuer": row.issuer, "audience": row.audience, "rules": [*row.rules], "settings": dict(row.settings)}
+
+
+def _find(session: Session, caller: Caller, name: str, *, lock: bool = False) -> IssuerRow:
+    row = session.get(IssuerRow, (caller.workspace_id, parse_name(name, what="issuer")), with_for_update=lock or None)
+    if row is None:
+        raise IssuerNotFound(f"There is no issuer {name[:80]!r}.", hint="See: fairlead issuer list")
+    return row
+
+
+def _check_revision(name: str, actual: int, expected: int | None) -> None:
+    if expected is not None and expected != actual:
+        raise StaleRevision(
+            f"The issuer {name!r} is at revision {actual}, not {expected}.",
+            hint="Look at it and try again: fairlead issuer list",
+            expected=expected,
+            actual=actual,
+        )

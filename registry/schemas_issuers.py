@@ -1,0 +1,60 @@
+"""The wire models of issuers and the token exchange."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from fairlead.registry.identity import Scope
+from fairlead.registry.issuers import CLAIMS_MAX, RULES_MAX, TEXT_MAX_LENGTH
+from fairlead.registry.token_exchange import TOKEN_MAX_LENGTH
+from fairlead.registry.wire import AnswerModel, RequestModel, Time
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX_LENGTH)]
+
+
+class RuleIn(RequestModel):
+    """Whom a token stands for whose claims all match; `*` and `?` are wild cards."""
+
+    claims: Annotated[
+        dict[Text, Text], Field(min_length=1, max_length=CLAIMS_MAX, examples=[{"repository": "acme/churn"}])
+    ]
+    principal: Annotated[Text, Field(description="`{claim}` stands for a claim.", examples=["ci/{repository}"])]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=6)]
+
+
+class IssuerIn(RequestModel):
+    """An issuer to believe."""
+
+    issuer: Annotated[Text, Field(examples=["https://token.actions.githubusercontent.com"])]
+    audience: Annotated[Text, Field(description="What its tokens must be made out to: this server's address.")]
+    rules: Annotated[list[RuleIn], Field(min_length=1, max_length=RULES_MAX, description="The first that matches.")]
+    jwks_url: Annotated[Text | None, Field(description="Where its keys are, if discovery does not say.")] = None
+
+
+class RuleOut(AnswerModel):
+    """Whom a token stands for whose claims all match."""
+
+    claims: dict[str, str]
+    principal: str
+    scopes: list[Scope]
+
+
+class IssuerOut(AnswerModel):
+    """An issuer that is believed; `revision` is the answer's ETag."""
+
+    name: str
+    issuer: str
+    audience: str
+    rules: list[RuleOut]
+    jwks_url: str | None
+    revision: int
+    updated_by: str
+    updated_at: Time
+
+
+class ExchangeIn(RequestModel):
+    """An identity token of a configured issuer."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=TOKEN_MAX_LENGTH)]
