@@ -18,8 +18,12 @@ from fairlead.app.schema import metadata
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.catalog import load_catalog
+from fairlead.registry.issuers import Issuers, Rule
 from fairlead.registry.policy import Policy
+from fairlead.registry.promotion_policies import PromotionPolicies
+from fairlead.registry.promotion_policy import PromotionPolicy
 from fairlead.registry.replica_policy import ReplicaPolicy
+from fairlead.registry.role_bindings import RoleBindings
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.keyring import make_key_file
@@ -29,6 +33,7 @@ from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
 from tests.featurestore.test_api import ipc
 from tests.fleet import Fleet
 from tests.record_world import LABELS, World
+from tests.servers.identity_issuer import LoopbackIssuer, loopback_issuer
 
 DRY = {"fairlead-dry-run": "true"}
 READS = {
@@ -91,13 +96,16 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         owner = service.tokens.authenticate(secret)
         world = World(database=service.database, clock=clock, owner_secret=secret, owner=owner)
         app = create_app(service, instance="one")
-        with TestClient(app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {secret}"}) as http:
-            yield Stage(service=service, world=world, calls=prepare(service, world, tmp_path), http=http)
+        with (
+            TestClient(app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {secret}"}) as http,
+            loopback_issuer() as issuer,
+        ):
+            yield Stage(service=service, world=world, calls=prepare(service, world, tmp_path, issuer), http=http)
     finally:
         service.close()
 
 
-def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
+def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer) -> dict[str, Call]:
     """Make one of everything, and say how each route is called on it."""
     service.ensure_embedded_locations(EMBEDDED_REGIONS)
     features = FeatureFleet(fleet=Fleet(root=folder, database=service.database), store=service.features, sources=folder)
@@ -129,6 +137,18 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
     world.policy("production", Policy(approvals=1))
     requester = world.caller("bea", "promote")
     asked = world.promotions.request(requester, "churn", 1, "production", expected_revision=0)
+    own = world.promotions.request(world.owner, "churn", 1, "production", expected_revision=0)
+    PromotionPolicies(service.database, world.clock).put(
+        world.owner, "churn-staging", PromotionPolicy(environments=("staging",)), expected_revision=0
+    )
+    binding = RoleBindings(service.database, world.clock).bind(world.owner, principal="ben", role="on-call")
+    Issuers(service.database, world.clock).put(
+        world.owner,
+        "github",
+        issuer=issuer.url,
+        audience="https://fairlead.example",
+        rules=[Rule(claims={"sub": "job"}, principal="ci", scopes=("read",))],
+    )
     token = world.tokens.create(world.owner, name="ci", principal="ci", scopes=["read"]).token
     upload = service.uploads.begin(world.owner, kind="model", residency="unrestricted")
     layout = f"default/unrestricted/plain/layouts/{'0' * 64}/one"
@@ -140,7 +160,28 @@ def prepare(service: Service, world: World, folder: Path) -> dict[str, Call]:
     service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
+    believed: dict[str, Any] = {
+        "issuer": "https://issuer.example",
+        "audience": "https://fairlead.example",
+        "rules": [{"claims": {"sub": "job"}, "principal": "ci", "scopes": ["read"]}],
+    }
     return {
+        "PUT /issuers/{name}": Call(path="/issuers/gitlab", body=believed),
+        "DELETE /issuers/{name}": Call(path="/issuers/github"),
+        "POST /tokens/exchange": Call(
+            path="/tokens/exchange",
+            body={"token": issuer.token(world.clock.now(), audience="https://fairlead.example", sub="job")},
+        ),
+        "PUT /promotion-policies/{name}": Call(
+            path="/promotion-policies/churn-staging", body={"match": {"environments": ["staging"], "models": ["x*"]}}
+        ),
+        "DELETE /promotion-policies/{name}": Call(path="/promotion-policies/churn-staging"),
+        "POST /role-bindings": Call(path="/role-bindings", body={"principal": "ana", "role": "on-call"}),
+        "DELETE /role-bindings/{binding}": Call(path=f"/role-bindings/{binding.id}"),
+        "POST /models/{name}/versions/{version}/evaluations": Call(
+            path="/models/churn/versions/1/evaluations", body={"name": "fairness", "metrics": {"gap": 0.5}}
+        ),
+        "POST /promotions/{promotion}/withdraw": Call(path=f"/promotions/{own.id}/withdraw", body={}),
         "POST /tracking-servers": Call(
             path="/tracking-servers", body={"name": "plant", "url": "https://mlflow.example.org"}
         ),

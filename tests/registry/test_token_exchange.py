@@ -8,13 +8,12 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from joserfc import jws, jwt
-from joserfc.jwk import ECKey, RSAKey
+from joserfc.jwk import RSAKey
 
 from fairlead.core.errors import (
     FairleadError,
@@ -32,14 +31,11 @@ from fairlead.registry.issuers import Issuers, Rule, identify
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.token_exchange import TokenExchange
 from tests.record_world import World
+from tests.servers.identity_issuer import EC, RSA, LoopbackIssuer, loopback_issuer, to_answer
 from tests.servers.token_services import Answer, Request, serving
 
 AUDIENCE = "https://fairlead.example"
-RSA, RSA_NEW, EC = (
-    RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"}),
-    RSAKey.generate_key(2048, {"kid": "new"}),
-    ECKey.generate_key("P-256", {"kid": "ec"}),
-)
+RSA_NEW = RSAKey.generate_key(2048, {"kid": "new"})
 RULES = (
     Rule(
         claims={"repository": "acme/*", "ref": "refs/heads/main"},
@@ -48,24 +44,6 @@ RULES = (
     ),
     Rule(claims={"repository": "acme/churn"}, principal="builder", scopes=("read",)),
 )
-
-
-@dataclass(slots=True)
-class LoopbackIssuer:
-    """Discovery and keys, and how often it was asked for them."""
-
-    keys: list[Any] = field(default_factory=lambda: [RSA, EC])
-    url: str = ""
-    asked: list[str] = field(default_factory=list[str])
-    answer_as: Answer | None = None
-
-    def __call__(self, request: Request) -> Answer:
-        self.asked.append(request.path)
-        if self.answer_as is not None:
-            return self.answer_as
-        if request.path == "/.well-known/openid-configuration":
-            return _json({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
-        return _json({"keys": [{"kty": "new"}, *(key.as_dict(private=False) for key in self.keys)]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +57,14 @@ class Scene:
         wanted: dict[str, Any] = {"issuer": self.issuer.url, "audience": AUDIENCE, "rules": RULES, **more}
         self.issuers.put(self.world.owner, name, **wanted)
 
-    def claims(self, **more: Any) -> dict[str, Any]:
-        now = int(self.world.clock.now().timestamp())
-        claims = {
-            "iss": self.issuer.url,
-            "aud": AUDIENCE,
+    def token(self, key: Any = RSA, **more: Any) -> str:
+        claims: dict[str, Any] = {
+            "audience": AUDIENCE,
             "sub": "repo:acme/churn",
-            "iat": now,
-            "exp": now + 300,
             "repository": "acme/churn",
             "ref": "refs/heads/main",
-            **more,
         }
-        return {name: value for name, value in claims.items() if value is not None}
-
-    def token(self, key: Any = RSA, header: dict[str, Any] | None = None, **more: Any) -> str:
-        algorithm = "ES256" if key is EC else "RS256"
-        registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
-        return jwt.encode(
-            {"alg": algorithm, "kid": key.kid, **(header or {})}, self.claims(**more), key, registry=registry
-        )
+        return self.issuer.token(self.world.clock.now(), key=key, **{**claims, **more})
 
     def events(self, action: str) -> list[Any]:
         log = AuditLog(self.world.database)
@@ -107,9 +73,7 @@ class Scene:
 
 @pytest.fixture
 def scene(world: World) -> Iterator[Scene]:
-    issuer = LoopbackIssuer()
-    with serving(issuer) as url:
-        issuer.url = url
+    with loopback_issuer() as issuer:
         made = Scene(world, issuer, Issuers(world.database, world.clock), TokenExchange(world.database, world.clock))
         made.put()
         yield made
@@ -175,19 +139,19 @@ def test_an_issuers_clock_may_be_a_minute_ahead_but_nothing_is_added_to_the_end(
 def test_signatures_that_are_not_the_issuers_are_refused(scene: Scene) -> None:
     stranger = RSAKey.generate_key(2048, {"kid": "rsa"})
     head, body, signature = scene.token().split(".")
-    other_body = _segment(scene.claims(repository="acme/other"))
+    other_body = scene.token(repository="acme/other").split(".")[1]
     public = RSA.as_pem(private=False)
     for token in (
         scene.token(stranger),
-        scene.token(stranger, {"jwk": stranger.as_dict(private=False)}),
-        scene.token(EC, {"kid": "rsa"}),
+        scene.token(stranger, header={"jwk": stranger.as_dict(private=False)}),
+        scene.token(EC, header={"kid": "rsa"}),
         f"{head}.{other_body}.{signature}",
         f"{head}.{body}.",
         f"{_segment({'alg': 'none'})}.{body}.",
         f"{_segment({'alg': 'none', 'kid': 'rsa'})}.{body}.{signature}",
         f"{_segment({'alg': ['RS256'], 'kid': 'rsa'})}.{body}.{signature}",
         f"{_segment({'alg': 'RS256'})}.{body}.{signature}",
-        _hmac(public, {"alg": "HS256", "kid": "rsa"}, scene.claims()),
+        _hmac(public, {"alg": "HS256", "kid": "rsa"}, body),
         f"{head}.{_segment({'iss': chr(0xD800), 'aud': AUDIENCE})}.{signature}",
         "a.b",
         "....",
@@ -206,7 +170,7 @@ def test_the_address_of_keys_that_a_token_names_is_never_asked(scene: Scene) -> 
     with serving(evil) as url:
         header = {"jku": f"{url}/keys", "x5u": f"{url}/cert"}
         with pytest.raises(Unauthenticated, match="has no key 'theirs'"):
-            scene.exchange.exchange(scene.token(stranger, header))
+            scene.exchange.exchange(scene.token(stranger, header=header))
     assert evil.asked == []
 
 
@@ -243,7 +207,7 @@ def test_an_issuer_that_answers_otherwise_is_not_believed(scene: Scene, answer: 
 def test_keys_at_another_host_need_an_admins_word(scene: Scene) -> None:
     keys = LoopbackIssuer()
     with serving(keys) as url:
-        scene.issuer.answer_as = _json({"issuer": scene.issuer.url, "jwks_uri": f"{url}/keys"})
+        scene.issuer.answer_as = to_answer({"issuer": scene.issuer.url, "jwks_uri": f"{url}/keys"})
         with pytest.raises(Unavailable):
             scene.exchange.exchange(scene.token())
         assert keys.asked == []
@@ -334,10 +298,6 @@ def test_a_slow_issuer_holds_no_transaction(scene: Scene) -> None:
     assert isinstance(outcome[0], Unauthenticated)
 
 
-def _json(value: object) -> Answer:
-    return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
-
-
 def _encode(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -346,6 +306,6 @@ def _segment(value: object) -> str:
     return _encode(json.dumps(value).encode())
 
 
-def _hmac(secret: bytes, header: dict[str, Any], claims: dict[str, Any]) -> str:
-    signed = f"{_segment(header)}.{_segment(claims)}"
+def _hmac(secret: bytes, header: dict[str, Any], body: str) -> str:
+    signed = f"{_segment(header)}.{body}"
     return f"{signed}.{_encode(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
