@@ -255,6 +255,8 @@ class Versions:
             "feature_service_digest": row.feature_service_digest,
         }
         _record(session, caller, row.created_at, action="version.register", of=(model_row, row), facts=facts)
+        if upload is not None and row.state == READY:
+            _record_ready(session, model_row, row, row.created_at)
         return _render(session, model_row, [row])[0]
 
 
@@ -267,9 +269,13 @@ def mark_ready(session: Session, workspace_id: str, upload_id: str, digest: Dige
     versions = _pending_versions(session, workspace_id, upload_id)
     for model, row in versions:
         row.state, row.artifact_digest, row.ready_at = READY, digest, now
-        worker = system_caller(workspace_id, "worker")
-        _record(session, worker, now, action="version.ready", of=(model, row), facts={"digest": digest})
+        _record_ready(session, model, row, now)
     return len(versions)
+
+
+def _record_ready(session: Session, model: RegisteredModelRow, row: ModelVersionRow, now: datetime) -> None:
+    worker = system_caller(row.workspace_id, "worker")
+    _record(session, worker, now, action="version.ready", of=(model, row), facts={"digest": row.artifact_digest})
 
 
 def mark_failed(session: Session, workspace_id: str, upload_id: str, *, code: str, detail: str, now: datetime) -> int:

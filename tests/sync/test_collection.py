@@ -373,7 +373,8 @@ def test_a_failing_store_delays_a_pass_and_ends_it_in_the_end(local_fleet: Fleet
     assert failed.state == "FAILED"
     assert failed.outcome["error"] == {
         "code": "location-unavailable",
-        "detail": failed.outcome["error"]["detail"],  # pyright: ignore[reportCallIssue, reportArgumentType, reportIndexIssue, reportOptionalSubscript]  (JSON)
+        "detail": "The store was told to fail here.",
+        "hint": None,
     }
 
 
