@@ -19,12 +19,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
-from fairlead.core.errors import InvalidInput, InvalidName, IssuerNotFound, JsonValue, PermissionDenied, StaleRevision
+from fairlead.core.errors import InvalidInput, InvalidName, IssuerNotFound, JsonValue, PermissionDenied
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller, Scope, parse_principal, parse_scopes
 from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.tables_governance import IssuerRow
 
@@ -278,10 +279,4 @@ def _find(session: Session, caller: Caller, name: str, *, lock: bool = False) ->
 
 
 def _check_revision(name: str, actual: int, expected: int | None) -> None:
-    if expected is not None and expected != actual:
-        raise StaleRevision(
-            f"The issuer {name!r} is at revision {actual}, not {expected}.",
-            hint="Look at it and try again: fairlead issuer list",
-            expected=expected,
-            actual=actual,
-        )
+    require_revision(f"The issuer {name!r}", actual, expected, hint="Look at it and try again: fairlead issuer list")

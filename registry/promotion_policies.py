@@ -13,13 +13,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
-from fairlead.core.errors import JsonValue, PromotionPolicyNotFound, StaleRevision
+from fairlead.core.errors import JsonValue, PromotionPolicyNotFound
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.promotion_policy import PromotionPolicy, check_policy, from_json, to_json
+from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables import EnvironmentRow, WorkspaceRow
 from fairlead.registry.tables_governance import PromotionPolicyRow
 
@@ -135,13 +136,12 @@ def _find(session: Session, caller: Caller, name: str, *, lock: bool = False) ->
 
 
 def _check_revision(name: str, actual: int, expected: int | None) -> None:
-    if expected is not None and expected != actual:
-        raise StaleRevision(
-            f"The promotion policy {name!r} is at revision {actual}, not {expected}.",
-            hint=f"Look at it and try again: fairlead policy show {name}",
-            expected=expected,
-            actual=actual,
-        )
+    require_revision(
+        f"The promotion policy {name!r}",
+        actual,
+        expected,
+        hint=f"Look at it and try again: fairlead policy show {name}",
+    )
 
 
 def _to_applied(row: PromotionPolicyRow) -> AppliedPromotionPolicy:

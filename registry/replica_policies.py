@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog
 from fairlead.core.db import Database
-from fairlead.core.errors import ReplicaPolicyNotFound, StaleRevision
+from fairlead.core.errors import ReplicaPolicyNotFound
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
@@ -37,6 +37,7 @@ from fairlead.registry.replica_policy import (
     wanted_regions,
 )
 from fairlead.registry.replicas import ReplicaKey, ensure_replica
+from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables import (
     AliasMoveRow,
     ArtifactRow,
@@ -377,13 +378,12 @@ def _find(session: Session, caller: Caller, name: str, *, lock: bool = False) ->
 
 
 def _check_revision(name: str, actual: int, expected: int | None) -> None:
-    if expected is not None and expected != actual:
-        raise StaleRevision(
-            f"The replica policy {name!r} is at revision {actual}, not {expected}.",
-            hint=f"Look at it and try again: fairlead replica-policy show {name}",
-            expected=expected,
-            actual=actual,
-        )
+    require_revision(
+        f"The replica policy {name!r}",
+        actual,
+        expected,
+        hint=f"Look at it and try again: fairlead replica-policy show {name}",
+    )
 
 
 def _to_applied(row: ReplicaPolicyRow) -> AppliedPolicy:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Literal, cast
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from fairlead.core.errors import BudgetExhausted, BudgetNotFound, InvalidInput, StaleRevision
+from fairlead.core.errors import BudgetExhausted, BudgetNotFound, InvalidInput
 from fairlead.core.ids import parse_name
 from fairlead.registry import audit, work
 from fairlead.registry.ledger import decimal_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.replicas import REPLICATE
+from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables import LedgerRow, WorkRow
 from fairlead.registry.tables_bytes import BudgetRow
 from fairlead.sync.store.throttle import RateLimit
@@ -301,14 +302,12 @@ def _find(session: Session, workspace_id: str, name: str, *, lock: bool = False)
 
 
 def _check_revision(name: str, row: BudgetRow | None, expected: int | None) -> None:
-    actual = 0 if row is None else row.revision
-    if expected is not None and expected != actual:
-        raise StaleRevision(
-            f"The budget {name!r} is at revision {actual}, not {expected}.",
-            hint="Look at it and try again: fairlead budget list",
-            expected=expected,
-            actual=actual,
-        )
+    require_revision(
+        f"The budget {name!r}",
+        0 if row is None else row.revision,
+        expected,
+        hint="Look at it and try again: fairlead budget list",
+    )
 
 
 def _facts(row: BudgetRow) -> dict[str, JsonValue]:
