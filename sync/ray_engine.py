@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError, MissingExtra, Unavailable
 from fairlead.sync.pack_transfer import BroughtPack, PackPiece, bring_pack
+from fairlead.sync.store.memory import keep_freed_memory
 from fairlead.sync.store.objects import OpenStores
 from fairlead.sync.transfer import Patience, PatientStore, StoreAddress
 
@@ -102,6 +103,7 @@ class RayEngine:
 
 
 def _bring(source: StoreAddress, destination: StoreAddress, domain: DedupDomain, piece: PackPiece) -> BroughtPack:
+    keep_freed_memory()
     return bring_pack(_open(source), _open(destination), domain, piece)
 
 

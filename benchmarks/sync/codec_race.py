@@ -39,6 +39,7 @@ from fairlead.core.ids import sha256_digest
 from fairlead.sync.store.codec import BLOCK_MAX_BYTES, decode_block, encode_block
 from fairlead.sync.store.delta import decode_delta, encode_delta
 from fairlead.sync.store.dtype import Dtype
+from fairlead.sync.store.memory import keep_freed_memory
 
 MEGA = 1_000_000
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -339,6 +340,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--slow", action="store_true", help="also zstd 19, a minute")
     options = parser.parse_args()
+    keep_freed_memory()  # as servers, workers and the command line do
     repeats: int = options.repeats
     weights = read_safetensors(options.weights)
     rng = np.random.default_rng(options.seed)

@@ -29,6 +29,7 @@ import numpy as np
 
 from fairlead.sync.store.blocks import no_blocks
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.memory import keep_freed_memory
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.writer import write_artifact
@@ -162,6 +163,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", choices=["human", "json"], default="human")
     options = parser.parse_args()
+    keep_freed_memory()  # as servers, workers and the command line do
     folder = Path(tempfile.mkdtemp(prefix="large-file-", dir=options.store))
     try:
         figures = run(int(options.gigabytes * 10**9), folder, options.seed)

@@ -22,6 +22,7 @@ from fairlead.core.clock import SystemClock
 from fairlead.core.errors import ExitCode, FairleadError, HomeInUse
 from fairlead.core.ids import new_row_id
 from fairlead.sdk.embedded import Home
+from fairlead.sync.store.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -71,6 +72,7 @@ def _serve(home: Home) -> None:
     from fairlead.app.service import Service
     from fairlead.app.settings import ServerSettings
 
+    keep_freed_memory()
     settings = ServerSettings.read(home=home.path)
     service = Service.build(settings, SystemClock(), is_embedded=True)
     try:

@@ -11,6 +11,7 @@ from fairlead.app.settings import ServerSettings
 from fairlead.core.clock import SystemClock
 from fairlead.core.errors import Conflict
 from fairlead.core.ids import new_row_id
+from fairlead.sync.store.memory import keep_freed_memory
 
 
 def serve(*, host: str, port: int, has_worker: bool) -> None:
@@ -21,6 +22,7 @@ def serve(*, host: str, port: int, has_worker: bool) -> None:
         DatabaseRevisionMismatch: if the database wants `fairlead db upgrade`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    keep_freed_memory()
     settings = ServerSettings.read()
     try:
         listener = listen(host, port)

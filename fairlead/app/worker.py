@@ -12,6 +12,7 @@ from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.catalog.catalog import load_catalog
 from fairlead.core.clock import SystemClock
+from fairlead.sync.store.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ def run_worker(*, regions: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     for region in regions:
         load_catalog().region(region)
+    keep_freed_memory()
     service = Service.build(ServerSettings.read(), SystemClock(), is_embedded=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

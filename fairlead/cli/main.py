@@ -42,6 +42,7 @@ from fairlead.cli.context import current_output, group
 from fairlead.cli.output import without_controls
 from fairlead.core.errors import ExitCode, FairleadError, Unavailable
 from fairlead.core.problems import to_problem
+from fairlead.sync.store.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,7 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit code."""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is shown escaped rather than being the end of the answer.

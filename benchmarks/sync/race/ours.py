@@ -23,6 +23,7 @@ from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.copy import copy_artifact
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.layout import Layout
+from fairlead.sync.store.memory import keep_freed_memory
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.writer import write_artifact
@@ -65,6 +66,7 @@ class Stopwatch:
 
 def main() -> None:
     """Run one job."""
+    keep_freed_memory()  # as servers, workers and the command line do
     job: dict[str, Any] = json.loads(sys.argv[1])
     home = open_store(job["home"], {"create": True})
     stores = {name: open_store(url, options) for name, url, options in job["destinations"]}
