@@ -92,6 +92,8 @@ class ArtifactRow(InWorkspace):
     key_id: Mapped[str] = mapped_column(name_type(63), default=PLAIN_KEY_ID)
     # Names, dtypes and shapes of its tensors, hashed: artifacts with the same one are likely bases of each other.
     tensor_signature: Mapped[str | None] = mapped_column(String(64))
+    # When the last version that had it was given up: no replica of it is wanted, and the collector takes them all.
+    released_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -242,6 +244,10 @@ class RegisteredModelRow(InWorkspace):
     team: Mapped[str] = mapped_column(name_type())
     cost_centre: Mapped[str] = mapped_column(name_type())
     last_version: Mapped[int] = mapped_column(Integer, default=0)
+    # Markdown, kept as text.
+    card: Mapped[str | None] = mapped_column(Text)
+    card_revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(name_type())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -298,7 +304,12 @@ class ModelVersionRow(_OfModel):
     run_link: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(String(16))
     code_commit: Mapped[str | None] = mapped_column(name_type())
+    card: Mapped[str | None] = mapped_column(Text)
+    card_revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    # When its bytes were given up: it cannot be restored any more.
+    released_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)
     created_by: Mapped[str] = mapped_column(name_type())

@@ -23,6 +23,8 @@ _TABLES = (
     "registry.tables",
     "registry.tables_bytes",
     "registry.tables_governance",
+    "registry.tables_lifecycle",
+    "registry.tables_signatures",
     "featurestore.tables",
     "serving.tables",
 )
