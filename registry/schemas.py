@@ -94,6 +94,10 @@ class VersionIn(RequestModel):
     snapshot_digest: Digest | None = None
     parent_version: VersionNumber | None = None
     run_id: Name | None = None
+    source: Annotated[
+        str | None, Field(max_length=2_000, description="Where MLflow says that its files come from; a note.")
+    ] = None
+    run_link: Annotated[str | None, Field(max_length=2_000)] = None
     description: Description = ""
     tags: Tags = Field(default_factory=dict)
 
