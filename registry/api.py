@@ -8,6 +8,7 @@ from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import Aliases
+from fairlead.registry.api_imports import imports_router
 from fairlead.registry.api_issuers import issuers_router
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
@@ -20,6 +21,7 @@ from fairlead.registry.environments import Environments
 from fairlead.registry.evaluations import Evaluations
 from fairlead.registry.history import History
 from fairlead.registry.identity import Tokens
+from fairlead.registry.imports import Imports
 from fairlead.registry.issuers import Issuers
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.models import Models
@@ -49,6 +51,7 @@ def record_routers(
     return [
         models_router(Models(database, clock)),
         versions_router(Versions(database, clock)),
+        imports_router(Imports(database, clock)),
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),
         replica_policies_router(replica_policies),

@@ -144,6 +144,9 @@ class VersionOut(AnswerModel):
     ready_at: Time | None
     sent_bytes: int | None
     size_bytes: int | None
+    source: Annotated[str | None, Field(description="Where MLflow says that its files come from.")]
+    run_link: str | None
+    stage: Annotated[str | None, Field(description="The label that MLflow calls a stage; null: none.")]
 
 
 class ResolvedOut(VersionOut):

@@ -85,6 +85,23 @@ class ModelVersion:
     ready_at: datetime | None
     sent_bytes: int | None
     size_bytes: int | None
+    source: str | None = None
+    run_link: str | None = None
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a version was in the registry that it is imported from.
+
+    `key` names it among all that is imported into its model; it is kept as the tag `fairlead.imported_from`. The
+    version gets the `number` that it had if that is free here, and the next one otherwise.
+    """
+
+    key: str
+    number: int
+    created_at: datetime
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +155,7 @@ class Versions:
             ResidencyViolation: if the upload's residency class is not the model's.
             InvalidInput: if the draft is not valid.
         """
-        row = _to_row(caller, draft, self._clock.now())
+        row = to_row(caller, draft, self._clock.now())
         tags = parse_tags(draft.tags)
         with self._database.write() as session:
             return run_once(
@@ -147,7 +164,7 @@ class Versions:
                 self._clock,
                 key,
                 result_type=ModelVersion,
-                action=lambda: self._register(session, caller, model, row, tags),
+                action=lambda: register_row(session, caller, model, row, tags),
             )
 
     def get(self, caller: Caller, model: str, version: int) -> ModelVersion:
@@ -229,35 +246,88 @@ class Versions:
             row = find_version(session, model, number or 0)
             return ResolvedVersion(version=_render(session, model, [row])[0], revision=revision)
 
-    def _register(
-        self, session: Session, caller: Caller, model: str, row: ModelVersionRow, tags: dict[str, str]
-    ) -> ModelVersion:
-        model_row = find_model(session, caller.workspace_id, model, lock=True)
-        upload = None if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
-        if row.parent_version is not None:
-            find_version(session, model_row, row.parent_version)
-        if model_row.last_version >= VERSION_MAX:
-            raise Conflict(f"{model_row.name!r} has used every version number.", hint="Register another model.")
-        model_row.last_version += 1
-        row.model_id, row.version, row.residency = model_row.id, model_row.last_version, model_row.residency
-        if upload is not None and upload.state == READY:
-            row.state, row.artifact_digest, row.ready_at = READY, upload.artifact_digest, row.created_at
-        session.add(row)
-        session.flush()
-        _replace_tags(session, row, tags)
-        session.flush()
-        facts: dict[str, JsonValue] = {
-            "upload": row.upload_id,
-            "source": row.source,
-            "state": row.state,
-            "digest": row.artifact_digest,
-            "snapshot": row.snapshot_digest,
-            "feature_service_digest": row.feature_service_digest,
-        }
-        _record(session, caller, row.created_at, action="version.register", of=(model_row, row), facts=facts)
-        if upload is not None and row.state == READY:
-            _record_ready(session, model_row, row, row.created_at)
-        return _render(session, model_row, [row])[0]
+
+def register_row(
+    session: Session,
+    caller: Caller,
+    model: str,
+    row: ModelVersionRow,
+    tags: Mapping[str, str],
+    *,
+    origin: Origin | None = None,
+) -> ModelVersion:
+    """Register a checked version under the next number, or the one that it had where it comes from, if that is free.
+
+    Raises:
+        ModelNotFound, UploadNotFound, ModelVersionNotFound: if the model, the upload or the parent does not exist.
+        Conflict: if the upload failed or expired, or every number is used.
+        ResidencyViolation: if the upload's residency class is not the model's.
+    """
+    now = row.created_at
+    model_row = find_model(session, caller.workspace_id, model, lock=True)
+    upload = None if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
+    if row.parent_version is not None:
+        find_version(session, model_row, row.parent_version)
+    row.version = _choose_number(session, model_row, origin)
+    row.model_id, row.residency = model_row.id, model_row.residency
+    model_row.last_version = max(model_row.last_version, row.version)
+    if upload is not None and upload.state == READY:
+        row.state, row.artifact_digest, row.ready_at = READY, upload.artifact_digest, now
+    if origin is not None:
+        row.created_at, row.stage = origin.created_at, origin.stage
+    session.add(row)
+    session.flush()
+    _replace_tags(session, row, tags)
+    session.flush()
+    facts: dict[str, JsonValue] = {
+        "upload": row.upload_id,
+        "source": row.source,
+        "state": row.state,
+        "digest": row.artifact_digest,
+        "snapshot": row.snapshot_digest,
+        "feature_service_digest": row.feature_service_digest,
+    }
+    action = "version.register"
+    if origin is not None:
+        action, facts = "version.import", {**facts, "origin": origin.key, "stage": row.stage}
+    _record(session, caller, now, action=action, of=(model_row, row), facts=facts)
+    if upload is not None and row.state == READY:
+        _record_ready(session, model_row, row, now)
+    return _render(session, model_row, [row])[0]
+
+
+def change_imported(
+    session: Session, caller: Caller, row: ModelVersionRow, now: datetime, *, description: str, stage: str | None,
+    tags: Mapping[str, str],
+) -> bool:  # fmt: skip
+    """Bring an imported version's description, stage and tags up to date; whether any of them changed."""
+    model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
+    before = _tags_of(session, model, [row.version]).get(row.version, {})
+    after = merge_tags(before, tags)
+    if (row.description, row.stage, before) == (description, stage, after):
+        return False
+    row.description, row.stage, row.changed_at = description, stage, now
+    _replace_tags(session, row, after)
+    session.flush()
+    facts: dict[str, JsonValue] = {"tags": dict(tags), "description": description, "stage": stage}
+    _record(session, caller, now, action="version.update", of=(model, row), facts=facts)
+    return True
+
+
+def render_version(session: Session, row: ModelVersionRow) -> ModelVersion:
+    """A version, as its rows say."""
+    return _render(session, session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)), [row])[0]
+
+
+def _choose_number(session: Session, model: RegisteredModelRow, origin: Origin | None) -> int:
+    if origin is not None:
+        # One below the last may be free too: it was skipped by what was imported before.
+        holder = session.get(ModelVersionRow, (model.workspace_id, model.id, origin.number))
+        if holder is None:
+            return origin.number
+    if model.last_version >= VERSION_MAX:
+        raise Conflict(f"{model.name!r} has used every version number.", hint="Register another model.")
+    return model.last_version + 1
 
 
 def mark_ready(session: Session, workspace_id: str, upload_id: str, digest: Digest, now: datetime) -> int:
@@ -332,7 +402,13 @@ def find_version(session: Session, model: RegisteredModelRow, version: int) -> M
     return row
 
 
-def _to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRow:
+def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRow:
+    """The row of a draft, checked; its model, number and residency class are yet to be set.
+
+    Raises:
+        InvalidInput: if the draft is not valid.
+    """
+
     def digest(text: str | None) -> str | None:
         return None if text is None else parse_digest(text)
 
@@ -521,4 +597,7 @@ def _to_version(
         ready_at=row.ready_at,
         sent_bytes=sent_bytes,
         size_bytes=size_bytes,
+        source=row.source,
+        run_link=row.run_link,
+        stage=row.stage,
     )

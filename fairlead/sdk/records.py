@@ -118,6 +118,9 @@ class ModelVersion(Record):
     error: JsonObject | None = None
     size_bytes: int | None = None
     sent_bytes: int | None = None
+    source: str | None = None
+    run_link: str | None = None
+    stage: str | None = None
     created_by: str = ""
     created_at: datetime | None = None
     ready_at: datetime | None = None

@@ -189,6 +189,13 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "POST /models": Call(path="/models", body={"name": "fraud", "labels": labels}),
         "PATCH /models/{name}": Call(path="/models/churn", body={"description": "changed", "tags": {"a": "b"}}),
         "POST /models/{name}/versions": Call(path="/models/churn/versions", body={"upload_id": version.upload_id}),
+        "POST /models/{name}/imports": Call(
+            path="/models/churn/imports",
+            body={
+                "origin": {"key": "churn/7", "version": 7, "created_at": "2026-01-02T03:04:05Z"},
+                "upload_id": version.upload_id,
+            },
+        ),
         "PATCH /models/{name}/versions/{version}": Call(path="/models/churn/versions/1", body={"tags": {"a": "b"}}),
         "PUT /models/{name}/aliases/{alias}": Call(
             path="/models/churn/aliases/champion", body={"version": second.version}, if_match=1
