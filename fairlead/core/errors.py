@@ -22,6 +22,7 @@ FairleadError
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound
+│   ├── SignerNotFound, RetentionPolicyNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
@@ -36,8 +37,15 @@ FairleadError
 │   ├── NotReady                 a version or replica whose bytes are not yet verified
 │   ├── LeaseLost                another worker holds a newer fencing token
 │   ├── LocationInUse            what only this location holds may be nowhere else
+│   ├── VersionInUse             a model or version that an environment or deployment holds
+│   ├── Archived                 an archived model or version cannot be promoted
+│   ├── BytesReleased            a deleted version whose bytes were given up cannot be restored
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
+├── NotSigned                    422, exit 6   a version lacks a signature that counts
+│   ├── SignatureInvalid         no envelope of ours, or it does not verify
+│   ├── SignatureReplayed        made for another version, other bytes, or older than one before
+│   └── SignerNotTrusted         whoever made it is not trusted for this model at that time
 ├── ResidencyViolation           422, exit 6   data would leave where it must stay
 ├── PlacementInfeasible          422, exit 6   no placement satisfies every limit
 ├── DistributionInfeasible       422, exit 6   no way to bring an artifact to its destinations in time
@@ -288,6 +296,16 @@ class IssuerNotFound(NotFound):
     title = "There is no such issuer"
 
 
+class SignerNotFound(NotFound):
+    code = "signer-not-found"
+    title = "There is no such signer"
+
+
+class RetentionPolicyNotFound(NotFound):
+    code = "retention-policy-not-found"
+    title = "There is no such retention policy"
+
+
 class BudgetNotFound(NotFound):
     code = "budget-not-found"
     title = "There is no such budget"
@@ -351,6 +369,21 @@ class PlanOutdated(Conflict):
     status = 412
 
 
+class VersionInUse(Conflict):
+    code = "version-in-use"
+    title = "An environment or deployment holds it"
+
+
+class Archived(Conflict):
+    code = "archived"
+    title = "It is archived"
+
+
+class BytesReleased(Conflict):
+    code = "bytes-released"
+    title = "Its bytes were given up"
+
+
 class RevisionRequired(Conflict):
     code = "revision-required"
     title = "A move needs the revision it starts from"
@@ -382,6 +415,28 @@ class GateRefused(FairleadError):
     title = "A gate refused the promotion"
     status = 422
     exit_code = ExitCode.GATE_REFUSED
+
+
+class NotSigned(FairleadError):
+    code = "not-signed"
+    title = "The version lacks a signature that counts"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class SignatureInvalid(NotSigned):
+    code = "signature-invalid"
+    title = "The signature is not valid"
+
+
+class SignatureReplayed(NotSigned):
+    code = "signature-replayed"
+    title = "The signature was made for something else"
+
+
+class SignerNotTrusted(NotSigned):
+    code = "signer-not-trusted"
+    title = "The signer is not trusted here"
 
 
 class ResidencyViolation(FairleadError):

@@ -41,6 +41,7 @@ EXIT_CODES = {
     "PermissionDenied": ExitCode.AUTH,
     "Conflict": ExitCode.CONFLICT,
     "GateRefused": ExitCode.GATE_REFUSED,
+    "NotSigned": ExitCode.GATE_REFUSED,
     "ResidencyViolation": ExitCode.GATE_REFUSED,
     "PlacementInfeasible": ExitCode.GATE_REFUSED,
     "DistributionInfeasible": ExitCode.GATE_REFUSED,

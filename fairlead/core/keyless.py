@@ -1,0 +1,102 @@
+"""Signatures of identities: a sigstore instance vouches for who signed, and its log for when, so nobody keeps a key.
+
+The signer proves an identity to Fulcio with an OIDC token, gets a certificate that lives ten minutes, and enters
+the signature into a Rekor log. What comes of that is a bundle, which verifies offline against the instance's *trusted
+root*:
+the certificates and logs whose word is taken. Which instance that is, is always said by whoever asks: nothing is
+fetched, and no public instance is believed by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fairlead.core.errors import InvalidInput, MissingExtra, Unavailable
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from fairlead.core.signatures import Statement, TrustedSigner
+
+
+def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dict[str, Any]:
+    """The bundle of a statement, signed as whoever the OIDC token is for.
+
+    `trust_config` is a sigstore client trust configuration (JSON): the instance's addresses and its trusted root.
+
+    Raises:
+        MissingExtra: without `fairlead[sigstore]`.
+        InvalidInput: if the token or the configuration is none.
+        Unavailable: if the instance does not issue a certificate, or does not log the signature.
+    """
+    models, errors = _sigstore("models"), _sigstore("errors")
+    try:
+        config = models.ClientTrustConfig.from_json(trust_config)
+        identity = _sigstore("oidc").IdentityToken(token)
+        context = _sigstore("sign").SigningContext.from_trust_config(config)
+        # The certificate's log must be one of those that the root names; the signer checks that.
+        with context.signer(identity, cache=False) as signer:
+            bundle = signer.sign_dsse(_sigstore("dsse").Statement(statement.to_bytes()))
+    except (ValueError, _sigstore("oidc").IdentityError) as error:
+        raise InvalidInput(f"This cannot be signed with: {error}", hint="Check the token and --trust-config.") from None
+    except (errors.Error, OSError) as error:
+        raise Unavailable(f"The sigstore instance did not sign: {error}", hint="Try again.") from error
+    return json.loads(bundle.to_json())
+
+
+def is_signed_by_identity(envelope: Mapping[str, Any], signer: TrustedSigner, payload: bytes) -> bool:
+    """Whether a bundle over a payload is one of a signer's identity.
+
+    Raises:
+        MissingExtra: without `fairlead[sigstore]`.
+    """
+    if signer.identity is None or signer.issuer is None or signer.trusted_root is None:
+        return False
+    models, verify = _sigstore("models"), _sigstore("verify")
+    try:
+        bundle = models.Bundle.from_json(json.dumps(envelope))
+        root = _read_root(signer.trusted_root)
+        policy = verify.policy.Identity(identity=signer.identity, issuer=signer.issuer)
+        _, verified = verify.Verifier(trusted_root=root).verify_dsse(bundle, policy)
+    # The library meets what it did not expect with errors of many kinds, and none of them is a signature.
+    except Exception:  # noqa: BLE001
+        return False
+    return bool(verified == payload)
+
+
+def parse_trusted_root(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check a trusted root.
+
+    Raises:
+        MissingExtra: without `fairlead[sigstore]`.
+        InvalidInput: if it is none.
+    """
+    _sigstore("models")
+    try:
+        _read_root(document).get_fulcio_certs()
+    except Exception as error:  # noqa: BLE001  (see above)
+        raise InvalidInput(
+            f"This is no trusted root of a sigstore instance: {type(error).__name__}.",
+            hint="Give its trusted_root.json, as its operator publishes it.",
+        ) from None
+    return document
+
+
+def _read_root(document: Mapping[str, Any]) -> Any:
+    from sigstore_models.trustroot import v1
+
+    return _sigstore("models").TrustedRoot(v1.TrustedRoot.from_json(json.dumps(document)))
+
+
+def _sigstore(module: str) -> Any:
+    from importlib import import_module
+
+    try:
+        found: ModuleType = import_module(f"sigstore.{module}")
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            "Signatures of identities need sigstore.", hint="Run: pip install 'fairlead[sigstore]'"
+        ) from error
+    return found
