@@ -28,6 +28,8 @@ _SECRET_NAME = re.compile(
 _SECRET_VALUE = re.compile(
     r"accountkey=|sharedaccesssignature|-----begin|://[^/@]*:[^/@]*@|[?&](sig|x-amz-)", re.IGNORECASE
 )
+# What is checked as a setting is given as one.
+_SETTINGS = frozenset({"endpoint", "storage_class", "encryption_key", "identity", "rate_limit_bytes_per_second"})
 # Words that tell gcsfs where to look for credentials, and hold none.
 _HARMLESS_TOKENS = frozenset({"anon", "google_default", "cloud", "browser"})
 
@@ -90,12 +92,19 @@ def parse_cache_url(url: str) -> str:
 
 
 def parse_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Check options for the file system: plain JSON that holds no secret.
+    """Check options for the file system: plain JSON that holds no secret, and no setting.
 
     Raises:
         InvalidInput: naming the option that looks like one.
     """
     checked = parse_json(options, what="options of a location")
+    for name in checked:
+        if name in _SETTINGS:
+            raise InvalidInput(
+                f"{name!r} is a setting of a location, and no option of its file system.",
+                hint=f"Give it as such: fairlead location add --{name.replace('_', '-')}.",
+                option=name,
+            )
     _refuse_secrets(checked, "")
     return checked
 

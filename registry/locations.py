@@ -21,6 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog, Residency, permits
+from fairlead.core.cloud_hosts import CloudHosts
 from fairlead.core.db import Database, is_dry_run
 from fairlead.core.errors import AlreadyExists, InvalidInput, JsonValue, LocationNotFound, LocationUnavailable
 from fairlead.core.ids import parse_name
@@ -87,11 +88,20 @@ class Location:
 class Locations:
     """Adds and lists locations."""
 
-    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog, open_store: StoreOpener) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        catalog: Catalog,
+        open_store: StoreOpener,
+        cloud_hosts: CloudHosts | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
         self._open_store = open_store
+        self._cloud_hosts = cloud_hosts or CloudHosts()
 
     def add(
         self,
@@ -112,7 +122,8 @@ class Locations:
 
         Raises:
             UnknownRegion: if the catalog has no such region.
-            InvalidInput: if the URL, options or settings are not valid, hold a secret, or overlap another location's.
+            InvalidInput: if the URL, options or settings are not valid, hold a secret, overlap another location's, or
+                would send the server's credentials where its operator has not said that they may go.
             AlreadyExists: if the name is taken.
             LocationUnavailable, PermissionDenied, StorageFull: if it cannot be written, read or deleted from.
         """
@@ -153,7 +164,7 @@ class Locations:
         found = self._catalog.region(region)
         checked_kind = parse_kind(kind)
         checked_url = parse_url(url) if checked_kind == "storage" else parse_cache_url(url)
-        return LocationRow(
+        row = LocationRow(
             workspace_id=caller.workspace_id,
             name=parse_name(name, what="location"),
             region=found.id,
@@ -169,6 +180,8 @@ class Locations:
             ),
             created_at=self._clock.now(),
         )
+        self._check_hosts(to_location(row))
+        return row
 
     def check_new(self, session: Session, row: LocationRow) -> None:
         """Refuse a draft whose name or place another location has.
@@ -204,6 +217,7 @@ class Locations:
         with self._database.read() as session:
             present = find_location(session, caller.workspace_id, name)
         changed = _changed(present, changes)
+        self._check_hosts(changed)
         is_opened_otherwise = changed.kind == "storage" and changed.store_options != present.store_options
         if is_opened_otherwise and not is_dry_run():
             self._try_out(changed)
@@ -244,6 +258,10 @@ class Locations:
         }
         audit.record(session, caller, self._clock, action="location.add", subject=row.name, facts=facts)
         return to_location(row)
+
+    def _check_hosts(self, location: Location) -> None:
+        if location.kind == "storage":
+            self._cloud_hosts.check(location.url.partition("://")[0], location.store_options)
 
     def _try_out(self, location: Location) -> None:
         url, options = location.url, location.store_options

@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from fairlead.app.guard import Activity
 from fairlead.app.schema import check_revision, upgrade
 from fairlead.catalog import load_catalog
+from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.core.ids import new_row_id
@@ -138,7 +139,8 @@ class Service:
 
         providers = open_key_providers(settings.key_file)
         keys = Keys(database, clock, providers=providers)
-        open_store = encrypting(OpenStores(), UnwrappingKeyring(providers, keys.look_up))
+        open_guarded = guarding(OpenStores(), settings.allowed_hosts)
+        open_store = encrypting(open_guarded, UnwrappingKeyring(providers, keys.look_up))
         uploads = Uploads(database, clock, catalog=catalog)
         artifacts = Artifacts(database, clock)
         features = assemble_features(
@@ -163,7 +165,9 @@ class Service:
             online_store=features.online_store_path,
             wake=wake,
         )
-        locations = Locations(database, clock, catalog=catalog, open_store=open_store)
+        locations = Locations(
+            database, clock, catalog=catalog, open_store=open_store, cloud_hosts=settings.allowed_hosts
+        )
         region_use = RegionDeployments(database)
         plans = ReplicationPlans(database, catalog=catalog, open_store=open_store, versions=Versions(database, clock))
         signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")

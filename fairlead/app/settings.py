@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
+from fairlead.core.cloud_hosts import CloudHosts
 from fairlead.core.config import read_config
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
@@ -105,6 +106,16 @@ class ServerSettings(BaseSettings):
         description="Host names of MLflow tracking servers that versions may be brought from, separated by commas. "
         "None: any that an admin names, but no link-local address.",
     )
+    cloud_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Hosts, such as s3.example.com or *.example.com, separated by commas, that locations may name as "
+        "endpoints of stores and token services, beside the clouds' own: they are sent this server's credentials.",
+    )
+    token_audiences: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Audiences, separated by commas, that locations may ask the metadata service of this server's "
+        "machine for tokens for, beside those of the clouds' token services.",
+    )
     staging_bytes: int = Field(
         default=64 * 2**30,
         ge=1,
@@ -136,6 +147,11 @@ class ServerSettings(BaseSettings):
             ) from error
 
     @property
+    def allowed_hosts(self) -> CloudHosts:
+        """Where this process's own credentials may go."""
+        return CloudHosts(hosts=tuple(self.cloud_hosts), audiences=tuple(self.token_audiences))
+
+    @property
     def folder(self) -> Path:
         """The home as an absolute path."""
         return self.home.expanduser().absolute()
@@ -149,7 +165,7 @@ class ServerSettings(BaseSettings):
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("trusted_hosts", "tracking_hosts", mode="before")
+    @field_validator("trusted_hosts", "tracking_hosts", "cloud_hosts", "token_audiences", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

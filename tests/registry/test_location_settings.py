@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fairlead.core.errors import InvalidInput, JsonValue, LocationNotFound
 from fairlead.registry.location_settings import client_settings, parse_settings
-from fairlead.registry.tables import AuditEventRow
+from fairlead.registry.tables import AuditEventRow, LocationRow
 from tests.fleet import ADMIN, Fleet, open_fleet
 
 ROLE = "arn:aws:iam::1:role/x"
@@ -120,3 +120,38 @@ def test_settings_change_after_a_trial_and_are_audited(local: Fleet) -> None:
         local.locations.set(ADMIN, "paris", {"min_warm": 1})
     with pytest.raises(InvalidInput, match="url"):
         local.locations.set(ADMIN, "virginia", {"url": "file:///elsewhere"})
+
+
+def test_an_admin_cannot_send_the_servers_credentials_to_a_place_of_their_own(local: Fleet) -> None:
+    exported: dict[str, JsonValue] = {
+        "identity": {**METADATA, "token_audience": "sts.amazonaws.com", "token_url": "https://collector.example.com/v1"}
+    }
+    asked: dict[str, JsonValue] = {"identity": {**METADATA, "token_audience": "https://vault.azure.net"}}
+    spoken_to: dict[str, JsonValue] = {"endpoint": "https://collector.example.com"}
+    for settings, variable in (
+        (exported, "FAIRLEAD_CLOUD_HOSTS"),
+        (asked, "FAIRLEAD_TOKEN_AUDIENCES"),
+        (spoken_to, "FAIRLEAD_CLOUD_HOSTS"),
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            local.locations.add(ADMIN, name="x", region="gcp:us-east1", url="gs://bucket/prefix", settings=settings)
+        assert variable in (caught.value.hint or "")
+    with pytest.raises(InvalidInput, match="identity"):
+        local.locations.add(
+            ADMIN, name="x", region="gcp:us-east1", url="gs://bucket/prefix", options={"identity": {"kind": "workload"}}
+        )
+    with local.database.write() as session:
+        session.add(
+            LocationRow(
+                workspace_id=ADMIN.workspace_id,
+                name="virginia",
+                region="gcp:us-east1",
+                jurisdiction="US",
+                url="gs://bucket/prefix",
+                options={},
+                settings={},
+                created_at=local.clock.now(),
+            )
+        )
+    with pytest.raises(InvalidInput, match="collector"):
+        local.locations.set(ADMIN, "virginia", spoken_to)
