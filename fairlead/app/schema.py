@@ -25,6 +25,7 @@ _TABLES = (
     "registry.tables_governance",
     "registry.tables_lifecycle",
     "registry.tables_signatures",
+    "registry.tables_webhooks",
     "featurestore.tables",
     "serving.tables",
 )
