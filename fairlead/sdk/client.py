@@ -88,6 +88,15 @@ class Fairlead:
         """The server's address; its REST documentation is at `/docs`."""
         return self._transport.url
 
+    @property
+    def authorization(self) -> str | None:
+        """The header that says who is calling, for whoever speaks to the same server another way."""
+        return self._transport.authorization
+
+    def renew_token(self) -> bool:
+        """Get another token, where the server knows this one no longer; False if there is no way to."""
+        return self._transport.renew_token()
+
     def dry_run(self) -> Self:
         """A client whose calls are checked and answered as if they were done, while nothing of them is kept."""
         return type(self)(self._transport.dry_run(), self.settings)

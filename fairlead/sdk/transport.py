@@ -54,6 +54,18 @@ class Transport:
         """Close the connections."""
         self._http.close()
 
+    @property
+    def authorization(self) -> str | None:
+        """The header that says who is calling, for whoever speaks to the same server another way."""
+        return self._http.headers.get("authorization")
+
+    def renew_token(self) -> bool:
+        """Get another token, where the server knows this one no longer; False if there is no way to."""
+        if self._renew is None:
+            return False
+        self._http.headers["authorization"] = f"Bearer {self._renew()}"
+        return True
+
     def dry_run(self) -> Self:
         """The same connections, on which nothing that is asked for is kept."""
         rehearsal = copy.copy(self)
@@ -172,9 +184,8 @@ class Transport:
             for attempt in tries:
                 with attempt:
                     response = self._http.request(method, path, params=_query(query), content=content, headers=headers)
-                    if response.status_code == _UNAUTHENTICATED and self._renew is not None:
+                    if response.status_code == _UNAUTHENTICATED and self.renew_token():
                         # Whoever is not known did nothing, so any call may be repeated.
-                        self._http.headers["authorization"] = f"Bearer {self._renew()}"
                         response = self._http.request(
                             method, path, params=_query(query), content=content, headers=headers
                         )
