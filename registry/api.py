@@ -16,6 +16,7 @@ from fairlead.registry.api_promotion import environments_router, history_router,
 from fairlead.registry.api_promotion_policies import evaluations_router, promotion_policies_router
 from fairlead.registry.api_replica_policies import replica_policies_router
 from fairlead.registry.api_role_bindings import role_bindings_router
+from fairlead.registry.api_signatures import signers_router, version_signatures_router
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.environments import Environments
 from fairlead.registry.evaluations import Evaluations
@@ -30,6 +31,8 @@ from fairlead.registry.promotion_policies import PromotionPolicies
 from fairlead.registry.replica_policies import ReplicaPolicies
 from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.rollback import Rollbacks
+from fairlead.registry.signers import Signers
+from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.versions import Versions
 
 
@@ -61,6 +64,8 @@ def record_routers(
         promotions_router(Promotions(database, clock, load_catalog(), deployments, copies, bundles)),
         rollbacks_router(Rollbacks(database, clock)),
         role_bindings_router(RoleBindings(database, clock)),
+        signers_router(Signers(database, clock)),
+        version_signatures_router(VersionSignatures(database, clock)),
         tokens_router(Tokens(database, clock)),
         issuers_router(Issuers(database, clock)),
         audit_router(AuditLog(database)),

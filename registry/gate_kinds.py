@@ -56,12 +56,15 @@ LINEAGE = _structure(
     feature_service_digest=_or_null(TEXT),
 )
 EVALUATION = _structure(metrics=NUMBERS, dataset=_or_null(TEXT), age=DURATION, by=TEXT)
+SIGNATURE = _structure(sequence=NUMBER, age=DURATION, by=TEXT)
 _OF_VERSION: dict[str, Kind] = {
     "version": NUMBER,
     "metrics": NUMBERS,
     "params": ANYTHING,
     "tags": TEXTS,
     "signature": _or_null(ANYTHING),
+    "signature_verified": BOOL,
+    "signatures": Kind("map", of=SIGNATURE),
     "flavor": _or_null(TEXT),
     "digest": TEXT,
     "residency": TEXT,
@@ -89,6 +92,8 @@ MEANING: dict[str, str] = {
     "params": "Its parameters, by name.",
     "tags": "Its tags, by name.",
     "signature": "Its signature (`inputs`, `outputs`), as MLflow writes it.",
+    "signature_verified": "Whether a signer of the workspace signed it, and that counts now.",
+    "signatures": "By signer, the newest signature that counts: `sequence`, `age`, `by`.",
     "flavor": "Its flavour, such as `sklearn`.",
     "digest": "The digest of its files.",
     "residency": "Its residency class.",

@@ -247,6 +247,7 @@ def _basis(subject: Subject, applied: Sequence[AppliedPromotionPolicy], facts: M
                 basis[f"{fact} of {whose}"] = _digest(known[fact])
         if known:
             basis[f"the bundle of {whose}"] = known["bundle"] or "none"
+            basis[f"signatures of {whose}"] = ", ".join(sorted(known["signatures"])) or "none"
         evaluations: Mapping[str, Any] = known.get("evaluations") or {}
         for evaluation, found in evaluations.items():
             measured = {"metrics": found["metrics"], "dataset": found["dataset"]}

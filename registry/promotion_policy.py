@@ -16,6 +16,7 @@ from typing import cast
 from fairlead.catalog import load_catalog, parse_residency
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ids import parse_name
+from fairlead.core.signatures import SignaturePolicy
 from fairlead.registry.freeze import Freeze, check_freeze, freeze_from_json, freeze_to_json, frozen_until, until_text
 from fairlead.registry.gates import EVALUATION_SECONDS, CannotEvaluate, compile_expression
 from fairlead.registry.limits import parse_text
@@ -60,6 +61,7 @@ class PromotionPolicy:
     environments: tuple[str, ...] = ()
     gates: tuple[ExpressionGate, ...] = ()
     approvals: tuple[Approvers, ...] = ()
+    signatures: SignaturePolicy | None = None
     freezes: tuple[Freeze, ...] = ()
     override_roles: tuple[str, ...] = ()
     required_regions: tuple[str, ...] = ()
@@ -95,8 +97,10 @@ class Asked:
 
 
 def evaluate(name: str, policy: PromotionPolicy, asked: Asked) -> tuple[GateResult, ...]:
-    """Every gate of a policy, in its order: expressions, residency, regions, freezes, approvals."""
+    """Every gate of a policy, in its order: expressions, signatures, residency, regions, freezes, approvals."""
     results = [_expression(name, gate, asked) for gate in policy.gates]
+    if policy.signatures is not None:
+        results.append(_signatures(name, policy.signatures, asked))
     if policy.residency:
         results.append(residency_gate(policy.residency, asked.candidate, policy=name))
     results.extend(region_gate(region, asked.candidate, policy=name) for region in policy.required_regions)
@@ -110,6 +114,7 @@ def gate_names(name: str, policy: PromotionPolicy) -> tuple[str, ...]:
     """What a policy asks for, by name, as `evaluate` names it."""
     return (
         *(f"{name}: {gate.name}" for gate in policy.gates),
+        *([f"{name}: signatures"] if policy.signatures is not None else []),
         *([f"{name}: residency"] if policy.residency else []),
         *(f"{name}: replica in {region}" for region in policy.required_regions),
         *(f"{name}: freeze {freeze.name}" for freeze in policy.freezes),
@@ -123,6 +128,9 @@ def to_json(policy: PromotionPolicy) -> dict[str, JsonValue]:
         "match": {"models": [*policy.models], "environments": [*policy.environments]},
         "gates": [{"name": gate.name, "expression": gate.expression, "message": gate.message} for gate in policy.gates],
         "approvals": [{"count": each.count, "role": each.role} for each in policy.approvals],
+        "signatures": None
+        if policy.signatures is None
+        else {"count": policy.signatures.count, "signers": [*policy.signatures.signers]},
         "freezes": [freeze_to_json(freeze) for freeze in policy.freezes],
         "override_roles": [*policy.override_roles],
         "required_regions": [*policy.required_regions],
@@ -135,6 +143,7 @@ def from_json(document: Mapping[str, object]) -> PromotionPolicy:
     match = cast("Mapping[str, list[str]]", document.get("match") or {})
     gates = cast("list[Mapping[str, str]]", document.get("gates") or [])
     approvals = cast("list[Mapping[str, object]]", document.get("approvals") or [])
+    signatures = cast("Mapping[str, object] | None", document.get("signatures"))
     freezes = cast("list[Mapping[str, object]]", document.get("freezes") or [])
 
     def texts(name: str) -> tuple[str, ...]:
@@ -149,6 +158,12 @@ def from_json(document: Mapping[str, object]) -> PromotionPolicy:
         ),
         approvals=tuple(
             Approvers(count=cast("int", each["count"]), role=cast("str | None", each.get("role"))) for each in approvals
+        ),
+        signatures=None
+        if signatures is None
+        else SignaturePolicy(
+            count=cast("int", signatures.get("count", 1)),
+            signers=tuple(cast("list[str]", signatures.get("signers") or [])),
         ),
         freezes=tuple(freeze_from_json(freeze) for freeze in freezes),
         override_roles=texts("override_roles"),
@@ -189,6 +204,7 @@ def check_policy(policy: PromotionPolicy) -> None:
     for freeze in policy.freezes:
         check_freeze(freeze)
     _check_approvals(policy)
+    _check_signatures(policy.signatures or SignaturePolicy())
     for region in policy.required_regions:
         load_catalog().region(region)
     for residency in policy.residency:
@@ -202,6 +218,15 @@ def _check_approvals(policy: PromotionPolicy) -> None:
     for role in [*policy.override_roles, *(each.role for each in policy.approvals if each.role is not None)]:
         if len(parse_name(role, what="role")) > ROLE_MAX_LENGTH:
             raise InvalidInput(f"The role {role[:40]!r} is longer than {ROLE_MAX_LENGTH} characters.")
+
+
+def _check_signatures(wanted: SignaturePolicy) -> None:
+    if not 0 < wanted.count <= APPROVALS_MAX or len(wanted.signers) > PATTERNS_MAX:
+        raise InvalidInput(
+            f"A policy asks for 1 to {APPROVALS_MAX} signatures, of at most {PATTERNS_MAX} patterns of signers."
+        )
+    for pattern in wanted.signers:
+        parse_text(pattern, what="pattern", max_length=PATTERN_MAX_LENGTH)
 
 
 def assign(approvals: Sequence[Approvers], approvers: Sequence[Approver]) -> tuple[tuple[str, ...], ...]:
@@ -245,6 +270,25 @@ def _expression(policy: str, gate: ExpressionGate, asked: Asked) -> GateResult:
         policy=policy,
         expression=gate.expression,
         values=dict(found.used),
+    )
+
+
+def _signatures(policy: str, wanted: SignaturePolicy, asked: Asked) -> GateResult:
+    facts = cast("Mapping[str, Mapping[str, float]]", asked.facts["signatures"])
+    given = {signer: int(each["sequence"]) for signer, each in facts.items() if wanted.admits(signer)}
+    verdict: Verdict = "passed" if len(given) >= wanted.count else "failed"
+    by = ", ".join(f"{signer} (sequence {sequence})" for signer, sequence in given.items())
+    whose = f" of {' or '.join(wanted.signers)}" if wanted.signers else ""
+    return GateResult(
+        gate="signatures",
+        value=len(given),
+        limit=wanted.count,
+        verdict=verdict,
+        detail=f"{len(given)} of {wanted.count} signatures{whose} count{f': {by}' if by else ''}.",
+        next_step=None
+        if verdict == "passed"
+        else f"Whoever answers for it signs it: fairlead model sign {asked.candidate.reference} --key FILE",
+        policy=policy,
     )
 
 

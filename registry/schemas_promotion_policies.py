@@ -46,6 +46,13 @@ class ApproversIn(RequestModel):
     role: Role | None = None
 
 
+class SignaturesIn(RequestModel):
+    """So many signatures of different signers that count; no pattern of signers: of any that the workspace trusts."""
+
+    count: Annotated[int, Field(ge=1, le=APPROVALS_MAX)] = 1
+    signers: Patterns = Field(default_factory=list[str])
+
+
 class FreezeIn(RequestModel):
     """A time when nothing is promoted: `from` and `until`, or a cron `schedule` that says when it begins."""
 
@@ -66,6 +73,7 @@ class PromotionPolicyIn(RequestModel):
         default_factory=list[ExpressionGateIn]
     )
     approvals: Annotated[list[ApproversIn], Field(max_length=APPROVALS_MAX)] = Field(default_factory=list[ApproversIn])
+    signatures: SignaturesIn | None = None
     freezes: Annotated[list[FreezeIn], Field(max_length=FREEZES_MAX)] = Field(default_factory=list[FreezeIn])
     override_roles: Annotated[
         list[Role], Field(max_length=20, description="Who may set freezes aside in an emergency.")
@@ -96,6 +104,13 @@ class ApproversOut(AnswerModel):
     role: str | None
 
 
+class SignaturesOut(AnswerModel):
+    """So many signatures of different signers that count."""
+
+    count: int
+    signers: list[str]
+
+
 class FreezeOut(AnswerModel):
     """A time when nothing is promoted."""
 
@@ -115,6 +130,7 @@ class PromotionPolicyOut(AnswerModel):
     match: PromotionMatchOut
     gates: list[ExpressionGateOut]
     approvals: list[ApproversOut]
+    signatures: SignaturesOut | None
     freezes: list[FreezeOut]
     override_roles: list[str]
     required_regions: list[str]

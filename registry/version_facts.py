@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from fairlead.core.ports import BundleIndex
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, VersionTagRow
 from fairlead.registry.tables_governance import EvaluationRow
+from fairlead.registry.version_signatures import signature_facts
 
 EVALUATIONS_MAX = 500
 """How many of a version's evaluations, the newest, are looked at."""
@@ -27,12 +28,15 @@ def version_facts(
     now: datetime,
 ) -> dict[str, Any]:
     """The facts of one version, by the names in `CONTEXT`."""
+    signatures = signature_facts(session, model, version, now)
     return {
         "version": version.version,
         "metrics": dict(version.metrics),
         "params": dict(version.params),
         "tags": _tags(session, version),
         "signature": version.signature,
+        "signature_verified": bool(signatures),
+        "signatures": signatures,
         "flavor": version.flavor,
         "digest": version.artifact_digest,
         "residency": version.residency,

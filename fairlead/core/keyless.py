@@ -1,10 +1,9 @@
 """Signatures of identities: a sigstore instance vouches for who signed, and its log for when, so nobody keeps a key.
 
-The signer proves an identity to Fulcio with an OIDC token, gets a certificate that lives ten minutes, and enters
-the signature into a Rekor log. What comes of that is a bundle, which verifies offline against the instance's *trusted
-root*:
-the certificates and logs whose word is taken. Which instance that is, is always said by whoever asks: nothing is
-fetched, and no public instance is believed by itself.
+The signer proves an identity to Fulcio with an OIDC token, gets a certificate that lives ten minutes, and enters the
+signature into a Rekor log. What comes of that is a bundle, which verifies offline against the *trusted root* of the
+instance: the certificates and logs whose word is taken. Which instance that is, is always said by whoever asks: nothing
+is fetched, and no public instance is believed by itself.
 """
 
 from __future__ import annotations
