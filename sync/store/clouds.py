@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from fairlead.core.ids import new_row_id
 from fairlead.sync.store.identity import Protocol, options_of
 
 EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
+_ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _ONE_REQUEST_BYTES = 64 * 2**20
 # Azure's client goes on trying for a minute and a half by itself, which holds up a worker with other things to do.
 _AZURE_RETRIES = 2
@@ -54,6 +55,62 @@ class Bucket:
             self.file_system.pipe_file(path, body, mode=mode, chunksize=chunk)
         else:
             self._put_google(path, body, create_only=create_only)
+
+    def size(self, path: str) -> int | None:
+        """The size of an object in bytes, or None where there is none, in one request."""
+        bucket, _, key = path.partition("/")
+        # What fsspec calls `info` also asks whether the name is a folder's, when there is no such object.
+        try:
+            if self.protocol == "s3":
+                return int(self.file_system.call_s3("head_object", Bucket=bucket, Key=key)["ContentLength"])
+            if self.protocol == "gs":
+                return int(self.file_system.call("GET", "b/{}/o/{}", bucket, key, json_out=True)["size"])
+            return self._run(self._azure_size, bucket, key)
+        except FileNotFoundError:
+            return None
+
+    def list(self, address: str, prefix: str) -> dict[str, int]:
+        """The sizes by path of all objects below an address whose key there begins with a prefix, page by page."""
+        # What fsspec calls `find` asks once or twice more where nothing is found; on S3 only where no prefix is given.
+        if self.protocol == "s3":
+            found = self.file_system.find(address, prefix=prefix, detail=True)
+            return {str(path): int(each["size"]) for path, each in found.items() if each["type"] == "file"}
+        bucket, _, whole_prefix = f"{address}/{prefix}".partition("/")
+        if self.protocol == "gs":
+            return self._google_list(bucket, whole_prefix)
+        return self._run(self._azure_list, bucket, whole_prefix)
+
+    def _google_list(self, bucket: str, prefix: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        query: dict[str, str] = {"prefix": prefix, "fields": "nextPageToken,items(name,size)"}
+        while True:
+            page = self.file_system.call("GET", "b/{}/o", bucket, json_out=True, **query)
+            found |= {f"{bucket}/{each['name']}": int(each["size"]) for each in page.get("items", ())}
+            if not (token := page.get("nextPageToken")):
+                return found
+            query["pageToken"] = token
+
+    def _run(self, action: Callable[..., Any], *arguments: object, **named: object) -> Any:
+        from fsspec.asyn import sync
+
+        return sync(self.file_system.loop, action, *arguments, **named)
+
+    async def _azure_size(self, bucket: str, key: str) -> int | None:
+        from azure.core.exceptions import ResourceNotFoundError
+
+        async with self.file_system.service_client.get_blob_client(container=bucket, blob=key) as client:
+            try:
+                found = await client.get_blob_properties()
+            except ResourceNotFoundError as error:
+                if str(getattr(error, "error_code", "")).endswith("ContainerNotFound"):
+                    raise
+                return None
+        return None if _is_folder(found) else int(found.size)
+
+    async def _azure_list(self, bucket: str, prefix: str) -> dict[str, int]:
+        async with self.file_system.service_client.get_container_client(container=bucket) as client:
+            pages = client.list_blobs(name_starts_with=prefix, include=["metadata"])
+            return {f"{bucket}/{each.name}": int(each.size) async for each in pages if not _is_folder(each)}
 
     def _amazon(self) -> dict[str, str]:
         extra: dict[str, str] = {}
@@ -98,6 +155,30 @@ class Bucket:
             json_out=True,
             **query,
         )
+
+
+def parse_cloud_url(url: str) -> tuple[Protocol, str]:
+    """The protocol, and the bucket and prefix, of a URL such as `s3://bucket/prefix`.
+
+    Raises:
+        InvalidInput: if it is of no cloud, or names no bucket.
+    """
+    scheme, _, rest = url.partition("://")
+    scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+    if scheme not in EXTRAS:
+        raise InvalidInput(
+            f"{scheme[:40]!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
+        )
+    address = rest.strip("/")
+    if not address or any(part in {"", ".", ".."} for part in address.split("/")):
+        raise InvalidInput(f"{scheme}://{address} names no bucket and prefix.", hint=f"Write {scheme}://bucket/prefix.")
+    return cast("Protocol", scheme), address
+
+
+def _is_folder(blob: Any) -> bool:
+    """Whether a blob stands for a folder, as accounts with a hierarchical namespace have them."""
+    metadata = cast("Mapping[str, str]", blob.metadata or {})
+    return "true" in {metadata.get("hdi_isfolder"), metadata.get("is_directory")}
 
 
 def open_bucket(protocol: Protocol, options: Mapping[str, object]) -> Bucket:

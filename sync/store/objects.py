@@ -24,13 +24,12 @@ from fairlead.core.errors import (
     StorageFull,
 )
 from fairlead.core.ports import ObjectInfo, ObjectStore
-from fairlead.sync.store.clouds import EXTRAS, Bucket, open_bucket
+from fairlead.sync.store.clouds import Bucket, open_bucket, parse_cloud_url
 from fairlead.sync.store.identity import Protocol
 from fairlead.sync.store.keys import check_key, check_prefix, check_range
 from fairlead.sync.store.local import LocalStore
 from fairlead.sync.store.throttle import RateLimit, ThrottledStore
 
-_ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
 
 _STORES_KEPT = 256
@@ -110,19 +109,12 @@ def _open(url: str, rest: dict[str, object]) -> ObjectStore:
         if not path:
             raise InvalidInput(f"{url!r} names no folder.", hint="Write file:///absolute/folder.")
         return LocalStore(Path(path).absolute(), create=create, has_create_only=create_only is not False)
-    scheme = _ALIASES.get(scheme, scheme)
-    if scheme not in EXTRAS:
-        raise InvalidInput(
-            f"{scheme!r} is no kind of location.", hint="Write a folder, or a URL of s3://, gs:// or abfs://."
-        )
-    address = url.partition("://")[2].strip("/")
-    if not address or any(part in {"", ".", ".."} for part in address.split("/")):
-        raise InvalidInput(f"{scheme}://{address} names no bucket and prefix.", hint=f"Write {scheme}://bucket/prefix.")
+    protocol, address = parse_cloud_url(url)
     return FsspecStore(
-        cast("Protocol", scheme),
+        protocol,
         address,
         options=rest,
-        has_create_only=_HAS_CREATE_ONLY[scheme] if create_only is None else create_only,
+        has_create_only=_HAS_CREATE_ONLY[protocol] if create_only is None else create_only,
     )
 
 
@@ -222,10 +214,9 @@ class FsspecStore:
         """
         path = self._path(key)
         try:
-            found = self._call(key, lambda: cast("dict[str, Any]", self._fs.info(path)))
+            return self._call(key, lambda: self._bucket.size(path))
         except ObjectNotFound:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """All objects whose key begins with `prefix`, in key order.
@@ -234,22 +225,15 @@ class FsspecStore:
             LocationUnavailable, PermissionDenied: as the port says.
         """
         check_prefix(prefix)
-        folder = prefix.rpartition("/")[0]
-        path = f"{self._address}/{folder}" if folder else self._address
-
-        def find() -> dict[str, dict[str, Any]]:
-            self._fs.invalidate_cache()
-            return cast("dict[str, dict[str, Any]]", self._fs.find(path, detail=True))
-
         try:
-            found = self._call(prefix, find)
+            found = self._call(prefix, lambda: self._bucket.list(self._address, prefix))
         except ObjectNotFound:
             return
         root = f"{self._address}/"
-        keys = {name.removeprefix(root): info for name, info in found.items() if name.startswith(root)}
+        keys = {name.removeprefix(root): size for name, size in found.items() if name.startswith(root)}
         for key in sorted(keys):
             if key.startswith(prefix) and not key.endswith("/"):
-                yield ObjectInfo(key=key, size=int(keys[key]["size"]))
+                yield ObjectInfo(key=key, size=keys[key])
 
     def delete(self, key: str) -> None:
         """Remove an object; one that does not exist is no error.
