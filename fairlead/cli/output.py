@@ -11,15 +11,17 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
 OutputFormat = Literal["human", "json", "quiet", "markdown"]
+Progress = Callable[[int, int], None]
 
 _PIPE_WIDTH = 160
 _COLUMN_GAP = 3
@@ -89,26 +91,33 @@ class Output:
             width = max((len(key) for key in shown), default=0)
             self._stdout.writelines(f"{key:<{width}}  {render_value(value)}\n" for key, value in shown.items())
 
+    def lines(self, items: Iterable[Record | dict[str, Any]], columns: Sequence[str]) -> None:
+        """Show things one by one as they come, one a line: `json` prints each as an object, others its columns."""
+        for item in items:
+            row = item.to_json() if isinstance(item, Record) else item
+            if self.form == "json":
+                self._stdout.write(json.dumps(row) + "\n")  # ASCII: it holds nothing that a terminal obeys
+            else:
+                shown = columns[:1] if self.form == "quiet" else columns
+                cells = (render_value(reach(row, column), is_short=self.form == "human") for column in shown)
+                self._stdout.write("  ".join(cells) + "\n")
+            self._stdout.flush()
+
     def message(self, text: str) -> None:
         """Tell the person something that is not data."""
         if self.form != "quiet":
             self._stderr.write(without_controls(text) + "\n")
 
     @contextmanager
-    def progress(self, what: str) -> Generator[Callable[[int, int], None]]:
-        """A progress bar of bytes (done, total) on a terminal; silent elsewhere."""
+    def progress(self, what: str, *, unit: Literal["bytes", "things"] = "bytes") -> Generator[Progress]:
+        """A progress bar (done, total) on a terminal; silent elsewhere."""
         if self.form != "human" or not self._stderr.isatty():
             yield lambda _done, _total: None
             return
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from fairlead.sdk.progress_bar import progress_bar
 
-        # Without markup: a name such as `[red]` is a name.
-        title = TextColumn("{task.description}", markup=False)
-        columns = (title, BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=Console(file=self._stderr), transient=True) as bar:
-            task = bar.add_task(without_controls(what), total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with progress_bar(without_controls(what), self._stderr) as advance:
+            yield advance
 
     def _print_json(self, value: object) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False)

@@ -60,6 +60,7 @@ class ArtifactReader:
         layout: Layout,
         layout_key: str,
         threads: int = READERS,
+        is_vouched_for: bool = False,
     ) -> None:
         self._store = store
         self._domain = domain
@@ -67,6 +68,7 @@ class ArtifactReader:
         self.manifest = manifest
         self.layout = layout
         self.layout_key = layout_key
+        self.is_vouched_for = is_vouched_for
 
     @staticmethod
     def open(
@@ -76,24 +78,39 @@ class ArtifactReader:
         layout_key: str | None = None,
         *,
         threads: int = READERS,
+        nearer: ObjectStore | None = None,
     ) -> ArtifactReader:
         """Read manifest and layout: the one at `layout_key`, or else the newest that is whole.
 
-        `threads` is how many runs of blocks are fetched and decoded at once.
+        `threads` is how many runs of blocks are fetched and decoded at once. Where the layout names indexes of packs,
+        a location that is `nearer` is asked for them first.
+
+        A layout that is named by its key, and so by the sha256 of its bytes, is vouched for by whoever names it: the
+        registry names that through which every byte was read back. One that was merely found may put a file together
+        wrongly for as long as the file's digest was not compared.
 
         Raises:
             ObjectNotFound: if the location does not hold the artifact.
-            CorruptManifest, CorruptLayout: if what it holds is damaged.
+            CorruptManifest, CorruptLayout, CorruptPack: if what it holds is damaged.
             LocationUnavailable, PermissionDenied: from the store.
         """
         manifest = read_manifest(store, domain, digest)
+        is_vouched_for = layout_key is not None
         if layout_key is None:
             newest = newest_layout(store, domain, manifest)
             layout, layout_key = newest.layout, newest.key
         else:
-            layout = read_layout(store, domain, digest, layout_key)
+            layout = read_layout(store, domain, digest, layout_key, nearer=nearer)
             layout.check_fits(manifest)
-        return ArtifactReader(store, domain, manifest=manifest, layout=layout, layout_key=layout_key, threads=threads)
+        return ArtifactReader(
+            store,
+            domain,
+            manifest=manifest,
+            layout=layout,
+            layout_key=layout_key,
+            threads=threads,
+            is_vouched_for=is_vouched_for,
+        )
 
     @property
     def store(self) -> ObjectStore:
@@ -141,12 +158,17 @@ class ArtifactReader:
     def open_file(self, path: str) -> BinaryIO:
         """One file as a seekable stream that reads, and verifies, only the blocks it is asked for.
 
-        Reading of it raises what `read_file` does. The file's own digest is not looked at.
+        Reading of it raises what `read_file` does. Where nobody vouches for the layout, the whole file is read before,
+        to compare its digest.
 
         Raises:
             InvalidInput: if the artifact has no such file.
+            CorruptBlock, CorruptPack, CorruptLayout, ObjectNotFound: where the whole file is read.
         """
         entry = self.manifest.file(path)
+        if not self.is_vouched_for:
+            for _ in self.iter_file(path):
+                pass
         blocks = BlockReader(self._store, self._domain, self.layout.blocks)
         return cast("BinaryIO", BlockStream(blocks, self.layout.files[path], path=path, size=entry.size))
 
@@ -205,6 +227,7 @@ class ArtifactReader:
                 done += len(piece)
                 if progress is not None:
                     progress(done, total)
+        self.is_vouched_for = True
         return VerifiedArtifact(
             digest=self.digest,
             layout_key=self.layout_key,
@@ -214,6 +237,20 @@ class ArtifactReader:
             stored_bytes=self.layout.stored_bytes,
             plain_bytes=total,
         )
+
+    def check_file(self, entry: FileEntry, found: str) -> None:
+        """Compare the sha256 (hex) of what was put together from a file's blocks with the file's digest.
+
+        Raises:
+            CorruptLayout: if they differ.
+        """
+        if entry.digest != f"sha256:{found}":
+            raise CorruptLayout(
+                f"The layout puts {entry.path!r} together from blocks that are not the file's.",
+                artifact=self.digest,
+                layout_key=self.layout_key,
+                file=entry.path,
+            )
 
     def _iter_pieces(
         self, files: Iterable[FileEntry], *, is_stored_checked: bool = False, is_plain_checked: bool = True
@@ -239,20 +276,11 @@ class ArtifactReader:
                     piece = next(plain)
                     hasher.update(piece)
                     if index == count - 1:
-                        self._check_file(entry, hasher.hexdigest())
+                        self.check_file(entry, hasher.hexdigest())
                     yield entry, piece, index == count - 1
                 if not count:
-                    self._check_file(entry, hasher.hexdigest())
+                    self.check_file(entry, hasher.hexdigest())
                     yield entry, b"", True
-
-    def _check_file(self, entry: FileEntry, found: str) -> None:
-        if entry.digest != f"sha256:{found}":
-            raise CorruptLayout(
-                f"The layout puts {entry.path!r} together from blocks that are not the file's.",
-                artifact=self.digest,
-                layout_key=self.layout_key,
-                file=entry.path,
-            )
 
     def _write_files(self, folder: Path, progress: Progress | None) -> None:
         """Write all files. No piece is seen before its file is whole, so the file's digest alone vouches for it."""
