@@ -147,7 +147,7 @@ class AuditLog:
         listing = ("audit", caller.workspace_id, subject, action, newest_first)
         with self._database.read() as session:
             rows = page.fetch(session, query, [AuditEventRow.id], listing=listing, descending=newest_first)
-        return rows.map(_to_event)
+        return rows.map(to_event)
 
     def verify(self, caller: Caller, *, anchor: Anchor | None = None) -> Verification:
         """Read the caller's whole chain and say whether it is intact, and whether it still holds the anchor."""
@@ -306,7 +306,8 @@ def _exact(value: JsonValue) -> JsonValue:
     return value
 
 
-def _to_event(row: AuditEventRow) -> AuditEvent:
+def to_event(row: AuditEventRow) -> AuditEvent:
+    """An event, as its row says."""
     return AuditEvent(
         id=row.id,
         residency=row.residency,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -62,6 +62,7 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
     app.add_middleware(ActivityMiddleware, activity=service.activity)
     app.add_middleware(HostGuard, trusted_hosts=service.settings.trusted_hosts)
     app.add_middleware(MlflowDialect)
+    app.state.end_streams = service.streams.close
     return app
 
 
@@ -95,6 +96,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_ready: Callable[[], None] = lambda: None
+        self._end_streams = cast("Callable[[], None]", app.state.end_streams)
 
     def run_on(self, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop; `on_ready` is called once requests are answered.
@@ -115,3 +117,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, which would go on for ever, and wait for the other requests."""
+        self._end_streams()
+        await super().shutdown(sockets)

@@ -27,6 +27,7 @@ from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.featurestore.recorded import feature_rows
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
+from fairlead.registry.events import EventLog, Streams
 from fairlead.registry.idempotency import forget_old_keys
 from fairlead.registry.identity import Tokens, bootstrap, system_caller
 from fairlead.registry.keys import Keys
@@ -101,6 +102,7 @@ class Service:
     serving: Serving
     plans: ReplicationPlans
     duties: Duties
+    streams: Streams
     tracking_servers: TrackingServers
     version_files: StoredVersionFiles
     version_pull: VersionPull
@@ -214,6 +216,7 @@ class Service:
                     engine=RayEngine(settings.ray_address) if settings.engine == "ray" else None,
                 ),
             ),
+            streams=Streams(EventLog(database), limit=settings.event_streams),
             tracking_servers=TrackingServers(database, clock, allowed_hosts=settings.tracking_hosts),
             version_files=StoredVersionFiles(database, uploads=uploads, artifacts=artifacts, open_store=open_store),
             version_pull=VersionPull(
@@ -239,8 +242,10 @@ class Service:
         """Every package's routes, without the API's prefix."""
         # FastAPI costs a second that a worker need not wait for.
         from fairlead.registry.api import record_routers
+        from fairlead.registry.api_events import events_router
         from fairlead.registry.api_issuers import token_exchange_router
         from fairlead.registry.api_keys import keys_router
+        from fairlead.registry.issuers import Issuers
         from fairlead.registry.mlflow.api_tracking_servers import tracking_servers_router
         from fairlead.registry.token_exchange import TokenExchange
         from fairlead.sync.api import sync_routers
@@ -255,9 +260,10 @@ class Service:
                 copies=self.plans,
                 bundles=ReadyBundles(self.database),
             ),
-            token_exchange_router(TokenExchange(self.database, self.clock)),
+            token_exchange_router(TokenExchange(self.database, self.clock), Issuers(self.database, self.clock)),
             keys_router(self.keys),
             tracking_servers_router(self.tracking_servers),
+            events_router(EventLog(self.database), self.streams),
             record_router(self.database, load_catalog(), self.signing_key),
             *sync_routers(
                 locations=self.locations,
@@ -357,6 +363,7 @@ class Service:
             principal=self.settings.owner,
             workspace_id=self.settings.workspace,
             jurisdiction=self.settings.jurisdiction,
+            is_server_admin=True,
         )
         return issued.secret
 
@@ -395,7 +402,8 @@ class Service:
         while True:
             is_last = self._stopping.wait(SEAL_SECONDS)
             try:
-                sealer.seal_once()
+                if sealer.seal_once():
+                    self.streams.wake()
                 if time.monotonic() >= forget_at:
                     forget_old_keys(self.database, self.clock)
                     forget_at = time.monotonic() + FORGET_SECONDS

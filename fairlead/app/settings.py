@@ -121,6 +121,9 @@ class ServerSettings(BaseSettings):
         ge=1,
         description="Most that MLflow clients' uploads take of the server's disk until versions are made of them.",
     )
+    event_streams: int = Field(
+        default=200, ge=1, description="Most event streams that one server holds open at once; more are refused."
+    )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest request body that is read.")
 
     @classmethod

@@ -22,7 +22,9 @@ from fairlead.cli import (
     cache,
     deploy,
     environment,
+    events,
     features,
+    imports,
     issuer,
     keys,
     location,
@@ -69,12 +71,14 @@ app.add_typer(record.restore_app)
 app.add_typer(token.app, name="token")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
+app.add_typer(events.app)
 app.add_typer(work.app)
 app.add_typer(scrub.app)
 app.add_typer(store.app, name="store")
 app.add_typer(budget.app, name="budget")
 app.add_typer(cache.app, name="cache")
 app.add_typer(tracking_server.app, name="tracking-server")
+app.add_typer(imports.app, name="import")
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=True)

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Self
 from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.embedded import Home, find_or_start
+from fairlead.sdk.events import Events
 from fairlead.sdk.features import Features
 from fairlead.sdk.identity_tokens import IdentitySource, exchange
+from fairlead.sdk.imports import Imports
 from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
@@ -36,8 +38,8 @@ class Fairlead:
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
     `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
-    `issuers`, `audit`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys` and `record` group the calls by
-    noun.
+    `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`,
+    `replications`, `keys` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -52,8 +54,10 @@ class Fairlead:
             region=settings.region,
             key_files=settings.key_file,
             record=self.record,
+            edge_cache=settings.edge_cache,
         )
         self.models = Models(transport, self.artifacts, self.record)
+        self.imports = Imports(transport, self.models, self.artifacts)
         self.features = Features(transport)
         self.locations = Locations(transport)
         self.environments = Environments(transport)
@@ -67,6 +71,7 @@ class Fairlead:
         self.issuers = Issuers(transport)
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
+        self.events = Events(transport)
         self.ledger = Ledger(transport)
         self.replications = Replications(transport)
         self.budgets = Budgets(transport)

@@ -6,6 +6,7 @@ import copy
 import ipaddress
 import json
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, cast
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Una
 from fairlead.core.problems import MEDIA_TYPE, from_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     import httpx2
 
@@ -197,6 +198,24 @@ class Transport:
             hint = "Repeat the command." if may_repeat else "It may have been done: look before you repeat it."
             raise self._no_answer(error, hint) from error
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def stream(
+        self, path: str, *, query: Mapping[str, JsonValue], headers: Mapping[str, str], silence_seconds: float
+    ) -> Generator[Iterator[str]]:
+        """The lines of an answer that goes on, while the block runs. Nothing is repeated.
+
+        Raises:
+            FairleadError: the class that the server raised.
+            httpx2.TransportError: if the connection is lost, or silent for too long.
+        """
+        with self._http.stream(
+            "GET", path, params=_query(query), headers=dict(headers), timeout=silence_seconds
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+            _raise_problem(response)
+            yield response.iter_lines()
 
     def _no_answer(self, error: Exception, hint: str) -> ServerUnavailable:
         return ServerUnavailable(
