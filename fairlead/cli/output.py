@@ -11,17 +11,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 OutputFormat = Literal["human", "json", "quiet", "markdown"]
-Progress = Callable[[int, int], None]
 
 _PIPE_WIDTH = 160
 _COLUMN_GAP = 3
@@ -109,8 +107,8 @@ class Output:
             self._stderr.write(without_controls(text) + "\n")
 
     @contextmanager
-    def progress(self, what: str, *, unit: Literal["bytes", "things"] = "bytes") -> Generator[Progress]:
-        """A progress bar (done, total) on a terminal; silent elsewhere."""
+    def progress(self, what: str) -> Generator[Callable[[int, int], None]]:
+        """A progress bar of bytes (done, total) on a terminal; silent elsewhere."""
         if self.form != "human" or not self._stderr.isatty():
             yield lambda _done, _total: None
             return
