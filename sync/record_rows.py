@@ -43,6 +43,8 @@ from fairlead.registry.tables_governance import (
     RoleBindingRow,
     TrackingServerRow,
 )
+from fairlead.registry.tables_lifecycle import RetentionPolicyRow
+from fairlead.registry.tables_signatures import SignerRow, VersionSignatureRow
 
 MODEL, SETTINGS = "model", "settings"
 ADDRESSES = "addresses"
@@ -59,12 +61,15 @@ _OF_MODELS = (
     AliasMoveRow,
     PromotionRow,
     EvaluationRow,
+    VersionSignatureRow,
 )
 _OF_SETTINGS = (
     WorkspaceRow,
     EnvironmentRow,
     PromotionPolicyRow,
     ReplicaPolicyRow,
+    RetentionPolicyRow,
+    SignerRow,
     RoleBindingRow,
     IssuerRow,
     TrackingServerRow,

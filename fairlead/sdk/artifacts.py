@@ -152,8 +152,17 @@ class Artifacts:
             base=base.reader.digest if base is not None and written.delta_blocks else None,
         )
 
-    def export(self, digest: str, file: Path, *, progress: Progress | None = None) -> ExportedArtifact:
+    def export(
+        self,
+        digest: str,
+        file: Path,
+        *,
+        signatures: Sequence[Mapping[str, Any]] = (),
+        progress: Progress | None = None,
+    ) -> ExportedArtifact:
         """Write an artifact into one new file, from the best replica, each byte verified.
+
+        `signatures` are envelopes to put beside it, for whoever verifies it where no server is.
 
         Raises:
             ArtifactNotFound: if the server knows none of that digest.
@@ -172,6 +181,7 @@ class Artifacts:
                 header,
                 file,
                 source_layout_key=reader.layout_key,
+                signatures=signatures,
                 progress=progress,
             )
 

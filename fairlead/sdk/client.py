@@ -21,6 +21,7 @@ from fairlead.sdk.record_copies import RecordCopies
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
 from fairlead.sdk.serving import Bundles, Deployments, Placements
+from fairlead.sdk.signatures import Signatures, Signers
 from fairlead.sdk.tracking_servers import TrackingServers
 from fairlead.sdk.transport import Transport
 from fairlead.sdk.upkeep import Upkeeps
@@ -39,7 +40,7 @@ class Fairlead:
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
     `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
     `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`,
-    `replications`, `keys` and `record` group the calls by noun.
+    `replications`, `keys`, `signers`, `signatures` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -56,7 +57,9 @@ class Fairlead:
             record=self.record,
             edge_cache=settings.edge_cache,
         )
-        self.models = Models(transport, self.artifacts, self.record)
+        self.signatures = Signatures(transport, self.record, home=settings.home, server=settings.url)
+        self.signers = Signers(transport)
+        self.models = Models(transport, self.artifacts, self.record, self.signatures)
         self.imports = Imports(transport, self.models, self.artifacts)
         self.features = Features(transport)
         self.locations = Locations(transport)

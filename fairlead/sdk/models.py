@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fairlead.sdk.artifacts import Artifacts, Upload
     from fairlead.sdk.features import PinnedData
     from fairlead.sdk.record_copies import RecordCopies
+    from fairlead.sdk.signatures import Signatures, Verify
     from fairlead.sdk.transport import JsonObject, Transport
 
 REQUIRED_LABELS = ("owner", "team", "cost_centre")
@@ -41,10 +42,13 @@ REQUIRED_LABELS = ("owner", "team", "cost_centre")
 class Models:
     """Registered models and their versions."""
 
-    def __init__(self, transport: Transport, artifacts: Artifacts, record: RecordCopies) -> None:
+    def __init__(
+        self, transport: Transport, artifacts: Artifacts, record: RecordCopies, signatures: Signatures
+    ) -> None:
         self._transport = transport
         self._artifacts = artifacts
         self._record = record
+        self._signatures = signatures
 
     def create(
         self,
@@ -200,22 +204,33 @@ class Models:
         reference: str,
         destination: Path | str | None = None,
         *,
+        verify: Verify | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
-        """Bring a version's files here, each byte verified; without a destination, into the cache."""
-        target = None if destination is None else Path(destination)
-        return self._artifacts.download(self._digest(reference), target, progress=progress)
+        """Bring a version's files here, each byte verified; without a destination, into the cache.
 
-    def load(self, reference: str) -> object:
-        """Download a version and load it as an MLflow `PyFuncModel` (`predict(frame)`).
-
-        Loading runs the model's own code in this process, as loading a model does.
+        With `verify`, nothing is fetched unless those signed the version whom it asks for (`signed`: anyone whom the
+        workspace trusts).
 
         Raises:
+            NotSigned, SignatureReplayed, SignerNotTrusted: as `Signatures.check` says.
+        """
+        target = None if destination is None else Path(destination)
+        digest = self._digest(reference) if verify is None else self._signed_digest(reference, verify)
+        return self._artifacts.download(digest, target, progress=progress)
+
+    def load(self, reference: str, *, verify: Verify | None = None) -> object:
+        """Download a version and load it as an MLflow `PyFuncModel` (`predict(frame)`).
+
+        Loading runs the model's own code in this process, as loading a model does: `verify` says who must have signed
+        it before that, as with `download`.
+
+        Raises:
+            NotSigned, SignatureReplayed, SignerNotTrusted: as `Signatures.check` says.
             MissingExtra: without `fairlead[serving]`.
             InvalidInput: if the version is not an MLflow model; use `download`.
         """
-        path = self.download(reference)
+        path = self.download(reference, verify=verify)
         if not (path / "MLmodel").is_file():
             raise InvalidInput(
                 f"{reference} is not an MLflow model, so it cannot be loaded by itself.",
@@ -419,6 +434,11 @@ class Models:
         version = self.resolve(reference)
         if version.artifact_digest is None:
             version = self.wait_ready(version.reference)
+        return cast("str", version.artifact_digest)
+
+    def _signed_digest(self, reference: str, verify: Verify) -> str:
+        version = self.resolve(reference)
+        self._signatures.check(reference, version, verify)
         return cast("str", version.artifact_digest)
 
     def _ensure(self, name: str, *, labels: Mapping[str, str] | None, residency: str | None) -> RegisteredModel:

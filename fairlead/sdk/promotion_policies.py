@@ -25,6 +25,7 @@ class PromotionPolicy(Record):
     match: JsonObject
     gates: tuple[JsonObject, ...] = ()
     approvals: tuple[JsonObject, ...] = ()
+    signatures: JsonObject | None = None
     freezes: tuple[JsonObject, ...] = ()
     override_roles: tuple[str, ...] = ()
     required_regions: tuple[str, ...] = ()

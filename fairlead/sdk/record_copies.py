@@ -152,6 +152,19 @@ class RecordCopies:
                 return _to_artifact(opened.copy.index.workspace, found[0], document, addresses)
         raise ArtifactNotFound(f"There is no artifact {digest}.", digest=digest)
 
+    def signatures(
+        self, model: str, version: int, away: ServerUnavailable
+    ) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+        """A version's signatures and the workspace's signers, as of the nearest copy that can be read.
+
+        Raises:
+            ServerUnavailable: if no copy can be read either.
+        """
+        document = self._read(away, lambda copy: copy.model(model))
+        settings = self._read(away, lambda copy: copy.workspace()["settings"])
+        rows = () if document is None else document.rows.get("version_signatures", ())
+        return [row for row in rows if row["version"] == version], settings.rows.get("signers", ())
+
     def look_up(self, workspace: str, key_id: str, away: ServerUnavailable) -> WrappedKey:
         """A wrapped data key, as of the nearest copy that can be read.
 

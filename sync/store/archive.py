@@ -3,7 +3,8 @@
 It is an uncompressed tar file (USTAR) whose members are the objects of a location under their keys, without the dedup
 domain: `fairlead-archive.json` first, which names the artifact, then packs, layout and manifest. So an archive is a
 small read-only location: the ordinary reader verifies it, and importing is the ordinary copy. It holds all that its
-layout stands on. One layout gives one sequence of bytes.
+layout stands on, and last, where the version is signed, its signatures (`signatures.json`). One layout gives one
+sequence of bytes before them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import os
 import secrets
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, Self, cast
+from typing import IO, Any, BinaryIO, Self, cast
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import (
@@ -40,7 +41,10 @@ from fairlead.sync.store.local import translate_os_error
 FORMAT = "fairlead/archive"
 VERSION = 1
 HEADER_NAME = "fairlead-archive.json"
+SIGNATURES_NAME = "signatures.json"
+SIGNATURES_FORMAT = "fairlead/signatures"
 _HEADER_MAX_BYTES = 64 * 2**10
+_SIGNATURES_MAX_BYTES = 16 * 2**20
 _MEMBERS_MAX = 10**7
 
 
@@ -80,9 +84,12 @@ def export_artifact(
     destination: Path,
     *,
     source_layout_key: str | None = None,
+    signatures: Sequence[Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> ExportedArtifact:
     """Write an artifact into one new file, which appears whole or not at all; stored bytes are checked on their way.
+
+    `signatures` are the envelopes of the version that it is exported as.
 
     Raises:
         InvalidInput: if there is something at the destination, or nothing can be written there.
@@ -108,6 +115,8 @@ def export_artifact(
                     side="source",
                     threads=1,
                 )
+                if signatures:
+                    writer.append(SIGNATURES_NAME, _signatures_bytes(signatures))
                 file.write(bytes(2 * tarfile.BLOCKSIZE))
                 file.flush()
                 os.fsync(file.fileno())
@@ -129,6 +138,12 @@ def _create(temporary: Path, destination: Path) -> BinaryIO:
         raise InvalidInput(
             f"{str(destination)!r} cannot be written: {error.strerror}.", hint="Name a file in a folder of yours."
         ) from error
+
+
+def _signatures_bytes(signatures: Sequence[Mapping[str, Any]]) -> bytes:
+    # Bundles hold what canonical JSON has no form for.
+    members = {"format": SIGNATURES_FORMAT, "version": VERSION, "signatures": [dict(each) for each in signatures]}
+    return json.dumps(members, sort_keys=True, separators=(",", ":")).encode()
 
 
 def is_archive(path: Path) -> bool:
@@ -181,6 +196,27 @@ class ArchiveStore:
     def domain(self) -> DedupDomain:
         """The domain whose keys its objects have."""
         return self._domain
+
+    def signatures(self) -> list[Mapping[str, Any]]:
+        """The envelopes that came with it, whoever made them; none where the version was not signed.
+
+        Raises:
+            CorruptArchive: if they cannot be read.
+        """
+        offset, size = self._members.get(SIGNATURES_NAME, (0, 0))
+        if size == 0:
+            return []
+        try:
+            if size > _SIGNATURES_MAX_BYTES:
+                raise ValueError  # noqa: TRY301  (one answer to all that is wrong)
+            with self._lock:
+                self._file.seek(offset)
+                record = cast("dict[str, Any]", json.loads(self._file.read(size)))
+            if (record["format"], record["version"]) != (SIGNATURES_FORMAT, VERSION):
+                raise ValueError  # noqa: TRY301  (see above)
+            return [dict(each) for each in record["signatures"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise self._corrupt("its signatures are damaged") from None
 
     @property
     def has_create_only(self) -> bool:
