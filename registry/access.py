@@ -3,30 +3,86 @@
 A route says which scope it needs with `caller: Annotated[Caller, Depends(requires("write"))]`, or one of the
 annotations below; there is no other way to learn who calls, so a route that does something for someone cannot forget
 it. `undeclared_routes` finds the routes that say nothing; the tests and the server's start refuse any.
+
+Callers who hold the scope for some models only are let through where `NARROWED_ROUTES` says so, and see and change
+what is theirs alone (`visibility`). All other routes are of the whole workspace, and refuse them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, FastAPI, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import BaseRoute
 
 from fairlead.core.errors import PermissionDenied, Unauthenticated
-from fairlead.registry.identity import Caller, Scope
+from fairlead.registry.denials import Denial
+from fairlead.registry.identity import Caller
+from fairlead.registry.permissions import Scope
+from fairlead.registry.visibility import Narrowed, begin_access, current_access
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Send
+    from starlette.types import Scope as AsgiScope
 
 OPEN_PATHS = frozenset({"/healthz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
 """What anyone may read: whether the server lives, and how it is spoken to."""
 
-OPEN_ROUTES = frozenset({"POST /api/v1/tokens/exchange"})
-"""What anyone may call, since it finds out by itself who calls: by the identity token in the request."""
+OPEN_ROUTES = frozenset({"POST /api/v1/tokens/exchange", "GET /api/v1/login"})
+"""What anyone may call: it finds out by itself who calls, or says where one logs in."""
+
+NARROWED_ROUTES = frozenset(
+    {
+        "/whoami",
+        "/workspaces/{workspace}",
+        "/models",
+        "/models/{name}",
+        "/models/{name}/versions",
+        "/models/{name}/versions/{version}",
+        "/models/{name}/versions/{version}/evaluations",
+        "/models/{name}/aliases",
+        "/models/{name}/aliases/{alias}",
+        "/models/{name}/history/{alias}",
+        "/models/{name}/history/{alias}/at",
+        "/models/{name}/promotions",
+        "/models/{name}/environments/{environment}/rollback",
+        "/resolve",
+        "/promotions",
+        "/promotions/{promotion}",
+        "/promotions/{promotion}/approve",
+        "/promotions/{promotion}/reject",
+        "/promotions/{promotion}/withdraw",
+        "/uploads",
+        "/uploads/{upload_id}",
+        "/uploads/{upload_id}/known-blocks",
+        "/uploads/{upload_id}/bases",
+        "/uploads/{upload_id}/complete",
+        "/artifacts/{digest}",
+        "/artifacts/{digest}/reports",
+        "/artifacts/{digest}/verify",
+        "/keys/{key_id}",
+        "/bundles",
+        "/bundles/{bundle_id}",
+        "/deployments",
+        "/deployments/{name}",
+    }
+)
+"""The routes that show and change rows of models alone, and are open to whoever may do so for some models.
+
+So is all of MLflow's dialect; and whoever may read some model may read which environments there are.
+"""
+
+_MLFLOW_PREFIXES = ("/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/", "/api/3.0/mlflow/")
+_SHOWN_TO_ALL = frozenset({"/environments", "/environments/{environment}"})
 
 Authenticate = Callable[[str], Caller]
 
+_FORBIDDEN = 403
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="An API token: `Authorization: Bearer fl_...`.")
 
 
@@ -51,13 +107,31 @@ class Requires:
             )
         authenticate = cast("Authenticate", request.app.state.authenticate)
         caller = authenticate(credentials.credentials)
-        if self.scope is not None and not caller.may(self.scope):
-            raise PermissionDenied(
-                f"{caller.principal!r} may not do this: it needs the scope {self.scope!r}.",
-                hint=f"Ask an admin for a token: fairlead token create --scope {self.scope}",
-                scope=self.scope,
-            )
-        return caller
+        access = current_access()
+        if access is not None:
+            access.caller = caller
+        scope = self.scope or "read"
+        if (self.scope is None and not caller.grants) or caller.may(scope):
+            return caller
+        path = getattr(request.scope.get("route"), "path", "")
+        # Where no access was begun nothing would be narrowed, so nobody is let through.
+        if access is not None and self._is_open_to(caller, request.method, path):
+            access.narrowed = Narrowed(caller=caller, scope=scope)
+            return caller
+        where = " for the whole workspace" if caller.may_somewhere(scope) else ""
+        raise PermissionDenied(
+            f"{caller.principal!r} may not do this: it needs the scope {scope!r}{where}.",
+            hint=f"Ask an admin for a token or a role: fairlead token create --scope {scope}, or fairlead role bind",
+            scope=scope,
+        )
+
+    def _is_open_to(self, caller: Caller, method: str, path: str) -> bool:
+        """Whether a caller who holds the scope for some models may call a route at all."""
+        if self.scope is not None and not caller.may_somewhere(self.scope):
+            return False
+        if method in {"GET", "HEAD"} and path in _SHOWN_TO_ALL:
+            return True
+        return path in NARROWED_ROUTES or path.startswith(_MLFLOW_PREFIXES)
 
 
 def requires(scope: Scope | None) -> Requires:
@@ -72,21 +146,54 @@ MayPromote = Annotated[Caller, Depends(requires("promote"))]
 MayApprove = Annotated[Caller, Depends(requires("approve"))]
 MayDeploy = Annotated[Caller, Depends(requires("deploy"))]
 MayAdmin = Annotated[Caller, Depends(requires("admin"))]
+MayRunServer = Annotated[Caller, Depends(requires("server"))]
 
 
-def install_access(app: FastAPI, authenticate: Authenticate) -> None:
-    """Tell an app how to recognise callers; `Tokens.authenticate` is the usual way."""
+class AccessMiddleware:
+    """Begins each request's access, and tells of those that were refused to somebody who is known."""
+
+    def __init__(self, app: ASGIApp, tell: Callable[[Denial], None] | None) -> None:
+        self._app = app
+        self._tell = tell
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        access = begin_access()
+        refused: list[int] = []
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _FORBIDDEN:
+                refused.append(_FORBIDDEN)
+            await send(message)
+
+        await self._app(scope, receive, note)
+        if refused and access.caller is not None and self._tell is not None:
+            denial = Denial(caller=access.caller, method=scope["method"], path=scope["path"])
+            await run_in_threadpool(self._tell, denial)
+
+
+def install_access(app: FastAPI, authenticate: Authenticate, tell: Callable[[Denial], None] | None = None) -> None:
+    """Tell an app how to recognise callers (`Tokens.authenticate` is the usual way) and whom to tell of refusals."""
     app.state.authenticate = authenticate
+    app.add_middleware(AccessMiddleware, tell=tell)
 
 
 def undeclared_routes(app: FastAPI) -> list[str]:
     """The routes that say nothing about who may call them, as `METHODS path`; a server with any must not start."""
     undeclared = [
         f"{','.join(sorted(route.methods or ()))} {path}".strip()
-        for path, route in _walk(app.routes, "")
+        for path, route in routes_of(app)
         if path not in OPEN_PATHS and not _is_declared(getattr(route, "dependant", None))
     ]
     return [route for route in undeclared if route not in OPEN_ROUTES]
+
+
+def routes_of(app: FastAPI) -> Iterator[tuple[str, RouteContext]]:
+    """Every route with its whole path."""
+    return _walk(app.routes, "")
 
 
 def _walk(routes: Sequence[BaseRoute], prefix: str) -> Iterator[tuple[str, RouteContext]]:

@@ -17,6 +17,7 @@ from fairlead.registry.api_promotion_policies import evaluations_router, promoti
 from fairlead.registry.api_replica_policies import replica_policies_router
 from fairlead.registry.api_role_bindings import role_bindings_router
 from fairlead.registry.api_signatures import signers_router, version_signatures_router
+from fairlead.registry.api_workspaces import workspaces_router
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.environments import Environments
 from fairlead.registry.evaluations import Evaluations
@@ -34,6 +35,7 @@ from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.signers import Signers
 from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.versions import Versions
+from fairlead.registry.workspaces import Workspaces
 
 
 def record_routers(
@@ -67,6 +69,7 @@ def record_routers(
         signers_router(Signers(database, clock)),
         version_signatures_router(VersionSignatures(database, clock)),
         tokens_router(Tokens(database, clock)),
+        workspaces_router(Workspaces(database, clock)),
         issuers_router(Issuers(database, clock)),
         audit_router(AuditLog(database)),
         ledger_router(Ledger(database)),

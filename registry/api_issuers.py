@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from fairlead.registry.access import MayAdmin
 from fairlead.registry.issuers import Rule
-from fairlead.registry.schemas_issuers import ExchangeIn, IssuerIn, IssuerOut
+from fairlead.registry.paging import Page
+from fairlead.registry.schemas_issuers import ExchangeIn, IssuerIn, IssuerOut, LoginOut
 from fairlead.registry.schemas_operations import IssuedTokenOut
 from fairlead.registry.wire import IfMatch, Listing, WantedPage, etag, listing
 
@@ -37,7 +38,17 @@ def issuers_router(issuers: Issuers) -> APIRouter:
     @router.put("/issuers/{name}", response_model=IssuerOut)
     def put_issuer(name: str, body: IssuerIn, caller: MayAdmin, expected: IfMatch, response: Response) -> Any:
         """Believe an issuer. With `If-Match`, only if it is still at that revision ("0": not there yet)."""
-        rules = [Rule(claims=each.claims, principal=each.principal, scopes=tuple(each.scopes)) for each in body.rules]
+        rules = [
+            Rule(
+                claims=each.claims,
+                principal=each.principal,
+                scopes=tuple(each.scopes),
+                by_roles=each.by_roles,
+                models=None if each.models is None else tuple(each.models),
+                environments=None if each.environments is None else tuple(each.environments),
+            )
+            for each in body.rules
+        ]
         applied = issuers.put(
             caller,
             name,
@@ -45,6 +56,8 @@ def issuers_router(issuers: Issuers) -> APIRouter:
             audience=body.audience,
             rules=rules,
             jwks_url=body.jwks_url,
+            client_id=body.client_id,
+            groups_claim=body.groups_claim,
             expected_revision=expected,
         )
         response.headers.update(etag(applied.revision))
@@ -58,14 +71,20 @@ def issuers_router(issuers: Issuers) -> APIRouter:
     return router
 
 
-def token_exchange_router(exchange: TokenExchange) -> APIRouter:
-    """The one route that asks for no API token, since it gives one."""
+def token_exchange_router(exchange: TokenExchange, issuers: Issuers) -> APIRouter:
+    """What is asked without an API token: for one, and where to log in for one."""
     router = APIRouter(tags=["tokens"])
 
     @router.post("/tokens/exchange", status_code=201, response_model=IssuedTokenOut)
     def exchange_token(body: ExchangeIn) -> Any:
         """Exchange an identity token of a configured issuer for an API token of at most 15 minutes."""
-        issued = exchange.exchange(body.token)
+        issued = exchange.exchange(body.token, workspace=body.workspace)
         return {**asdict(issued.token), "secret": issued.secret}
+
+    @router.get("/login", response_model=Listing[LoginOut])
+    def list_logins(workspace: Annotated[str | None, Query(max_length=63)] = None) -> Any:
+        """List where people log in, of one workspace or of all."""
+        found = tuple(issuers.logins(workspace=workspace))
+        return listing(LoginOut, Page(items=found, next_page_token=None))
 
     return router

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from fairlead.registry.access import IsKnown, MayAdmin, MayRead
 from fairlead.registry.audit import AuditLog, parse_anchor
-from fairlead.registry.identity import Tokens
+from fairlead.registry.identity import Reach, Tokens
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.paging import Page
 from fairlead.registry.schemas_operations import (
@@ -21,6 +21,7 @@ from fairlead.registry.schemas_operations import (
     LedgerSumOut,
     TokenIn,
     TokenOut,
+    TokenRotationIn,
     VerificationOut,
 )
 from fairlead.registry.wire import Listing, MayRepeat, WantedPage, listing
@@ -34,16 +35,30 @@ def tokens_router(tokens: Tokens) -> APIRouter:
 
     @router.get("/whoami", response_model=CallerOut)
     def whoami(caller: IsKnown) -> Any:
-        """Show who the token stands for."""
-        return {**asdict(caller), "scopes": sorted(caller.scopes)}
+        """Show who the token stands for, and what they may do."""
+        grants = [{**grant._asdict(), "scopes": sorted(grant.scopes)} for grant in caller.grants]
+        return {**asdict(caller), "scopes": sorted(caller.scopes), "grants": grants, "roles": tokens.roles(caller)}
 
     @router.post("/tokens", status_code=201, response_model=IssuedTokenOut)
     def create_token(body: TokenIn, caller: MayAdmin, key: MayRepeat) -> Any:
         """Issue a token; its secret is in this answer only."""
         lifetime = None if body.expires_in_seconds is None else timedelta(seconds=body.expires_in_seconds)
-        issued = tokens.create(
-            caller, name=body.name, principal=body.principal, scopes=body.scopes, expires_in=lifetime, key=key
+        reach = Reach(
+            scopes=body.scopes,
+            groups=body.groups,
+            by_roles=body.by_roles,
+            models=body.models,
+            environments=body.environments,
         )
+        issued = tokens.create(
+            caller, name=body.name, principal=body.principal, reach=reach, expires_in=lifetime, key=key
+        )
+        return {**asdict(issued.token), "secret": issued.secret}
+
+    @router.post("/tokens/{token}/rotate", status_code=201, response_model=IssuedTokenOut)
+    def rotate_token(token: str, body: TokenRotationIn, caller: MayAdmin, key: MayRepeat) -> Any:
+        """Issue a successor of a token; the old one ends after the overlap."""
+        issued = tokens.rotate(caller, token, overlap=timedelta(seconds=body.overlap_seconds), key=key)
         return {**asdict(issued.token), "secret": issued.secret}
 
     @router.get("/tokens", response_model=Listing[TokenOut])

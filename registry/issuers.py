@@ -23,8 +23,10 @@ from fairlead.core.errors import InvalidInput, InvalidName, IssuerNotFound, Json
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
-from fairlead.registry.identity import Caller, Scope, parse_principal, parse_scopes
+from fairlead.registry.identity import Caller, check_may_issue, parse_principal, parse_scopes
+from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.permissions import Scope, parse_patterns
 from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.tables_governance import IssuerRow
@@ -39,34 +41,56 @@ _URL = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Patterns of claims, and the principal (with `{claim}` in it, or not) and scopes of a token that matches all."""
+    """Patterns of claims, and the principal (with `{claim}` in it, or not) and reach of a token that matches all.
+
+    `scopes` are the most that is given; `by_roles` gives what the roles of the principal and its groups give beneath
+    them. `models` and `environments` are patterns that it is limited to (None: to none).
+    """
 
     claims: Mapping[str, str]
     principal: str
     scopes: tuple[Scope, ...]
+    by_roles: bool = False
+    models: tuple[str, ...] | None = None
+    environments: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """An issuer as it was applied; `jwks_url` is None where its keys are found by discovery."""
+    """An issuer as it was applied; `jwks_url` is None where its keys are found by discovery.
+
+    People log in at an issuer that has a `client_id`. `groups_claim` names the claim that lists a principal's groups.
+    """
 
     name: str
     issuer: str
     audience: str
     rules: tuple[Rule, ...]
     jwks_url: str | None
+    client_id: str | None
+    groups_claim: str | None
     revision: int
     updated_by: str
     updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Where the people of a workspace log in."""
+
+    workspace: str
+    name: str
+    issuer: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Whom a token stands for, and which rule (counted from 1) says so."""
+    """Whom a token stands for, and which rule (its number counts from 1) says so."""
 
     principal: str
-    scopes: tuple[Scope, ...]
-    rule: int
+    rule: Rule
+    number: int
 
 
 class Issuers:
@@ -100,16 +124,22 @@ class Issuers:
         audience: str,
         rules: Sequence[Rule],
         jwks_url: str | None = None,
+        client_id: str | None = None,
+        groups_claim: str | None = None,
         expected_revision: int | None = None,
     ) -> Issuer:
         """Believe an issuer: create it or replace it. One that is there already, word for word, keeps its revision.
 
         Raises:
             InvalidInput: if an address, a rule or a scope is not valid.
+            PermissionDenied: if a rule gives what the caller may not give.
             StaleRevision: if it is not at the expected revision (0: not there).
         """
         parse_name(name, what="issuer")
-        after = _to_document(issuer, audience, rules, jwks_url)
+        for rule in rules:
+            check_may_issue(caller, rule.scopes)
+        settings = {"jwks_url": jwks_url, "client_id": client_id, "groups_claim": groups_claim}
+        after = _to_document(issuer, audience, rules, settings)
         with self._database.write() as session:
             # Also what was never there: two that create one issuer wait for each other here.
             session.get(WorkspaceRow, caller.workspace_id, with_for_update={"key_share": True})
@@ -130,6 +160,18 @@ class Issuers:
             facts: Mapping[str, JsonValue] = {"revision": row.revision, "before": before, "after": after}
             audit.record(session, caller, self._clock, action="issuer.put", subject=name, facts=facts)
             return to_issuer(row)
+
+    def logins(self, *, workspace: str | None = None) -> list[Login]:
+        """Where people log in, of one workspace or of all; nobody has to be known to ask."""
+        query = select(IssuerRow).order_by(IssuerRow.workspace_id, IssuerRow.name)
+        if workspace is not None:
+            query = query.where(IssuerRow.workspace_id == parse_text(workspace, what="workspace", max_length=63))
+        with self._database.read() as session:
+            return [
+                Login(workspace=row.workspace_id, name=row.name, issuer=row.issuer, client_id=row.settings["client_id"])
+                for row in session.scalars(query)
+                if row.settings.get("client_id")
+            ]
 
     def delete(self, caller: Caller, name: str, *, expected_revision: int | None = None) -> None:
         """Believe an issuer no longer; tokens that were exchanged for its own end in their minutes.
@@ -155,7 +197,7 @@ def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identity:
     """
     for number, rule in enumerate(rules, 1):
         if all(_is_match(claims.get(name), pattern) for name, pattern in rule.claims.items()):
-            return Identity(principal=_principal(rule.principal, claims, number), scopes=rule.scopes, rule=number)
+            return Identity(principal=_principal(rule.principal, claims, number), rule=rule, number=number)
     raise PermissionDenied(
         "No rule of the issuer is about this identity.",
         hint="Ask an admin for a rule that matches the token's claims: fairlead issuer put",
@@ -169,9 +211,19 @@ def to_issuer(row: IssuerRow) -> Issuer:
         issuer=row.issuer,
         audience=row.audience,
         rules=tuple(
-            Rule(claims=rule["claims"], principal=rule["principal"], scopes=tuple(rule["scopes"])) for rule in row.rules
+            Rule(
+                claims=rule["claims"],
+                principal=rule["principal"],
+                scopes=tuple(rule["scopes"]),
+                by_roles=rule.get("by_roles", False),
+                models=_to_patterns(rule.get("models")),
+                environments=_to_patterns(rule.get("environments")),
+            )
+            for rule in row.rules
         ),
         jwks_url=row.settings.get("jwks_url"),
+        client_id=row.settings.get("client_id"),
+        groups_claim=row.settings.get("groups_claim"),
         revision=row.revision,
         updated_by=row.updated_by,
         updated_at=row.updated_at,
@@ -231,7 +283,14 @@ def _principal(template: str, claims: Mapping[str, object], rule: int) -> str:
         ) from None
 
 
-def _to_document(issuer: str, audience: str, rules: Sequence[Rule], jwks_url: str | None) -> dict[str, JsonValue]:
+def _to_patterns(found: list[str] | None) -> tuple[str, ...] | None:
+    return None if found is None else tuple(found)
+
+
+def _to_document(
+    issuer: str, audience: str, rules: Sequence[Rule], settings: Mapping[str, str | None]
+) -> dict[str, JsonValue]:
+    jwks_url, client_id = settings["jwks_url"], settings["client_id"]
     for url in (issuer, *(() if jwks_url is None else (jwks_url,))):
         if len(url) > TEXT_MAX_LENGTH or not is_trusted_address(url):
             raise InvalidInput(
@@ -242,13 +301,20 @@ def _to_document(issuer: str, audience: str, rules: Sequence[Rule], jwks_url: st
         raise InvalidInput(
             "The issuer has no audience.", hint="Give the address of this server, which clients ask for."
         )
+    if any(text is not None and not (text and text.isprintable()) for text in settings.values()):
+        raise InvalidInput("A setting of the issuer is empty.", hint="Leave out what the issuer does not have.")
+    if client_id not in {None, audience}:
+        # Identity tokens of people are made out to the client that they log in with.
+        raise InvalidInput(
+            "People log in with a client_id that is not the issuer's audience.", hint="Give the same for both."
+        )
     if not 1 <= len(rules) <= RULES_MAX:
         raise InvalidInput(f"An issuer has 1 to {RULES_MAX} rules.", hint="Say whom its tokens stand for.")
     return {
         "issuer": issuer,
         "audience": audience,
         "rules": [_check_rule(number, rule) for number, rule in enumerate(rules, 1)],
-        "settings": {} if jwks_url is None else {"jwks_url": jwks_url},
+        "settings": {name: text for name, text in settings.items() if text is not None},
     }
 
 
@@ -264,7 +330,18 @@ def _check_rule(number: int, rule: Rule) -> dict[str, JsonValue]:
     if "{" in literal or "}" in literal:
         raise InvalidInput(f"The principal of rule {number} has a brace too many.", hint="Such as ci/{repository}")
     parse_principal(literal)
-    return {"claims": dict(rule.claims), "principal": rule.principal, "scopes": [*parse_scopes(rule.scopes)]}
+    checked: dict[str, JsonValue] = {
+        "claims": dict(rule.claims),
+        "principal": rule.principal,
+        "scopes": [*parse_scopes(rule.scopes)],
+    }
+    if rule.by_roles:
+        checked["by_roles"] = True
+    for name, patterns in (("models", rule.models), ("environments", rule.environments)):
+        limits = parse_patterns(patterns, what=name)
+        if limits is not None:
+            checked[name] = [*limits]
+    return checked
 
 
 def _row_document(row: IssuerRow) -> dict[str, JsonValue]:

@@ -109,7 +109,7 @@ class Keys:
             PermissionDenied: if the caller may do neither.
             EncryptionKeyNotFound: if the workspace has no such key.
         """
-        if not (caller.may("read") or caller.may("write")):
+        if not (caller.may_somewhere("read") or caller.may_somewhere("write")):
             raise PermissionDenied(f"{caller.principal!r} may not see keys: it needs the scope 'read' or 'write'.")
         with self._database.read() as session:
             return _to_key(_find(session, caller.workspace_id, key_id))

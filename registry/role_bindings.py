@@ -1,8 +1,8 @@
 """Role bindings: that somebody, or a group, has a role for some models and environments.
 
-A role is a name that promotion policies ask for (`risk-officer`), or `on-call`, which may roll back. Binding one gives
-no permission of its own: what a token may do is said by its scopes, and a role says for which models and environments
-its holder's word counts.
+A role is a built-in one (`permissions.ROLES`), which gives scopes to tokens that go by roles; or a name that promotion
+policies ask for (`risk-officer`), or `on-call`, which may roll back. The latter give no scope: they say for which
+models and environments their holder's word counts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from fairlead.core.ids import NAME_MAX_LENGTH, parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
-from fairlead.registry.identity import Caller, parse_principal
+from fairlead.registry.identity import GROUP_PREFIX, Caller, parse_principal
 from fairlead.registry.limits import parse_row_id, parse_text
 from fairlead.registry.paging import Page, PageRequest
+from fairlead.registry.permissions import ROLES, is_grantable
 from fairlead.registry.promotion_policy import ROLE_MAX_LENGTH
 from fairlead.registry.tables import WorkspaceRow
 from fairlead.registry.tables_governance import RoleBindingRow
-
-GROUP_PREFIX = "group:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +69,11 @@ class RoleBindings:
             "models": _parse_pattern(models, what="models"),
             "environments": _parse_pattern(environments, what="environments"),
         }
+
+        if role in ROLES and not (is_grantable(models) and is_grantable(environments)):
+            raise InvalidInput(
+                f"The role {role!r} is bound for patterns of * and ? alone.", hint="Bind it once for each name instead."
+            )
 
         def bind(session: Session) -> RoleBinding:
             # Two that bind the same wait for each other here.

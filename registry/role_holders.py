@@ -17,15 +17,10 @@ ON_CALL = "on-call"
 def held_roles(session: Session, caller: Caller, model: str, environment: str) -> frozenset[str]:
     """The roles that are bound to a caller for a model in an environment."""
     bindings = select(RoleBindingRow).where(
-        RoleBindingRow.workspace_id == caller.workspace_id, RoleBindingRow.principal.in_(_names_of(caller))
+        RoleBindingRow.workspace_id == caller.workspace_id, RoleBindingRow.principal.in_(caller.holders())
     )
     return frozenset(
         binding.role
         for binding in session.scalars(bindings)
         if fnmatchcase(model, binding.models) and fnmatchcase(environment, binding.environments)
     )
-
-
-def _names_of(caller: Caller) -> list[str]:
-    groups: frozenset[str] = getattr(caller, "groups", frozenset())
-    return [caller.principal, *sorted(f"group:{group}" for group in groups)]

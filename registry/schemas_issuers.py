@@ -6,12 +6,14 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from fairlead.registry.identity import Scope
 from fairlead.registry.issuers import CLAIMS_MAX, RULES_MAX, TEXT_MAX_LENGTH
+from fairlead.registry.permissions import PATTERNS_MAX, Scope
 from fairlead.registry.token_exchange import TOKEN_MAX_LENGTH
 from fairlead.registry.wire import AnswerModel, RequestModel, Time
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=TEXT_MAX_LENGTH)]
+
+Limits = Annotated[list[Text] | None, Field(min_length=1, max_length=PATTERNS_MAX, description="None: to all.")]
 
 
 class RuleIn(RequestModel):
@@ -21,7 +23,10 @@ class RuleIn(RequestModel):
         dict[Text, Text], Field(min_length=1, max_length=CLAIMS_MAX, examples=[{"repository": "acme/churn"}])
     ]
     principal: Annotated[Text, Field(description="`{claim}` stands for a claim.", examples=["ci/{repository}"])]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=6)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=7, description="The most that is given.")]
+    by_roles: Annotated[bool, Field(description="Give what the roles of the principal and its groups give.")] = False
+    models: Limits = None
+    environments: Limits = None
 
 
 class IssuerIn(RequestModel):
@@ -31,6 +36,8 @@ class IssuerIn(RequestModel):
     audience: Annotated[Text, Field(description="What its tokens must be made out to: this server's address.")]
     rules: Annotated[list[RuleIn], Field(min_length=1, max_length=RULES_MAX, description="The first that matches.")]
     jwks_url: Annotated[Text | None, Field(description="Where its keys are, if discovery does not say.")] = None
+    client_id: Annotated[Text | None, Field(description="The public client that people log in with.")] = None
+    groups_claim: Annotated[Text | None, Field(description="The claim that lists groups.", examples=["groups"])] = None
 
 
 class RuleOut(AnswerModel):
@@ -39,6 +46,9 @@ class RuleOut(AnswerModel):
     claims: dict[str, str]
     principal: str
     scopes: list[Scope]
+    by_roles: bool
+    models: list[str] | None
+    environments: list[str] | None
 
 
 class IssuerOut(AnswerModel):
@@ -49,6 +59,8 @@ class IssuerOut(AnswerModel):
     audience: str
     rules: list[RuleOut]
     jwks_url: str | None
+    client_id: str | None
+    groups_claim: str | None
     revision: int
     updated_by: str
     updated_at: Time
@@ -58,3 +70,13 @@ class ExchangeIn(RequestModel):
     """An identity token of a configured issuer."""
 
     token: Annotated[str, StringConstraints(min_length=1, max_length=TOKEN_MAX_LENGTH)]
+    workspace: Annotated[Text | None, Field(description="Which one, where several believe the issuer.")] = None
+
+
+class LoginOut(AnswerModel):
+    """Where the people of a workspace log in, and as which public client."""
+
+    workspace: str
+    name: str
+    issuer: str
+    client_id: str

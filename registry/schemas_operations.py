@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fairlead.registry.identity import Scope
+from fairlead.registry.identity import GROUPS_MAX, OVERLAP_MAX
+from fairlead.registry.permissions import PATTERNS_MAX, Scope
 from fairlead.registry.schemas import Name
 from fairlead.registry.wire import Amount, AnswerModel, RequestModel, Time
 
@@ -18,8 +19,25 @@ class TokenIn(RequestModel):
 
     name: Name
     principal: Annotated[Name, Field(description="Who it stands for.")]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=6, description="`admin` implies all others.")]
+    scopes: Annotated[
+        list[Scope],
+        Field(min_length=1, max_length=7, description="The most it is good for; `admin` implies all but `server`."),
+    ]
+    groups: Annotated[
+        list[Name], Field(default_factory=list[Name], max_length=GROUPS_MAX, description="Groups of the principal.")
+    ]
+    by_roles: Annotated[bool, Field(description="Good for what the roles of its principal and groups give.")] = False
+    models: Annotated[list[Name] | None, Field(min_length=1, max_length=PATTERNS_MAX, description="None: all.")] = None
+    environments: Annotated[
+        list[Name] | None, Field(min_length=1, max_length=PATTERNS_MAX, description="None: all.")
+    ] = None
     expires_in_seconds: Annotated[int | None, Field(ge=1, le=LIFETIME_MAX_SECONDS)] = None
+
+
+class TokenRotationIn(RequestModel):
+    """How long the old token goes on beside the new one."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=int(OVERLAP_MAX.total_seconds()))] = 86_400
 
 
 class TokenOut(AnswerModel):
@@ -29,6 +47,10 @@ class TokenOut(AnswerModel):
     name: str
     principal: str
     scopes: list[Scope]
+    groups: list[str]
+    by_roles: bool
+    models: list[str] | None
+    environments: list[str] | None
     created_by: str
     created_at: Time
     expires_at: Time | None
@@ -41,13 +63,27 @@ class IssuedTokenOut(TokenOut):
     secret: str
 
 
+class GrantOut(AnswerModel):
+    """Scopes for the models, and in the environments, that match each of the patterns; none: for all."""
+
+    scopes: list[Scope]
+    models: list[str]
+    environments: list[str]
+
+
 class CallerOut(AnswerModel):
-    """Who calls, as the server knows them."""
+    """Who calls, as the server knows them: what they hold everywhere (`scopes`), and for some models (`grants`)."""
 
     workspace_id: str
     principal: str
+    groups: list[str]
     scopes: list[Scope]
+    grants: list[GrantOut]
+    roles: Annotated[
+        list[str], Field(description="Roles that are bound to the principal or a group, as `ROLE MODELS ENVIRONMENTS`.")
+    ]
     token_id: str | None
+    expires_at: Time | None
 
 
 class AuditEventOut(AnswerModel):

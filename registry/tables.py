@@ -70,6 +70,11 @@ class TokenRow(InWorkspace):
     principal: Mapped[str] = mapped_column(name_type())
     secret_sha256: Mapped[str] = mapped_column(String(64))
     scopes: Mapped[list[str]] = mapped_column(JsonType)
+    groups: Mapped[list[str]] = mapped_column(JsonType, default=list)
+    # Whether only what roles give may be done with it; and the patterns that it is limited to (None: to none).
+    by_roles: Mapped[bool] = mapped_column(default=False)
+    models: Mapped[list[str] | None] = mapped_column(JsonType)
+    environments: Mapped[list[str] | None] = mapped_column(JsonType)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(name_type())
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

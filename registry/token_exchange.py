@@ -1,13 +1,15 @@
 """A workload's identity token, exchanged for a short-lived API token.
 
 Nobody has to be known to ask: the token itself says who asks, once its signature, issuer, audience and times are
-verified. Its issuer and audience choose the row that believes it, and with it the workspace. It is neither logged nor
-kept. While it lives it may be exchanged again; what is issued never outlives it.
+verified. Its issuer and audience choose the row that believes it, and with it the workspace; where several workspaces
+believe the same, the caller says which is meant. The token is neither logged nor kept. While it lives it may be
+exchanged again; what is issued never outlives it.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -16,12 +18,14 @@ from typing import Any, cast
 from sqlalchemy import select
 
 from fairlead.core.db import Database
-from fairlead.core.errors import JsonValue, Unauthenticated
+from fairlead.core.errors import InvalidName, JsonValue, Unauthenticated
+from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
-from fairlead.registry.identity import IssuedToken, issue, system_caller
+from fairlead.registry.identity import EXCHANGE, GROUPS_MAX, IssuedToken, Reach, issue, system_caller
 from fairlead.registry.issuer_keys import ALGORITHMS, IssuerKeys
 from fairlead.registry.issuers import Issuer, identify, to_issuer
+from fairlead.registry.limits import parse_text
 from fairlead.registry.tables_governance import IssuerRow
 
 TOKEN_MAX_LENGTH = 16_384
@@ -41,8 +45,8 @@ class TokenExchange:
         self._clock = clock
         self._keys = IssuerKeys(clock)
 
-    def exchange(self, token: str) -> IssuedToken:
-        """Issue an API token to whoever an identity token stands for.
+    def exchange(self, token: str, *, workspace: str | None = None) -> IssuedToken:
+        """Issue an API token to whoever an identity token stands for, in the one workspace that believes its issuer.
 
         Raises:
             Unauthenticated: if the token is not valid, or not of one configured issuer.
@@ -50,13 +54,14 @@ class TokenExchange:
             Unavailable: if the issuer's keys cannot be had.
         """
         header, claims = _read(token)
-        workspace_id, issuer = self._find_issuer(claims)
+        workspace_id, issuer = self._find_issuer(claims, workspace)
         # No transaction is open while the issuer is asked.
         claims = self._verify(token, header, issuer)
         now = self._clock.now()
         ends = _check_claims(claims, issuer, now)
         identity = identify(issuer.rules, claims)
-        caller = system_caller(workspace_id, "token-exchange")
+        caller = system_caller(workspace_id, EXCHANGE)
+        groups = _groups(claims, issuer.groups_claim)
         with self._database.write() as session:
             row = session.get(IssuerRow, (workspace_id, issuer.name), with_for_update={"read": True})
             if row is None or row.revision != issuer.revision:
@@ -67,29 +72,43 @@ class TokenExchange:
                 self._clock,
                 name=issuer.name,
                 principal=identity.principal,
-                scopes=identity.scopes,
+                reach=Reach(
+                    scopes=identity.rule.scopes,
+                    groups=groups,
+                    by_roles=identity.rule.by_roles,
+                    models=identity.rule.models,
+                    environments=identity.rule.environments,
+                ),
                 expires_in=min(LIFETIME_MAX, ends - now),
             )
             facts: dict[str, JsonValue] = {
                 "name": issuer.name,
                 "issuer": issuer.issuer,
                 "subject": cast("str", claims["sub"]),
-                "rule": identity.rule,
+                "rule": identity.number,
                 "revision": issuer.revision,
                 "principal": identity.principal,
             }
             audit.record(session, caller, self._clock, action="token.exchange", subject=issued.token.id, facts=facts)
         return issued
 
-    def _find_issuer(self, claims: Mapping[str, Any]) -> tuple[str, Issuer]:
+    def _find_issuer(self, claims: Mapping[str, Any], workspace: str | None) -> tuple[str, Issuer]:
         address, audiences = claims.get("iss"), _audiences(claims)
         if not isinstance(address, str) or not address.isprintable() or not audiences:
             raise _refuse("it names no issuer or audience")
         with self._database.read() as session:
-            rows = session.scalars(select(IssuerRow).where(IssuerRow.issuer == address))
+            believed = select(IssuerRow).where(IssuerRow.issuer == address)
+            if workspace is not None:
+                believed = believed.where(IssuerRow.workspace_id == parse_text(workspace, what="workspace"))
+            rows = session.scalars(believed)
             found = [(row.workspace_id, to_issuer(row)) for row in rows if row.audience in audiences]
         if not found:
             raise _refuse("no issuer of that address and audience is configured here")
+        if len({workspace_id for workspace_id, _ in found}) > 1:
+            raise Unauthenticated(
+                "More than one workspace believes that issuer and audience, and the request names none of them.",
+                hint="Set FAIRLEAD_WORKSPACE, or send the member workspace.",
+            )
         if len(found) > 1:
             raise _refuse("more than one issuer of that address and audience is configured here")
         return found[0]
@@ -159,6 +178,19 @@ def _audiences(claims: Mapping[str, Any]) -> list[str]:
     named = claims.get("aud")
     listed: list[object] = cast("list[object]", named) if isinstance(named, list) else [named]
     return [each for each in listed if isinstance(each, str)]
+
+
+def _groups(claims: Mapping[str, Any], claim: str | None) -> list[str]:
+    """The groups that a claim names, the first of them if there are many; those that no group can be called are not."""
+    named = None if claim is None else claims.get(claim)
+    listed = cast("list[object]", named) if isinstance(named, list) else [named]
+    found: list[str] = []
+    for each in listed:
+        if isinstance(each, str):
+            with contextlib.suppress(InvalidName):
+                # Some name groups by their path, such as `/risk`.
+                found.append(parse_name(each.removeprefix("/"), what="group"))
+    return sorted(set(found))[:GROUPS_MAX]
 
 
 def _refuse(reason: str) -> Unauthenticated:

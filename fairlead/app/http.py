@@ -11,9 +11,11 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from fairlead import __version__
+from fairlead.app.express import Express
 from fairlead.app.guard import ActivityMiddleware, DryRunMiddleware, HostGuard
 from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.registry.access import install_access, undeclared_routes
+from fairlead.registry.denials import Denials
 from fairlead.registry.mlflow.api_artifacts import STREAMED_PREFIXES
 from fairlead.registry.mlflow.dialect import MlflowDialect
 
@@ -42,7 +44,8 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
         "Any request may carry `Fairlead-Dry-Run: true`: it is checked and answered as if it were done, and nothing of "
         "it is kept. The answer then carries the same header.",
     )
-    install_access(app, service.tokens.authenticate)
+    app.add_middleware(Express, fastapi=app, shortcuts=service.shortcuts(API_PREFIX))
+    install_access(app, service.tokens.authenticate, Denials(service.database, service.clock).record)
     install_problem_handlers(app, max_body_bytes=service.settings.max_body_bytes, streamed=STREAMED_PREFIXES)
     for router in service.routers():
         app.include_router(router, prefix=API_PREFIX)

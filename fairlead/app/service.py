@@ -21,6 +21,7 @@ from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
+from fairlead.core.quick_reads import QuickReads
 from fairlead.core.ids import new_row_id
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
@@ -29,7 +30,7 @@ from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
 from fairlead.registry.idempotency import forget_old_keys
-from fairlead.registry.identity import Tokens, bootstrap, system_caller
+from fairlead.registry.identity import Tokens, bootstrap, forget_ended_tokens, system_caller
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import Locations
 from fairlead.registry.mlflow.staging import Staging
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
     from fairlead.app.settings import ServerSettings
     from fairlead.core.ports import Clock
+    from fairlead.registry.shortcuts import Shortcut
 
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
@@ -87,6 +89,7 @@ class Service:
 
     settings: ServerSettings
     database: Database
+    quick_reads: QuickReads
     clock: Clock
     home: Path
     signing_key: bytes = field(repr=False)
@@ -176,6 +179,7 @@ class Service:
         return cls(
             settings=settings,
             database=database,
+            quick_reads=QuickReads(database),
             clock=clock,
             home=home,
             signing_key=signing_key,
@@ -237,6 +241,13 @@ class Service:
             files=self.version_files,
             wake=self._wake,
         )
+
+    def shortcuts(self, api_prefix: str) -> dict[str, Shortcut]:
+        """Quick answers to what is asked all the time."""
+        from fairlead.registry.quick_versions import QuickVersions
+        from fairlead.registry.shortcuts import shortcuts
+
+        return shortcuts(QuickVersions(self.database, self.quick_reads, self.clock), api_prefix=api_prefix)
 
     def routers(self) -> list[APIRouter]:
         """Every package's routes, without the API's prefix."""
@@ -329,6 +340,7 @@ class Service:
             worker.stop()
         if self._sealing is not None:
             self._sealing.join(timeout=10)
+        self.quick_reads.close()
         self.database.close()
 
     def is_healthy(self) -> bool:
@@ -406,6 +418,7 @@ class Service:
                     self.streams.wake()
                 if time.monotonic() >= forget_at:
                     forget_old_keys(self.database, self.clock)
+                    forget_ended_tokens(self.database, self.clock)
                     forget_at = time.monotonic() + FORGET_SECONDS
             except Exception:  # noqa: BLE001  (the loop goes on; what is not sealed now is sealed next time)
                 _log.exception("sealing failed and is tried again")

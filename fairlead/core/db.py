@@ -7,16 +7,19 @@ PostgreSQL concurrent writers meet at row locks. No transaction is held across n
 
 from __future__ import annotations
 
+import math
+import sqlite3
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import JSON, URL, DateTime, MetaData, String, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
@@ -26,15 +29,20 @@ from fairlead.core.errors import AlreadyExists, Conflict, FairleadError, Invalid
 from fairlead.core.ids import NAME_MAX_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from sqlalchemy.engine import Connection, Dialect
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
 POSTGRES_SCHEMA = "fairlead"
-_WRITES, _READS = "fairlead_writes", "fairlead_reads"
+REST_SECONDS = 1.0
+"""A connection that was used more lately than this is taken without asking whether it lives."""
+
+_POSTGRES_OPTIONS = {"options": f"-csearch_path={POSTGRES_SCHEMA} -ctimezone=UTC"}
+_WRITES, _READS, _USED_AT = "fairlead_writes", "fairlead_reads", "fairlead_used_at"
 _is_dry_run: ContextVar[bool] = ContextVar("is_dry_run", default=False)
+_watchers: list[Callable[[Session], None]] = []
 
 # Names of SQLite's result codes, and SQLSTATEs of PostgreSQL.
 _UNIQUE = {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_ROWID", "23505"}
@@ -158,6 +166,11 @@ def is_dry_run() -> bool:
     return _is_dry_run.get()
 
 
+def watch_sessions(watcher: Callable[[Session], None]) -> None:
+    """Have every session shown to a watcher before anybody uses it."""
+    _watchers.append(watcher)
+
+
 class Database:
     """A SQLite file or a PostgreSQL database that holds Fairlead's record.
 
@@ -174,15 +187,15 @@ class Database:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
-            # A dead connection is found before a transaction begins, not in the middle of one.
             self.engine = create_engine(
                 parsed,
                 pool_size=pool_size,
                 max_overflow=16,
-                pool_pre_ping=True,
                 hide_parameters=True,
-                connect_args={"options": f"-csearch_path={POSTGRES_SCHEMA} -ctimezone=UTC"},
+                connect_args=_POSTGRES_OPTIONS,
             )
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", self._ping_after_rest)
         # All that one reader reads is of one moment, as it is on SQLite anyway.
         self._read_engine = (
             self.engine.execution_options(**{_READS: True})
@@ -196,6 +209,8 @@ class Database:
     def read(self) -> Generator[Session]:
         """A session for reading: all it sees is of one moment, and the database refuses what would change it."""
         with _translated_errors(), Session(self._read_engine, expire_on_commit=False) as session:
+            for watcher in _watchers:
+                watcher(session)
             yield session
 
     @contextmanager
@@ -215,12 +230,29 @@ class Database:
             Session(self._write_engine, expire_on_commit=False) as session,
             session.begin() as transaction,
         ):
+            for watcher in _watchers:
+                watcher(session)
             yield session
             if is_dry_run():
                 # All that the database would have said against it has been said; what was read stays readable.
                 session.flush()
                 session.expunge_all()
                 transaction.rollback()
+
+    def connect_arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """What the driver's `connect` wants, for whoever needs a connection of their own."""
+        arguments, options = self.engine.dialect.create_connect_args(self.engine.url)
+        return [*arguments], {**options, **({} if self.is_sqlite else _POSTGRES_OPTIONS)}
+
+    def _ping_after_rest(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        """Find a connection that died while nobody used it before a transaction begins, not in the middle of one."""
+        if time.monotonic() - record.info.get(_USED_AT, math.inf) < REST_SECONDS:
+            return
+        try:
+            self.engine.dialect.do_ping(connection)
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            # The pool takes the next one instead, or a new one.
+            raise DisconnectionError("a connection died while nobody used it") from error
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -263,8 +295,21 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
-    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if options.get(_READS) else 'OFF'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN")
+    is_read_only = bool(options.get(_READS))
+    # Said to the driver itself: SQLAlchemy's own way costs more than the statement.
+    driver = cast("sqlite3.Connection", connection.connection.driver_connection)
+    begin = "BEGIN IMMEDIATE" if options.get(_WRITES) else "BEGIN"
+    try:
+        if connection.info.get(_READS) is not is_read_only:
+            driver.execute(f"PRAGMA query_only={'ON' if is_read_only else 'OFF'}")
+            connection.info[_READS] = is_read_only
+        driver.execute(begin)
+    except sqlite3.Error as error:
+        raise OperationalError(begin, None, error) from error
+
+
+def _note_use(_connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info[_USED_AT] = time.monotonic()
 
 
 @contextmanager

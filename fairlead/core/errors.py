@@ -21,7 +21,7 @@ FairleadError
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
-│   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound
+│   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
@@ -294,6 +294,11 @@ class RoleBindingNotFound(NotFound):
 class IssuerNotFound(NotFound):
     code = "issuer-not-found"
     title = "There is no such issuer"
+
+
+class WorkspaceNotFound(NotFound):
+    code = "workspace-not-found"
+    title = "There is no such workspace"
 
 
 class SignerNotFound(NotFound):

@@ -49,6 +49,9 @@ class MlflowArtifacts:
         """
         place = _parse_version_path(parse_path(path, may_be_empty=True))
         if place is None:
+            # What is staged is of no model yet: whoever may read some only does not see others' uploads.
+            if not caller.may("read"):
+                return []
             staged = self.staging.list(caller.workspace_id, path)
             return [_file_info(name, is_folder, size) for name, is_folder, size in staged]
         residency, digest = self._artifact(caller, place.name, place.version)
@@ -71,7 +74,7 @@ class MlflowArtifacts:
         """
         place = _parse_version_path(parse_path(path))
         if place is None:
-            staged = self.staging.find(caller.workspace_id, path)
+            staged = self.staging.find(caller.workspace_id, path) if caller.may("read") else None
             if staged is None or not staged.is_file():
                 raise _no_such_file(path)
             return Download(size=staged.stat().st_size, digest=None, pieces=_read(staged))

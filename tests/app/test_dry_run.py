@@ -214,6 +214,8 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         ),
         "POST /tokens": Call(path="/tokens", body={"name": "eve", "principal": "eve", "scopes": ["read"]}),
         "DELETE /tokens/{token}": Call(path=f"/tokens/{token.id}"),
+        "POST /tokens/{token}/rotate": Call(path=f"/tokens/{token.id}/rotate", body={}),
+        "POST /workspaces": Call(path="/workspaces", body={"name": "risk"}),
         "POST /keys": Call(path="/keys", body={"provider": "file"}),
         "POST /keys/{key_id}/rotate": Call(path=f"/keys/{key.id}/rotate"),
         "POST /keys/{key_id}/retire": Call(path=f"/keys/{key.id}/retire"),

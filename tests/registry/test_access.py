@@ -5,7 +5,8 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.testclient import TestClient
 
 from fairlead.registry.access import MayRead, requires, undeclared_routes
-from fairlead.registry.identity import SCOPES, Caller, Scope
+from fairlead.registry.identity import Caller
+from fairlead.registry.permissions import SCOPES, WORKSPACE_SCOPES, Scope
 from tests.record_world import World, make_app
 
 
@@ -54,7 +55,7 @@ def test_without_a_token_nothing_is_answered(world: World) -> None:
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("scope", sorted(SCOPES))
+@pytest.mark.parametrize("scope", sorted(WORKSPACE_SCOPES))
 def test_a_scope_opens_its_own_routes_and_admin_opens_all(world: World, scope: Scope) -> None:
     app = make_app(world)
 
@@ -70,7 +71,7 @@ def test_a_scope_opens_its_own_routes_and_admin_opens_all(world: World, scope: S
     with TestClient(app, headers=headers) as client:
         opened = {needed for needed in SCOPES if client.get(f"/needs/{needed}").status_code == 200}
         refused = client.get("/needs/admin")
-    assert opened == (SCOPES if scope == "admin" else {scope})
+    assert opened == (WORKSPACE_SCOPES if scope == "admin" else {scope})
     if scope != "admin":
         assert refused.status_code == 403
         assert refused.json()["scope"] == "admin"

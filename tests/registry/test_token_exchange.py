@@ -114,7 +114,7 @@ def test_the_first_rule_that_matches_says_who_it_is_and_without_one_nobody_is(sc
         identify([Rule(claims={"a": "*"}, principal="{a}", scopes=("read",))], {"a": "fairlead:worker"})
     with pytest.raises(PermissionDenied, match="not there"):
         identify([Rule(claims={"a": "*"}, principal="ci/{b}", scopes=("read",))], {"a": "x"})
-    assert identify([Rule(claims={"a": "true"}, principal="p", scopes=("read",))], {"a": True}).rule == 1
+    assert identify([Rule(claims={"a": "true"}, principal="p", scopes=("read",))], {"a": True}).number == 1
 
 
 def test_claims_that_are_wrong_or_missing_are_refused(scene: Scene) -> None:
@@ -224,8 +224,14 @@ def test_where_two_workspaces_believe_the_same_issuer_and_audience_neither_is_ch
     scene.exchange.exchange(scene.token())
     issued = scene.exchange.exchange(scene.token(aud="https://hers.example"))
     assert world.tokens.authenticate(issued.secret).workspace_id == eve.workspace_id
-    with pytest.raises(Unauthenticated, match="more than one"):
-        scene.exchange.exchange(scene.token(aud=[AUDIENCE, "https://hers.example"]))
+    both = scene.token(aud=[AUDIENCE, "https://hers.example"])
+    with pytest.raises(Unauthenticated, match="More than one workspace"):
+        scene.exchange.exchange(both)
+    for caller in (world.owner, eve):
+        issued = scene.exchange.exchange(both, workspace=caller.workspace_id)
+        assert world.tokens.authenticate(issued.secret).workspace_id == caller.workspace_id
+    with pytest.raises(Unauthenticated, match="no issuer"):
+        scene.exchange.exchange(both, workspace="elsewhere")
 
 
 def test_an_issuer_is_applied_under_a_fence_and_audited(scene: Scene) -> None:
@@ -264,8 +270,8 @@ def test_an_issuer_that_could_not_be_believed_safely_is_refused(scene: Scene) ->
             scene.put("wrong", **wrong)
 
 
-def test_one_route_alone_is_open_beside_what_describes_the_server() -> None:
-    assert {"POST /api/v1/tokens/exchange"} == OPEN_ROUTES
+def test_two_routes_alone_are_open_beside_what_describes_the_server() -> None:
+    assert {"POST /api/v1/tokens/exchange", "GET /api/v1/login"} == OPEN_ROUTES
 
 
 def test_a_slow_issuer_holds_no_transaction(scene: Scene) -> None:

@@ -15,7 +15,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.ids import Digest
 from fairlead.core.problems import to_problem
 from fairlead.registry.access import install_access, undeclared_routes
-from fairlead.registry.identity import Caller, Scope, Tokens, issue
+from fairlead.registry.identity import Caller, Reach, Scope, Tokens, issue
 from fairlead.sync.api import sync_routers
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain
@@ -37,7 +37,7 @@ class Api:
     def client(self, *scopes: Scope) -> TestClient:
         with self.fleet.database.write() as session:
             name = "-".join(scopes) + str(len(self.wakes))
-            issued = issue(session, ADMIN, self.fleet.clock, name=name, principal="ana", scopes=scopes)
+            issued = issue(session, ADMIN, self.fleet.clock, name=name, principal="ana", reach=Reach(scopes=scopes))
         return TestClient(self.app, headers={"Authorization": f"Bearer {issued.secret}"})
 
 
