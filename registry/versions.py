@@ -277,8 +277,10 @@ def register_row(
         row.created_at, row.stage = origin.created_at, origin.stage
     session.add(row)
     session.flush()
-    _replace_tags(session, row, tags)
-    session.flush()
+    session.add_all(
+        VersionTagRow(workspace_id=row.workspace_id, model_id=row.model_id, version=row.version, key=key, value=value)
+        for key, value in tags.items()
+    )
     facts: dict[str, JsonValue] = {
         "upload": row.upload_id,
         "source": row.source,
@@ -293,7 +295,17 @@ def register_row(
     _record(session, caller, now, action=action, of=(model_row, row), facts=facts)
     if upload is not None and row.state == READY:
         _record_ready(session, model_row, row, now)
-    return _render(session, model_row, [row])[0]
+    artifact = None
+    if row.artifact_digest is not None:
+        artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, row.artifact_digest))
+    return to_version(
+        model_row.name,
+        row,
+        tags=dict(sorted(tags.items())),
+        aliases=(),
+        sent_bytes=None if upload is None else upload.sent_bytes,
+        size_bytes=None if artifact is None else artifact.size_bytes,
+    )
 
 
 def change_imported(
@@ -549,8 +561,8 @@ def _render(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVer
     )
     sizes = dict(session.execute(artifacts).all())
     return [
-        _to_version(
-            model,
+        to_version(
+            model.name,
             row,
             tags=tags.get(row.version, {}),
             aliases=tuple(sorted(aliases[row.version])),
@@ -561,20 +573,21 @@ def _render(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVer
     ]
 
 
-def _to_version(
-    model: RegisteredModelRow,
-    row: ModelVersionRow,
+def to_version(
+    model: str,
+    row: Any,
     *,
     tags: Mapping[str, str],
     aliases: tuple[str, ...],
     sent_bytes: int | None,
     size_bytes: int | None,
 ) -> ModelVersion:
+    """A version of a model of that name; `row` has the attributes of a `ModelVersionRow`."""
     error = None if row.error_code is None else VersionError(code=row.error_code, detail=row.error_detail or "")
     return ModelVersion(
-        name=model.name,
+        name=model,
         version=row.version,
-        reference=f"{model.name}/{row.version}",
+        reference=f"{model}/{row.version}",
         state=row.state,
         residency=row.residency,
         artifact_digest=row.artifact_digest,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,6 +32,8 @@ class HostGuard:
     def __init__(self, app: ASGIApp, trusted_hosts: Collection[str]) -> None:
         self._app = app
         self._trusted = frozenset(host.lower() for host in trusted_hosts) | {"localhost"}
+        # A server is called by few names, over and over.
+        self._is_ours = lru_cache(maxsize=256)(self._look_up)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
@@ -48,7 +51,7 @@ class HostGuard:
                 return
         await self._app(scope, receive, send)
 
-    def _is_ours(self, address: str) -> bool:
+    def _look_up(self, address: str) -> bool:
         try:
             host = (urlsplit(address).hostname or "").lower()
             return host in self._trusted or ipaddress.ip_address(host).is_loopback

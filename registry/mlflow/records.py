@@ -173,7 +173,7 @@ def render_versions(session: Session, found: Sequence[Pair]) -> list[Wire]:
         for alias in session.scalars(of_aliases.order_by(AliasRow.name)):
             aliases[alias.model_id, alias.version or 0].append(alias.name)
     return [
-        _render_version(model, row, tags[row.model_id, row.version], aliases[row.model_id, row.version])
+        render_version(model.name, row, tags[row.model_id, row.version], aliases[row.model_id, row.version])
         for model, row in found
     ]
 
@@ -193,11 +193,12 @@ def model_not_found(name: str) -> ModelNotFound:
     return ModelNotFound(f"Registered Model with name={name[:80]} not found.")
 
 
-def _render_version(model: RegisteredModelRow, row: ModelVersionRow, tags: list[Wire], aliases: list[str]) -> Wire:
-    source = row.source or own_source(model.name, row.version)
+def render_version(model: str, row: Any, tags: list[Wire], aliases: list[str]) -> Wire:
+    """A version as MLflow's `ModelVersion`; `row` has the attributes of a `ModelVersionRow`."""
+    source = row.source or own_source(model, row.version)
     logged = _LOGGED_MODEL.fullmatch(source)
     shown: Wire = {
-        "name": model.name,
+        "name": model,
         "version": str(row.version),
         "creation_timestamp": to_millis(row.created_at),
         "last_updated_timestamp": to_millis(row.changed_at or row.ready_at or row.created_at),

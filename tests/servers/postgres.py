@@ -11,7 +11,7 @@ import stat
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server(log_folder: Path) -> Generator[PostgresServer]:
+def postgres_server(log_folder: Path, *, settings: Mapping[str, str] | None = None) -> Generator[PostgresServer]:
     """Run PostgreSQL; where the tests run as root, as somebody who owns nothing else."""
     user = UNPRIVILEGED if os.geteuid() == 0 else "-"
     with tempfile.TemporaryDirectory(prefix="fairlead-postgres-", ignore_cleanup_errors=True) as name:
@@ -67,8 +67,8 @@ def postgres_server(log_folder: Path) -> Generator[PostgresServer]:
         _make_cluster(binaries, folder, user)
 
         def command(port: int) -> list[str | Path]:
-            settings = [f"--{key}={value}" for key, value in SETTINGS.items()]
-            return [binaries / "postgres", "-D", folder / "cluster", "-p", str(port), *settings]
+            options = [f"--{key}={value}" for key, value in {**SETTINGS, **(settings or {})}.items()]
+            return [binaries / "postgres", "-D", folder / "cluster", "-p", str(port), *options]
 
         with running_server(
             "PostgreSQL",

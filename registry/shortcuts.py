@@ -1,0 +1,59 @@
+"""The answers that the quick reads give, as the routes of the same paths would give them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.ids import parse_model_reference
+from fairlead.registry.mlflow.api import MLFLOW_PREFIX
+from fairlead.registry.mlflow.records import render_version
+from fairlead.registry.schemas import ResolvedOut
+from fairlead.registry.versions import to_version
+
+if TYPE_CHECKING:
+    from fairlead.registry.quick_versions import QuickVersions
+
+Shortcut = Callable[[str, Mapping[str, str]], Awaitable[bytes | None]]
+"""From a token's secret and the query's parameters to the JSON of an answer; None where it declines."""
+
+
+def shortcuts(versions: QuickVersions, *, api_prefix: str) -> dict[str, Shortcut]:
+    """By method and path."""
+
+    async def get_by_alias(secret: str, query: Mapping[str, str]) -> bytes | None:
+        name, alias = query.get("name", ""), query.get("alias", "")
+        # `latest` is no alias of ours.
+        found = None if alias.lower() == "latest" else await versions.by_alias(secret, name, alias)
+        if found is None:
+            return None
+        tags = [{"key": key, "value": value} for key, value in found.tags.items()]
+        shown = render_version(found.row.model_name, found.row, tags, [*found.aliases])
+        return json.dumps({"model_version": shown}, ensure_ascii=False).encode()
+
+    async def resolve(secret: str, query: Mapping[str, str]) -> bytes | None:
+        try:
+            wanted = parse_model_reference(query.get("reference", ""))
+        except FairleadError:
+            return None
+        found = None if wanted.alias is None else await versions.by_alias(secret, wanted.name, wanted.alias)
+        if found is None:
+            return None
+        version = to_version(
+            found.row.model_name,
+            found.row,
+            tags=found.tags,
+            aliases=found.aliases,
+            sent_bytes=found.row.sent_bytes,
+            size_bytes=found.row.size_bytes,
+        )
+        answer = ResolvedOut.model_validate(version)
+        answer.resolved_revision = found.row.revision
+        return answer.model_dump_json().encode()
+
+    return {
+        f"GET {MLFLOW_PREFIX}/registered-models/alias": get_by_alias,
+        f"GET {api_prefix}/resolve": resolve,
+    }
