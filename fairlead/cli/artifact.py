@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairlead.cli.context import command, connected, current_output, group
+from fairlead.cli.model import TrustedKey
 from fairlead.cli.parsing import parse_pairs
-from fairlead.core.errors import InvalidInput, PartialFailure
+from fairlead.core.errors import InvalidInput, NotSigned, PartialFailure
 from fairlead.sdk.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -32,9 +33,15 @@ def export(
 ) -> None:
     """Write an artifact into one file, each byte verified."""
     with connected() as (client, output):
-        digest = reference if reference.startswith("sha256:") else _digest_of(client.models.resolve(reference))
+        signatures: list[dict[str, Any]] = []
+        if reference.startswith("sha256:"):
+            digest = reference
+        else:
+            version = client.models.resolve(reference)
+            digest = _digest_of(version)
+            signatures = [each.envelope for each in client.signatures.list(version.reference)]
         with output.progress(f"export {reference}") as progress:
-            exported = client.artifacts.export(digest, file, progress=progress)
+            exported = client.artifacts.export(digest, file, signatures=signatures, progress=progress)
         row: dict[str, Any] = {
             "artifact_digest": digest,
             "kind": exported.header.kind,
@@ -42,6 +49,7 @@ def export(
             "file": str(file),
             "size_bytes": exported.size_bytes,
             "plain_bytes": exported.plain_bytes,
+            "signatures": len(signatures),
         }
         output.record(row)
 
@@ -97,8 +105,12 @@ def verify(
     digest: Annotated[
         str | None, typer.Option(help="What it should be: of a folder of files the artifact, else one of those held.")
     ] = None,
+    trusted_key: TrustedKey = None,
 ) -> None:
-    """Read everything back and compare it with its digests; no server is asked."""
+    """Read everything back and compare it with its digests; no server is asked.
+
+    Of an exported file, the signatures that came with it are shown; with --trusted-key, one of them must be that key's.
+    """
     output = current_output()
 
     def progress_of(_: Digest) -> Callable[[int, int], None]:
@@ -106,17 +118,64 @@ def verify(
 
     with output.progress(f"verify {target}") as progress:
         rows = [_row(verdict) for verdict in _verdicts(target, digest, progress_of)]
+    signed = _signatures_of(target, trusted_key or [])
+    rows = [row | {"signatures": signed} for row in rows]
     if not rows:
         raise InvalidInput(
             f"There is no artifact in {target!r}.", hint="Name an exported file, a folder or a location."
         )
-    output.table(rows, ["artifact_digest", "residency", "verdict", "files", "plain_bytes", "stored_bytes", "detail"])
+    output.table(rows, ["artifact_digest", "residency", "verdict", "files", "plain_bytes", "stored_bytes", "signatures", "detail"])
     bad = [str(row["artifact_digest"]) for row in rows if row["verdict"] != "verified"]
     if bad:
         raise PartialFailure(
             f"{len(bad)} of {len(rows)} are not verified: {', '.join(bad[:3])}{' ...' if len(bad) > 3 else ''}.",
             hint="What a registry's location holds is mended by: fairlead scrub. Of a file, export or fetch it again.",
         )
+
+
+def _signatures_of(target: str, trusted_keys: list[Path]) -> list[str]:
+    """What an exported file's signatures say, each as `churn/3, sequence 2, by release`."""
+    from fairlead.core.ids import parse_digest
+    from fairlead.core.signatures import RecordedSignature, TrustedSigner, check_signature, read_statement
+    from fairlead.sdk.signatures import read_public_keys
+    from fairlead.sync.store.archive import ArchiveStore, is_archive
+
+    if not (Path(target).is_file() and is_archive(Path(target))):
+        if trusted_keys:
+            raise InvalidInput(
+                f"{target!r} is no exported file, and only those hold signatures.", hint="Leave --trusted-key out."
+            )
+        return []
+    signers = [TrustedSigner(name=name, public_key=pem) for name, pem in read_public_keys(trusted_keys).items()]
+    with ArchiveStore(Path(target)) as archive:
+        artifact, envelopes = archive.header.artifact, archive.signatures()
+    said: list[str] = []
+    refused: list[NotSigned] = []
+    counted = 0
+    for envelope in envelopes:
+        try:
+            statement = read_statement(envelope)
+            about = f"{statement.model}/{statement.version}, sequence {statement.sequence}"
+            if not signers:
+                said.append(f"{about}, not checked")
+                continue
+            found = check_signature(
+                RecordedSignature(envelope=envelope),
+                signers,
+                model=statement.model,
+                version=statement.version,
+                digest=parse_digest(artifact),
+            )
+            counted += 1
+            said.append(f"{about}, by {found.signer}")
+        except NotSigned as error:
+            refused.append(error)
+            said.append(error.code)
+    if signers and not counted:
+        if refused:
+            raise refused[0]
+        raise NotSigned(f"{target!r} holds no signature.", hint="Sign the version, and export it again.")
+    return said
 
 
 def _verdicts(

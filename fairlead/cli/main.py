@@ -35,6 +35,7 @@ from fairlead.cli import (
     replicate,
     scrub,
     server,
+    signer,
     store,
     token,
     tracking_server,
@@ -69,6 +70,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(record.app, name="record")
 app.add_typer(record.restore_app)
 app.add_typer(token.app, name="token")
+app.add_typer(signer.app, name="signer")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
 app.add_typer(events.app)

@@ -18,6 +18,10 @@ from fairlead.sdk.features import PinnedData
 app = group("Models: register, find, promote, roll back.")
 
 Reference = Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")]
+TrustedKey = Annotated[
+    list[Path] | None,
+    typer.Option(help="Public key (PEM) whose signature counts, in place of the workspace's signers; repeat."),
+]
 
 
 @command(app, "register")
@@ -157,11 +161,29 @@ def where(
 def download(
     reference: Reference,
     destination: Annotated[Path | None, typer.Argument(help="Folder to make; none: the cache.")] = None,
+    *,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Only if a signer signed it whom the workspace trusts.")
+    ] = False,
+    trusted_key: TrustedKey = None,
+    signer: Annotated[
+        list[str] | None, typer.Option(help="Only signers of this name (a pattern) count; repeat.")
+    ] = None,
+    signatures: Annotated[int, typer.Option(help="How many different signers must have signed it.", min=1)] = 1,
 ) -> None:
-    """Bring a version's files here, each byte verified."""
+    """Bring a version's files here, each byte verified, and with --verify only if it is signed."""
+    wanted = None
+    if verify or trusted_key or signer or signatures > 1:
+        from fairlead.sdk.signatures import Verification, read_public_keys
+
+        wanted = Verification(
+            count=signatures,
+            signers=tuple(signer or ()),
+            public_keys=read_public_keys(trusted_key) if trusted_key else None,
+        )
     with connected() as (client, output):
         with output.progress(f"download {reference}") as progress:
-            path = client.models.download(reference, destination, progress=progress)
+            path = client.models.download(reference, destination, verify=wanted, progress=progress)
         output.record({"path": str(path)}, human=lambda row: str(row["path"]))
 
 
