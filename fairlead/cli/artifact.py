@@ -39,7 +39,7 @@ def export(
         else:
             version = client.models.resolve(reference)
             digest = _digest_of(version)
-            signatures = [each.envelope for each in client.signatures.list(version.reference)]
+            signatures = [each.envelope for each in client.signatures.of(version)]
         with output.progress(f"export {reference}") as progress:
             exported = client.artifacts.export(digest, file, signatures=signatures, progress=progress)
         row: dict[str, Any] = {
@@ -124,7 +124,10 @@ def verify(
         raise InvalidInput(
             f"There is no artifact in {target!r}.", hint="Name an exported file, a folder or a location."
         )
-    output.table(rows, ["artifact_digest", "residency", "verdict", "files", "plain_bytes", "stored_bytes", "signatures", "detail"])
+    output.table(
+        rows,
+        ["artifact_digest", "residency", "verdict", "files", "plain_bytes", "stored_bytes", "signatures", "detail"],
+    )
     bad = [str(row["artifact_digest"]) for row in rows if row["verdict"] != "verified"]
     if bad:
         raise PartialFailure(

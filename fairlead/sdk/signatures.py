@@ -196,8 +196,15 @@ class Signatures:
 
     def list(self, reference: str) -> Iterator[Signature]:
         """A version's signatures, oldest first."""
-        version = self._ask(reference)
-        return map(Signature.from_json, self._transport.items(f"{_version_path(version)}/signatures"))
+        return iter(self.of(self._ask(reference)))
+
+    def of(self, version: ModelVersion) -> tuple[Signature, ...]:
+        """A version's signatures, oldest first; while the server is away, as its copies have them."""
+        try:
+            return self._by_server(version)
+        except ServerUnavailable as away:
+            rows, _ = self._record.signatures(version.name, version.version, away)
+            return tuple(Signature.from_json(dict(row)) for row in rows)
 
     def check(self, reference: str, version: ModelVersion, verify: Verify) -> tuple[CountedSignature, ...]:
         """Who signed a version, if they are whom `verify` asks for. While the server is away, its copies are asked.
@@ -214,13 +221,11 @@ class Signatures:
         if version.artifact_digest is None:
             raise NotSigned(f"{version.reference} has no files yet.", hint="Wait until it is READY.")
         try:
-            signatures = [
-                Signature.from_json(each) for each in self._transport.items(f"{_version_path(version)}/signatures")
-            ]
+            signatures = self._by_server(version)
             of_workspace = [] if wanted.public_keys is not None else [*Signers(self._transport).list()]
         except ServerUnavailable as away:
             rows, signer_rows = self._record.signatures(version.name, version.version, away)
-            signatures = [Signature.from_json(dict(row)) for row in rows]
+            signatures = tuple(Signature.from_json(dict(row)) for row in rows)
             of_workspace = [Signer.from_json(dict(row)) for row in signer_rows]
         local = wanted.local_signers()
         counted, refused = count_signatures(
@@ -266,6 +271,9 @@ class Signatures:
                 if tried == _TRIES or replayed.attributes.get("sequence") is None:
                     raise
         raise AssertionError
+
+    def _by_server(self, version: ModelVersion) -> tuple[Signature, ...]:
+        return tuple(map(Signature.from_json, self._transport.items(f"{_version_path(version)}/signatures")))
 
     def _ask(self, reference: str) -> ModelVersion:
         parsed = parse_model_reference(reference)
