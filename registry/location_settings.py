@@ -30,8 +30,8 @@ CLIENT_SETTINGS = ("endpoint", "storage_class", "encryption_key", "has_create_on
 """What clients that read and write a location themselves are told; they come with identities of their own."""
 
 _EVERYWHERE = frozenset({"has_create_only", "rate_limit_bytes_per_second", "min_warm"})
-_IN_CLOUDS = frozenset({"endpoint", "storage_class", "encryption_key", "identity"})
-_OF_CACHES = frozenset({"is_public", "size_bytes"})
+_IN_CLOUDS = frozenset({"endpoint", "storage_class", "encryption_key", "identity", "client_access"})
+_OF_CACHES = frozenset({"is_public", "size_bytes", "offline_seconds"})
 
 # Classes that answer a read at once: what has to be thawed first is no replica.
 _STORAGE_CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -65,7 +65,7 @@ _CREDENTIALS_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _TOKEN_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,100}_TOKEN_FILE")
 _HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_SPEED_MAX = 2**50
+_COUNT_MAX = 2**50
 _TEXT_MAX_LENGTH = 2000
 
 
@@ -107,9 +107,9 @@ def _parse_bool(name: str, value: JsonValue, _scheme: str) -> JsonValue:
     return value
 
 
-def _parse_speed(name: str, value: JsonValue, _scheme: str) -> JsonValue:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _SPEED_MAX:
-        raise _wrong(name, f"is a whole number from 1 to {_SPEED_MAX}")
+def _parse_count(name: str, value: JsonValue, _scheme: str) -> JsonValue:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _COUNT_MAX:
+        raise _wrong(name, f"is a whole number from 1 to {_COUNT_MAX}")
     return value
 
 
@@ -133,6 +133,12 @@ def _parse_storage_class(name: str, value: JsonValue, scheme: str) -> JsonValue:
     if found is None:
         raise _wrong(name, f"is one of {', '.join(classes)} on {scheme}://")
     return found
+
+
+def _parse_client_access(name: str, value: JsonValue, _scheme: str) -> JsonValue:
+    if value not in CLIENT_ACCESS:
+        raise _wrong(name, f"is {' or '.join(CLIENT_ACCESS)}")
+    return value
 
 
 def _parse_encryption_key(name: str, value: JsonValue, scheme: str) -> JsonValue:
@@ -202,8 +208,10 @@ _PARSERS: Mapping[str, Callable[[str, JsonValue, str], JsonValue]] = {
     "storage_class": _parse_storage_class,
     "encryption_key": _parse_encryption_key,
     "identity": _parse_identity,
-    "rate_limit_bytes_per_second": _parse_speed,
-    "size_bytes": _parse_speed,
+    "client_access": _parse_client_access,
+    "rate_limit_bytes_per_second": _parse_count,
+    "size_bytes": _parse_count,
+    "offline_seconds": _parse_count,
     "has_create_only": _parse_bool,
     "is_public": _parse_bool,
     "min_warm": _parse_share,

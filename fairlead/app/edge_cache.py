@@ -2,13 +2,16 @@
 
 What it serves never changes, since it is named by its digest: answers say so (`immutable`, an ETag that is the file's
 sha256), and a CDN may stand before it. Every block is compared with its digest each time it is served, from the disk or
-from a replica; that a file is put together from the right blocks is known once its own digest was seen to hold, and
-until then the last block of it is held back. Data under a residency rule is served by no cache.
+from a replica. That a file is put together from the right blocks is known by its own digest, for which the last block
+of a file is held back; and, for a range, by the layout: the registry names the one by its sha256 through which a worker
+read the whole replica back, so the blocks that a range touches are those of the file, and no others are read. Data
+under a residency rule is served by no cache.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from bisect import bisect_right
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
 ANSWERS_KEPT_SECONDS = 60.0
 """How long what the registry said of a location, an artifact or a token is taken to be still so."""
 
+OFFLINE_SECONDS = 3600
+"""How long what it said of a token stands while it is away, unless the location's `offline_seconds` says otherwise."""
+
 _READERS_KEPT = 64
 _ANSWERS_KEPT = 10_000
 _FILES_KEPT = 100_000
@@ -75,6 +81,7 @@ class EdgeCache:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._artifacts = client.artifacts.without_caches()
         self._name = location
         self._connect = connect
         self.blocks = blocks
@@ -123,8 +130,9 @@ class EdgeCache:
             if token is None:
                 raise Unauthenticated("This cache wants a token.", hint="Send Authorization: Bearer TOKEN.")
             key = hashlib.sha256(token.encode()).hexdigest()
-            self._allowed.get((key, name), lambda: self._ask_for(token, name))
-        residency = self._residency.get(name, lambda: self._client.artifacts.get(name).residency)
+            limit = float(self.location().settings.get("offline_seconds", OFFLINE_SECONDS))
+            self._allowed.get((key, name), lambda: self._ask_for(token, name), stands_seconds=limit)
+        residency = self._residency.get(name, lambda: self._artifacts.get(name).residency)
         if residency != "unrestricted":
             raise NotCacheable(
                 f"{name} is under the residency class {residency!r}, and no cache may hold it.",
@@ -145,7 +153,11 @@ class EdgeCache:
         try:
             return manifest.file(path)
         except InvalidInput:
-            raise NotFound(f"{artifact} has no file {path[:200]!r}.", artifact=artifact) from None
+            raise NotFound(
+                f"{artifact} has no file {path[:200]!r}.",
+                hint=f"Its files are listed at /artifacts/{artifact}/manifest.",
+                artifact=artifact,
+            ) from None
 
     def manifest(self, artifact: Digest) -> bytes:
         """The canonical manifest, whose sha256 is the artifact's name."""
@@ -158,13 +170,15 @@ class EdgeCache:
             CorruptLayout: if the file's digest does not hold; then its last piece was not given.
             ReplicaUnavailable: if a block can be read nowhere.
         """
-        blocks = self._reader(artifact).layout.files[entry.path]
+        reader = self._reader(artifact)
+        blocks = reader.layout.files[entry.path]
         if (artifact, entry.path) not in self._sound_files:
             if (start, end) == (0, entry.size):
                 yield from self._read_checked(artifact, entry, blocks)
                 return
-            for _ in self._read_checked(artifact, entry, blocks):
-                pass
+            if not reader.is_vouched_for:
+                for _ in self._read_checked(artifact, entry, blocks):
+                    pass
         for part in parts_of(blocks, start, end):
             yield self._block(artifact, part.block, entry.path)[part.start : part.end]
 
@@ -177,7 +191,11 @@ class EdgeCache:
         """
         found = self._reader(artifact).layout.blocks.get(Digest(parse_digest(digest)))
         if found is None:
-            raise NotFound(f"{artifact} has no block {digest[:80]}.", artifact=artifact)
+            raise NotFound(
+                f"{artifact} has no block {digest[:80]}, as the replica behind this cache is cut.",
+                hint=f"Read its files: /artifacts/{artifact}/manifest lists them.",
+                artifact=artifact,
+            )
         return self._block(artifact, found, None)
 
     def _read_checked(self, artifact: Digest, entry: FileEntry, blocks: Sequence[StoredBlock]) -> Iterator[bytes]:
@@ -213,7 +231,7 @@ class EdgeCache:
                 return data
 
             # Reports what is damaged, and goes on to the next replica.
-            return self._client.artifacts.read(artifact, again)
+            return self._artifacts.read(artifact, again)
 
         return self.blocks.get(block.digest, fetch)
 
@@ -223,7 +241,7 @@ class EdgeCache:
             if reader is not None:
                 self._readers.move_to_end(artifact)
                 return reader
-        reader = self._client.artifacts.open(artifact)
+        reader = self._artifacts.open(artifact)
         self._keep(artifact, reader)
         return reader
 
@@ -267,7 +285,8 @@ class _Kept(Generic[K, V]):
         self._lock = threading.Lock()
         self._answers: OrderedDict[K, tuple[float, V]] = OrderedDict()
 
-    def get(self, key: K, ask: Callable[[], V]) -> V:
+    def get(self, key: K, ask: Callable[[], V], *, stands_seconds: float = math.inf) -> V:
+        """The answer, asked for again after a while; the last one stands that long after it was given."""
         with self._lock:
             kept = self._answers.get(key)
         now = self._monotonic()
@@ -276,7 +295,7 @@ class _Kept(Generic[K, V]):
         try:
             answer = ask()
         except FairleadError as error:
-            if kept is not None and error.status >= 500:
+            if kept is not None and error.status >= 500 and now - kept[0] < stands_seconds:
                 return kept[1]
             with self._lock:
                 self._answers.pop(key, None)

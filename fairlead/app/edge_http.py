@@ -29,12 +29,13 @@ _YEAR_SECONDS = 365 * 24 * 3600
 # Of no more digits than any file's size has.
 _RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*")
 _METHODS = ["GET", "HEAD"]
+_GUIDE = "GET and HEAD of /artifacts/DIGEST/files/PATH, /artifacts/DIGEST/manifest, .../blocks/DIGEST and /healthz are"
 
 
 def create_edge_app(cache: EdgeCache) -> FastAPI:
     """The application: `/artifacts/{digest}/files/{path}`, `/manifest`, `/blocks/{digest}`, and `/healthz`."""
     app = FastAPI(title="Fairlead edge cache", docs_url=None, redoc_url=None, openapi_url=None)
-    install_problem_handlers(app)
+    install_problem_handlers(app, guide=_GUIDE)
 
     @app.api_route("/artifacts/{digest}/files/{path:path}", methods=_METHODS)
     def get_file(request: Request, digest: str, path: str) -> Response:

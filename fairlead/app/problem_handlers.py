@@ -6,6 +6,7 @@ exception that nobody expected: that goes to the log, under the incident's id wh
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,16 +72,19 @@ _PROBLEM_SCHEMA: dict[str, JsonValue] = {
 }
 
 
-def install_problem_handlers(app: FastAPI, *, max_body_bytes: int = 64 * 2**20, streamed: tuple[str, ...] = ()) -> None:
+def install_problem_handlers(
+    app: FastAPI, *, max_body_bytes: int = 64 * 2**20, streamed: tuple[str, ...] = (), guide: str = "/docs lists"
+) -> None:
     """Make an app answer every error as a problem document, say so in its OpenAPI, and refuse oversized bodies.
 
+    `guide` begins the hint of who asks for what there is not: what lists, or is, what there is.
     `max_body_bytes` holds for bodies of a binary type; all others may have at most 8 MiB. What is PUT below the paths
     `streamed` goes to disk piece by piece, and its routes say how much that may be.
     """
     handlers: dict[type[Exception], Callable[..., Awaitable[Response]]] = {
         FairleadError: _answer_error,
         RequestValidationError: _answer_invalid_request,
-        HTTPException: _answer_http_exception,
+        HTTPException: functools.partial(_answer_http_exception, guide=guide),
         Exception: _answer_unexpected,
     }
     for kind, handler in handlers.items():
@@ -142,13 +146,13 @@ async def _answer_invalid_request(_request: Request, error: RequestValidationErr
     )
 
 
-async def _answer_http_exception(request: Request, error: HTTPException) -> Response:
+async def _answer_http_exception(request: Request, error: HTTPException, *, guide: str) -> Response:
     path = request.url.path[:200]
     found: FairleadError
     if error.status_code == 404:
-        found = NotFound(f"There is nothing at {path}.", hint="/docs lists what is.")
+        found = NotFound(f"There is nothing at {path}.", hint=f"{guide} what is.")
     elif error.status_code == 405:
-        found = MethodNotAllowed(f"{path} does not answer {request.method[:20]}.", hint="/docs lists what it answers.")
+        found = MethodNotAllowed(f"{path} does not answer {request.method[:20]}.", hint=f"{guide} what it answers.")
     elif error.status_code == 413:
         found = _too_large(int(error.detail) if error.detail.isdigit() else JSON_MAX_BYTES)
     else:

@@ -38,6 +38,10 @@ _MinWarm = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of what should be there that makes it ACTIVE; all if unset.")
 ]
 _Size = Annotated[int | None, typer.Option(min=1, help="Bytes that a cache keeps at most.")]
+_Offline = Annotated[
+    int | None,
+    typer.Option(min=1, help="Seconds that a token is served on the registry's last word."),
+]
 _Public = Annotated[bool | None, typer.Option("--public/--private", help="Whether a cache serves without a token.")]
 
 
@@ -58,6 +62,7 @@ def add(
     min_warm: _MinWarm = None,
     size_bytes: _Size = None,
     public: _Public = None,
+    offline_seconds: _Offline = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is warm.")] = False,
 ) -> None:
     """Add a location, and show what is brought there and what that costs; it takes traffic once it is warm."""
@@ -71,6 +76,7 @@ def add(
         min_warm=min_warm,
         size_bytes=size_bytes,
         is_public=public,
+        offline_seconds=offline_seconds,
     )
     options = dict(parse_pairs(option))
     with connected() as (client, output):
@@ -95,6 +101,7 @@ def set_(
     min_warm: _MinWarm = None,
     size_bytes: _Size = None,
     public: _Public = None,
+    offline_seconds: _Offline = None,
     unset: Annotated[list[str] | None, typer.Option(help="A setting to take back, such as storage_class.")] = None,
 ) -> None:
     """Change a location's settings, after it was tried out with them; region and URL never change."""
@@ -108,6 +115,7 @@ def set_(
         min_warm=min_warm,
         size_bytes=size_bytes,
         is_public=public,
+        offline_seconds=offline_seconds,
     )
     settings |= dict.fromkeys(unset or ())
     if not settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -243,7 +244,8 @@ class Artifacts:
         Raises:
             ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
         """
-        return self._first_readable(self.get(digest), lambda reader, _: reader)
+        artifact = self.get(digest)
+        return self._first_readable(artifact, lambda reader, _: self._caches.nearer(artifact, reader))
 
     def read(self, digest: str, read: Callable[[ArtifactReader], T]) -> T:
         """What `read` makes of the best replica: the next one is tried where one is damaged or out of reach.
@@ -252,13 +254,16 @@ class Artifacts:
             ArtifactNotFound: if the server knows none of that digest.
             ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
         """
-        return self._first_readable(self.get(digest), lambda reader, _: read(reader))
+        artifact = self.get(digest)
+        return self._first_readable(artifact, lambda reader, _: read(self._caches.nearer(artifact, reader)))
 
     def download(self, digest: str, destination: Path | None = None, *, progress: Progress | None = None) -> Path:
         """Bring an artifact's files here, each byte verified; without a destination, into the cache.
 
         A cached artifact is checked against its digest before it is used again. A replica whose bytes are wrong is
         reported, mended by the server, and passed over for the next one.
+
+        Where an edge cache is nearer than each of them, blocks come from there (see `fairlead.sdk.edge_caches`).
 
         Raises:
             ArtifactNotFound: if the server knows none of that digest.
@@ -273,7 +278,7 @@ class Artifacts:
             _discard(target)
 
         def fetch(reader: ArtifactReader, _: Replica) -> Path:
-            reader.download(target, progress)
+            self._caches.nearer(artifact, reader).download(target, progress)
             return target
 
         return self._first_readable(artifact, fetch)

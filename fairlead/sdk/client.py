@@ -142,6 +142,7 @@ class Fairlead:
 
     def close(self) -> None:
         """Close the connections; an embedded server goes on by itself."""
+        self.artifacts.close()
         self._transport.close()
 
     def __enter__(self) -> Self:

@@ -47,6 +47,14 @@ class ClientSettings:
             "is encrypted.",
         },
     )
+    edge_cache: str | None = field(
+        default=None,
+        metadata={
+            "env": "FAIRLEAD_EDGE_CACHE",
+            "help": "Cache location that unrestricted artifacts are read through, such as that of the site; unset: a "
+            "public one of the client's region, where no replica is; `none`: never.",
+        },
+    )
     timeout_seconds: float = field(
         default=DEFAULT_TIMEOUT_SECONDS,
         metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
@@ -106,6 +114,7 @@ class ClientSettings:
             home=Path(home or setting("home") or DEFAULT_HOME).expanduser().absolute(),
             region=setting("region") or None,
             key_file=tuple(Path(part).expanduser() for part in setting("key_file").split(os.pathsep) if part),
+            edge_cache=setting("edge_cache") or None,
             timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
             audience=setting("audience") or None,
             id_token=_check_token(setting("id_token")),

@@ -17,7 +17,7 @@ import struct
 from fairlead.core.errors import CorruptBlock
 from fairlead.core.ids import Digest, sha256_digest
 from fairlead.sync.store.dtype import Dtype
-from fairlead.sync.store.streams import Broken
+from fairlead.sync.store.streams import STREAM, Broken
 
 BLOCK_MAX_BYTES = 8 * 2**20
 """The most plain bytes of one block."""
@@ -33,6 +33,10 @@ _DTYPE_CODES = frozenset(int(dtype) for dtype in Dtype)
 _MAGIC = b"FLB"
 _VERSION = 1
 _HEADER = struct.Struct("<3sBBI")
+_AS_IS_CHUNK = struct.Struct("<BI")
+
+AS_IS_BYTES = _HEADER.size + _AS_IS_CHUNK.size + STREAM.size
+"""What `store_as_is` adds to a block's plain bytes."""
 
 
 def encode_block(plain: bytes | memoryview, dtype: Dtype = Dtype.BYTES) -> bytes:
@@ -49,6 +53,12 @@ def encode_block(plain: bytes | memoryview, dtype: Dtype = Dtype.BYTES) -> bytes
         parts += encode_chunk(words[start : start + step], is_float=dtype.is_float)
     parts.append(view[even:])
     return b"".join(parts)
+
+
+def store_as_is(plain: bytes) -> bytes:
+    """The stored form that holds 1 byte to 8 MiB as they are, for what is stored nowhere."""
+    head = _HEADER.pack(_MAGIC, _VERSION, Dtype.BYTES, len(plain)) + _AS_IS_CHUNK.pack(0, len(plain))
+    return b"".join((head, STREAM.pack(0, len(plain)), plain))
 
 
 def decode_block(stored: bytes | memoryview, *, digest: Digest, plain_length: int) -> bytes:

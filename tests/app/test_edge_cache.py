@@ -6,26 +6,27 @@ import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fairlead
-from fairlead.app.edge_cache import EdgeCache, connect_as, parts_of
+from fairlead.app.edge_cache import OFFLINE_SECONDS, EdgeCache, connect_as, parts_of
 from fairlead.app.edge_http import create_edge_app, parse_range
 from fairlead.app.http import create_app, listen
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.core.clock import SystemClock
-from fairlead.core.errors import Conflict, LocationUnavailable, RangeNotSatisfiable
+from fairlead.core.errors import Conflict, LocationUnavailable, RangeNotSatisfiable, ServerUnavailable
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.sdk.client import Fairlead
+from fairlead.sdk.transport import Transport
 from fairlead.sync.store.block_cache import BlockCache
 from fairlead.sync.store.blocks import StoredBlock
 from tests.acceptance.world import when
@@ -55,6 +56,21 @@ class Edge:
         )
         with _serving(create_edge_app(found)) as url, httpx2.Client(base_url=url, trust_env=False) as http:
             yield Cache(edge=found, http=http, folder=folder, path=f"/artifacts/{self.digest}/files")
+
+    @contextmanager
+    def placed(self, name: str, region: str, http: httpx2.Client, *, is_public: bool = True) -> Generator[None]:
+        """A cache location at the address of a process."""
+        settings = {"is_public": is_public}
+        self.client.locations.add(name, region, str(http.base_url).rstrip("/"), kind="cache", settings=settings)
+        try:
+            yield
+        finally:
+            self.client.locations.retire(name)
+
+    def reader(self, home: Path, *, region: str | None = None, edge_cache: str | None = None) -> Fairlead:
+        """A client somewhere."""
+        settings = replace(self.client.settings, home=home / "reader", region=region, edge_cache=edge_cache)
+        return Fairlead(Transport(self.client.url, self.token, timeout_seconds=10), settings)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,6 +155,12 @@ def test_a_range_is_served_as_206(cache: Cache, wanted: str, start: int, end: in
     assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(LARGE)}"
 
 
+def test_the_first_range_of_a_file_reads_the_blocks_that_it_touches_and_no_others(cache: Cache) -> None:
+    assert cache.get("weights/large.bin", range=f"bytes={len(LARGE) - 3}-").content == LARGE[-3:]
+    assert cache.edge.blocks.misses == 1
+    assert sum(path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) < len(LARGE)
+
+
 def test_a_range_beyond_the_end_and_several_at_once_are_refused(cache: Cache) -> None:
     for wanted in (f"bytes={len(LARGE)}-", "bytes=-0", "bytes=0-1,4-5"):
         answer = cache.get("weights/large.bin", range=wanted)
@@ -197,7 +219,11 @@ def test_what_is_not_there_is_not_found(edge: Edge, cache: Cache) -> None:
     assert unknown.json()["type"] == "urn:fairlead:error:artifact-not-found"
     assert cache.http.get("/artifacts/x/files/config.json").status_code == 400
     assert cache.http.get(f"/artifacts/{edge.digest}/files/..%2f..%2fetc/passwd").status_code == 404
-    assert cache.http.post(f"{cache.path}/config.json").status_code == 405
+    for answer in (cache.http.post(f"{cache.path}/config.json"), cache.http.get("/nowhere")):
+        assert answer.status_code in {404, 405}
+        assert "/artifacts/DIGEST/files/PATH" in answer.json()["hint"]
+    for path in ("files/no/such/file", f"blocks/sha256:{'0' * 64}"):
+        assert f"/artifacts/{edge.digest}/manifest" in cache.http.get(f"/artifacts/{edge.digest}/{path}").json()["hint"]
 
 
 def test_a_cache_that_is_not_public_serves_those_whom_the_registry_lets_read(edge: Edge, tmp_path: Path) -> None:
@@ -208,6 +234,37 @@ def test_a_cache_that_is_not_public_serves_those_whom_the_registry_lets_read(edg
         answer = cache.get("config.json", authorization=f"Bearer {edge.token}")
         assert (answer.status_code, answer.content) == (200, FILES["config.json"])
         assert answer.headers["cache-control"].startswith("private, ")
+
+
+def test_what_the_registry_last_said_of_a_token_stands_for_a_while_only(edge: Edge, tmp_path: Path) -> None:
+    now, is_away = [0.0], [False]
+
+    def connect(token: str) -> Fairlead:
+        if is_away[0]:
+            raise ServerUnavailable("It is away.")
+        return connect_as(edge.client.settings, edge.client.url)(token)
+
+    cache = EdgeCache(
+        edge.client,
+        location="edge",
+        blocks=BlockCache(tmp_path, size_bytes=10**9),
+        connect=connect,
+        monotonic=lambda: now[0],
+    )
+    cache.admit(edge.digest, edge.token)
+    is_away[0] = True
+    now[0] += OFFLINE_SECONDS - 1
+    cache.admit(edge.digest, edge.token)
+    now[0] += 2
+    with pytest.raises(ServerUnavailable):
+        cache.admit(edge.digest, edge.token)
+    edge.client.locations.set("edge", {"offline_seconds": 2 * OFFLINE_SECONDS})
+    is_away[0] = False
+    now[0] += 10 * OFFLINE_SECONDS
+    cache.admit(edge.digest, edge.token)
+    is_away[0] = True
+    now[0] += OFFLINE_SECONDS + 60
+    cache.admit(edge.digest, edge.token)
 
 
 def test_a_flipped_bit_on_the_cache_s_disk_is_never_served(cache: Cache) -> None:
@@ -255,6 +312,59 @@ def test_only_a_cache_location_in_service_serves(edge: Edge, tmp_path: Path) -> 
     edge.client.locations.retire("gone")
     with edge.cache(tmp_path / "blocks", name="gone") as cache:
         assert cache.get("config.json").json()["type"] == f"urn:fairlead:error:{LocationUnavailable.code}"
+
+
+def test_a_client_reads_through_a_public_cache_of_its_region_where_no_replica_is(edge: Edge, tmp_path: Path) -> None:
+    with edge.cache(tmp_path / "blocks", name="open") as cache, edge.placed("near", "gcp:us-east1", cache.http):
+        with edge.reader(tmp_path, region="gcp:us-east1") as client:
+            client.artifacts.download(edge.digest, tmp_path / "files")
+            assert {name: (tmp_path / "files" / name).read_bytes() for name in FILES} == FILES
+            served = cache.edge.blocks.hits + cache.edge.blocks.misses
+            assert served == len(client.artifacts.open(edge.digest).layout.blocks)
+            assert client.artifacts.open(edge.digest).open_file("weights/large.bin").read(5) == LARGE[:5]
+            assert cache.edge.blocks.hits + cache.edge.blocks.misses == served + 1
+            served += 1
+            # A replica of the region is nearer, and data under a residency rule is in no cache.
+            client.artifacts.download(edge.restricted, tmp_path / "restricted")
+        with edge.reader(tmp_path, region="azure:westeurope") as client:
+            assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
+        with edge.reader(tmp_path, region="gcp:us-east1", edge_cache="none") as client:
+            assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
+        assert cache.edge.blocks.hits + cache.edge.blocks.misses == served
+
+
+def test_a_client_gives_its_token_to_the_cache_that_it_was_told_to_use_and_to_no_other(
+    edge: Edge, tmp_path: Path
+) -> None:
+    with edge.cache(tmp_path / "blocks") as cache, edge.placed("site", "gcp:us-east1", cache.http, is_public=False):
+        with edge.reader(tmp_path, region="gcp:us-east1") as client:
+            assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
+        assert cache.edge.blocks.misses == 0
+        with edge.reader(tmp_path, edge_cache="site") as client:
+            assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
+        assert cache.edge.blocks.misses > 0
+
+
+def test_a_cache_that_lies_or_is_away_costs_one_question(edge: Edge, tmp_path: Path) -> None:
+    asked: list[str] = []
+    liar = FastAPI()
+
+    @liar.get("/{path:path}")
+    def lie(path: str) -> Response:
+        asked.append(path)
+        return Response(b"other bytes")
+
+    with (
+        _serving(liar) as url,
+        httpx2.Client(base_url=url, trust_env=False) as http,
+        edge.placed("liar", "gcp:us-west1", http),
+        edge.reader(tmp_path, region="gcp:us-west1") as client,
+    ):
+        for _ in range(2):
+            assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
+        assert 0 < len(asked) <= 8
+    with edge.placed("gone-away", "gcp:us-west1", http), edge.reader(tmp_path, region="gcp:us-west1") as client:
+        assert client.artifacts.read(edge.digest, lambda reader: reader.read_file("weights/large.bin")) == LARGE
 
 
 def test_a_block_cache_takes_over_what_it_left_and_forgets_half_written_files(tmp_path: Path) -> None:
