@@ -21,6 +21,7 @@ from fairlead.core.errors import (
 )
 from fairlead.core.ids import Digest, digest_hex, parse_digest
 from fairlead.sdk.bases import LocalCopies, choose_base, is_folder
+from fairlead.sdk.edge_caches import NO_CACHE, EdgeCaches
 from fairlead.sdk.keys import client_keyring
 from fairlead.sdk.records import Artifact, Replica
 
@@ -72,13 +73,25 @@ class Artifacts:
         region: str | None,
         key_files: Sequence[Path] = (),
         record: RecordCopies | None = None,
+        edge_cache: str | None = None,
     ) -> None:
         self._transport = transport
+        self._caches = EdgeCaches(transport, region=region, name=edge_cache)
         self._record = record
         self._cache = cache
         self._region = region
         self._key_files = tuple(key_files)
         self._keyring: Keyring | None = None
+
+    def close(self) -> None:
+        """Close the connections to caches."""
+        self._caches.close()
+
+    def without_caches(self) -> Artifacts:
+        """The same, read from replicas alone: for what is a cache itself."""
+        made = copy.copy(self)
+        made._caches = EdgeCaches(self._transport, region=None, name=NO_CACHE)  # noqa: SLF001  (of its own class)
+        return made
 
     def get(self, digest: str) -> Artifact:
         """Size, kind and replicas of an artifact; while the server is away, by the nearest copy of its record.
