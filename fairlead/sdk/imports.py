@@ -19,6 +19,7 @@ from urllib.parse import quote
 from fairlead.core.clock import format_time
 from fairlead.core.errors import (
     AlreadyExists,
+    Conflict,
     FairleadError,
     InvalidInput,
     ModelNotFound,
@@ -48,6 +49,7 @@ Bars = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 LEFT_OUT = frozenset({"refused", "missing", "unreachable", "failed"})
 """Outcomes of what did not come."""
 
+_PLURALS = {"model": "models", "prompt": "prompts", "version": "versions", "alias": "aliases"}
 LABEL_DEFAULT = "unassigned"
 _FATAL = (ServerUnavailable, Unauthenticated)
 
@@ -148,7 +150,7 @@ class Imports:
             raise refusal.error from None
         finally:
             source.close()
-        counts = Counter(f"{item.kind}s {item.outcome}" for item in items)
+        counts = Counter(f"{_PLURALS[item.kind]} {item.outcome}" for item in items)
         return ImportReport(
             source=source.address,
             is_dry_run=dry_run,
@@ -200,6 +202,7 @@ class _Run:
         self._residency = residency
         self._is_dry = is_dry
         self._bars = bars
+        self._environments = {str(item["name"]) for item in transport.items("/api/v1/environments")}
         self.total = 0
         self._begun = 0
 
@@ -226,7 +229,7 @@ class _Run:
             try:
                 brought.append((version, self._version(model, version, name, registered, known.get(_origin(version)))))
             except FairleadError as error:
-                yield self._explained(version, error)
+                brought.append((version, _Pending(item=self._explained(version, error), number=None)))
         numbers: dict[int, int] = {}
         for version, pending in brought:
             try:
@@ -348,7 +351,11 @@ class _Run:
             source, reference = f"{model.name}@{alias}", f"{name}@{alias}"
             number = numbers.get(there)
             try:
-                parse_alias(alias)
+                if parse_alias(alias) in self._environments:
+                    raise Conflict(
+                        f"{alias!r} is an environment here, which only promotions move.",
+                        hint=f"Run: fairlead model promote {name}/{number or 'VERSION'} --to {alias}",
+                    )
                 if number is None:
                     raise NotFound(f"Version {there}, which it names, is not here.")
                 outcome = "created" if alias not in here else "unchanged" if here[alias] == number else "changed"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput
 
@@ -130,7 +130,8 @@ def without_credentials(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:
         return uri.partition(":")[0] + ":..."
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    begin = uri[: len(parts.scheme) + 3] if "://" in uri else uri[: uri.index(":") + 1] if parts.scheme else ""
+    return f"{begin}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def from_millis(milliseconds: int | None) -> datetime:

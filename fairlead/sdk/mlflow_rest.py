@@ -43,7 +43,8 @@ class RestRegistry:
 
     def models(self) -> Iterator[SourceModel]:
         seen: set[str] = set()
-        for filter_string in (None, f"tags.`{PROMPT_TAG}` = 'true'"):
+        # The client leaves out what marks a prompt, so that only the search that finds it tells.
+        for filter_string, mark in ((f"tags.`{PROMPT_TAG}` = 'true'", {PROMPT_TAG: "true"}), (None, {})):
             for found in self._pages(self._client.search_registered_models, filter_string):
                 # Servers from before prompts were hidden answer them twice.
                 if found.name in seen:
@@ -52,7 +53,7 @@ class RestRegistry:
                 yield SourceModel(
                     name=found.name,
                     description=found.description or "",
-                    tags=dict(found.tags),
+                    tags={**found.tags, **mark},
                     aliases={alias: int(version) for alias, version in found.aliases.items()},
                 )
 
