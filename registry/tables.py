@@ -249,9 +249,6 @@ class RegisteredModelRow(InWorkspace):
     team: Mapped[str] = mapped_column(name_type())
     cost_centre: Mapped[str] = mapped_column(name_type())
     last_version: Mapped[int] = mapped_column(Integer, default=0)
-    # Markdown, kept as text.
-    card: Mapped[str | None] = mapped_column(Text)
-    card_revision: Mapped[int] = mapped_column(BigInteger, default=0)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_by: Mapped[str] = mapped_column(name_type())
@@ -309,8 +306,6 @@ class ModelVersionRow(_OfModel):
     run_link: Mapped[str | None] = mapped_column(Text)
     stage: Mapped[str | None] = mapped_column(String(16))
     code_commit: Mapped[str | None] = mapped_column(name_type())
-    card: Mapped[str | None] = mapped_column(Text)
-    card_revision: Mapped[int] = mapped_column(BigInteger, default=0)
     archived_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     # When its bytes were given up: it cannot be restored any more.
