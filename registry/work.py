@@ -296,9 +296,13 @@ def postpone(database: Database, leased: LeasedWork, until: datetime, reason: Fa
         return _changed(session, _held(leased).values(values)) == 1
 
 
-def hasten_postponed(session: Session, workspace_id: str, code: str, now: datetime) -> None:
-    """Let all work of a workspace that was put off for one reason be looked at now, because that may have changed."""
+def hasten_postponed(session: Session, workspace_id: str, code: str, now: datetime, *, subject_end: str = "") -> None:
+    """Let work of a workspace that was put off for one reason be looked at now, because that may have changed.
+
+    With `subject_end`, only work whose subject ends so.
+    """
     waiting = update(WorkRow).where(WorkRow.workspace_id == workspace_id, WorkRow.error_code == code)
+    waiting = waiting.where(WorkRow.subject.endswith(subject_end, autoescape=True))
     _changed(session, waiting.where(WorkRow.not_before > now).values(not_before=now))
 
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fairlead.core.errors import CorruptPack
 from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import StoredBlock
-from fairlead.sync.store.copy import CopyPlan
+from fairlead.sync.store.copy import CopyPlan, in_order
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
 from fairlead.sync.store.pack import PACK_TARGET_BYTES, packed_size, parse_pack
 from fairlead.sync.store.packing import PackWriter, holds_pack
+
+LOSS_SHARE = 0.4
+"""What part of a copy may be in flight at once: one that dies and is made again then moves less than 1.5 times it."""
+
+# What a request costs would buy about a tenth of this in egress.
+_LEAST_PACK_BYTES = 512 * 2**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,38 @@ def pieces_of(plan: CopyPlan) -> Iterator[PackPiece]:
             batch = []
     if batch:
         yield _new_pack(batch, plan)
+
+
+def with_bounded_loss(plan: CopyPlan, threads: int) -> tuple[CopyPlan, int]:
+    """A plan, and how many of its packs to bring at once, such that a worker that dies loses a small part of it.
+
+    What is in flight then has to be read again. Of a large artifact that are some packs among many; of a small one
+    fewer are brought at once, or it is cut into smaller packs. None is smaller than what asking for it costs.
+    """
+    bound = int(plan.bytes * LOSS_SHARE)
+    packs = [*plan.whole_packs.values(), *([plan.pack_bytes] if plan.loose else [])]
+    for fewer in range(threads, min(threads, 2) - 1, -1):
+        if fewer * max(packs, default=0) <= bound:
+            return plan, fewer
+    blocks = sorted(plan.moved.values(), key=lambda block: (block.pack, block.offset))
+    # A pack is closed by the block that fills it.
+    largest = max((block.stored_length for block in blocks), default=0)
+    least = min(_LEAST_PACK_BYTES, plan.pack_bytes)
+    for fewer in range(threads, 1, -1):
+        if bound // fewer - largest >= least:
+            break
+    else:
+        fewer = 1
+    pack_bytes = min(plan.pack_bytes, max(least, bound // fewer - largest))
+    return replace(plan, whole_packs={}, loose=tuple(blocks), pack_bytes=pack_bytes), fewer
+
+
+def bring_packs(
+    source: ObjectStore, destination: ObjectStore, domain: DedupDomain, plan: CopyPlan, threads: int
+) -> Iterator[BroughtPack]:
+    """Bring the packs of a plan in this process, so many at once, each read, written and done with by itself."""
+    for _, brought in in_order(pieces_of(plan), lambda piece: bring_pack(source, destination, domain, piece), threads):
+        yield brought
 
 
 def bring_pack(source: ObjectStore, destination: ObjectStore, domain: DedupDomain, piece: PackPiece) -> BroughtPack:

@@ -21,7 +21,8 @@ from fairlead.core.ids import Digest
 from fairlead.registry.replicas import REPLICATE, ReplicaKey
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, UploadRow, WorkRow
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
-from fairlead.sync.store.layout import Layout, read_layout
+from fairlead.sync.store.layout import read_outline
+from fairlead.sync.store.outline import Outline
 
 if TYPE_CHECKING:
     from sqlalchemy import Label
@@ -56,7 +57,7 @@ class References:
 
 @dataclass(slots=True, kw_only=True)
 class Reach:
-    """What must stay: `keys` of objects; of each pack (by key) the stored blocks that are used, as offset to length.
+    """What must stay: `keys` of objects; of each pack (by key) the places that are used, as offset to length.
 
     `pinned` maps the prefix of a domain to the layout that cannot be read.
     """
@@ -65,13 +66,22 @@ class Reach:
     used: dict[str, dict[int, int]] = field(default_factory=dict[str, dict[int, int]])
     pinned: dict[str, str] = field(default_factory=dict[str, str])
 
-    def add(self, domain: DedupDomain, artifact: Digest, layout_key: str, layout: Layout | None) -> None:
+    def add(self, domain: DedupDomain, artifact: Digest, layout_key: str, layout: Outline | None) -> None:
         """Count in a layout, with its manifest and packs where it could be read."""
         self.keys.update((layout_key, domain.manifest_key(artifact)))
-        for block in () if layout is None else layout.blocks.values():
-            pack = domain.pack_key(block.pack)
+        for entry in () if layout is None else layout.entries:
+            pack = domain.pack_key(entry.pack)
             self.keys.add(pack)
-            self.used.setdefault(pack, {})[block.offset] = block.stored_length
+            places = self.used.setdefault(pack, {})
+            places[entry.offset] = max(places.get(entry.offset, 0), entry.stored_length)
+
+    def used_bytes(self, pack: str) -> int:
+        """How many bytes of a pack (by key) are used; places that overlap count once."""
+        total = end = 0
+        for offset, length in sorted(self.used.get(pack, {}).items()):
+            total += max(0, offset + length - max(offset, end))
+            end = max(end, offset + length)
+        return total
 
 
 def find_references(session: Session, location: Location) -> References:
@@ -146,11 +156,12 @@ def find_reach(
 
 def _read_layouts(
     store: ObjectStore, wanted: Mapping[str, Digest]
-) -> Iterable[tuple[str, tuple[Digest, Layout | None]]]:
-    def read(layout_key: str) -> Layout | None:
+) -> Iterable[tuple[str, tuple[Digest, Outline | None]]]:
+    # What layouts say by themselves, so that a pack that lost its index still is one that they stand on.
+    def read(layout_key: str) -> Outline | None:
         domain = domain_of_key(layout_key)
         try:
-            return None if domain is None else read_layout(store, domain, wanted[layout_key], layout_key)
+            return None if domain is None else read_outline(store, domain, wanted[layout_key], layout_key)
         except (IntegrityError, ObjectNotFound):
             return None
 
@@ -207,11 +218,11 @@ def hex_of_pack_key(key: str) -> str:
 
 def layouts_that_use(
     store: ObjectStore, standings: Iterable[Standing], packs: Iterable[str]
-) -> dict[str, tuple[Standing, Layout]]:
+) -> dict[str, tuple[Standing, Outline]]:
     """Of the replicas' layouts those that stand on one of these packs (by key), by layout key; unreadable ones not."""
     wanted = set(packs)
     by_layout = {each.layout_key: each for each in standings if each.layout_key is not None}
-    found: dict[str, tuple[Standing, Layout]] = {}
+    found: dict[str, tuple[Standing, Outline]] = {}
     for layout_key, (_, layout) in _read_layouts(
         store, {key: Digest(each.key.artifact_digest) for key, each in by_layout.items()}
     ):

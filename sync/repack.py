@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fairlead.core.ports import Clock, ObjectStore
     from fairlead.sync.inventory import StoredObject
     from fairlead.sync.store.blocks import StoredBlock
+    from fairlead.sync.store.outline import Outline
     from fairlead.sync.upkeep import Pass, Report
 
 PASS_BYTES = 8 * 2**30
@@ -108,7 +109,7 @@ class Repacking:
         """The packs to take apart, deadest first, with the stored bytes of each that are used."""
         shares: list[tuple[float, str, int]] = []
         for key, used in reach.used.items():
-            each, live = objects.get(key), sum(used.values())
+            each, live = objects.get(key), reach.used_bytes(key)
             if each is None or each.domain is None or each.domain.prefix in reach.pinned:
                 continue
             # What they would take alone, frame and index included.
@@ -126,14 +127,17 @@ class Repacking:
         running: Pass,
         store: ObjectStore,
         domain: DedupDomain,
-        using: Mapping[str, tuple[Standing, Layout]],
+        using: Mapping[str, tuple[Standing, Outline]],
         chosen: Collection[str],
     ) -> None:
         with self._database.read() as session:
             graves = garbage.find_graves(session, domain.workspace, running.location.id, self._clock.now())
-        old = {block for _, layout in using.values() for block in layout.blocks.values()}
+        layouts = [
+            (standing, read_layout(store, domain, outline.artifact, key)) for key, (standing, outline) in using.items()
+        ]
+        old = {block for _, layout in layouts for block in layout.blocks.values()}
         moved = _move(running, store, domain, [block for block in old if domain.pack_key(block.pack) in chosen])
-        for standing, layout in using.values():
+        for standing, layout in layouts:
             written = _rewrite(store, domain, layout, moved)
             self._switch(running, domain, standing, written, graves)
         shelf = _shelf(domain, running.location.id)
@@ -227,7 +231,7 @@ def _rewrite(
     closed = closure_of((present[digest] for digest in layout.blocks if digest in used), present)
     bases = [block for digest, block in closed.items() if digest not in used]
     manifest = read_manifest(store, domain, layout.artifact)
-    written, _ = write_layout(store, domain, manifest, files, bases)
+    written = write_layout(store, domain, manifest, files, bases).stored
     return StoredLayout(key=written.key, layout=read_layout(store, domain, layout.artifact, written.key))
 
 

@@ -39,6 +39,7 @@ from fairlead.registry.locations import Location, get_location
 from fairlead.registry.replicas import REPLICATE, ReplicaKey, key_of, lock_replica, mark_corrupt, mark_verified
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.sync import budgets
+from fairlead.sync.overlap import Overlaps, Rival
 from fairlead.sync.pack_journal import PackJournal
 from fairlead.sync.shelves import address_of, by_digest, domain_of, open_for_writing, open_location, to_place
 from fairlead.sync.sources import LOOK_AGAIN, Source, Sources, find_sources
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.work import LeasedWork
     from fairlead.sync.store.blocks import KnownBlocks
+    from fairlead.sync.store.copy import CopyPlan
     from fairlead.sync.store.domain import DedupDomain
     from fairlead.sync.store.throttle import RateLimit
 
@@ -127,6 +129,7 @@ class Replication:
         self._catalog = catalog
         self._open_store = open_store
         self._transfers = transfers or Transfers()
+        self._overlaps = Overlaps(catalog=catalog, open_store=open_store)
 
     def __call__(self, leased: LeasedWork) -> None:
         """Make one replica VERIFIED, or put that off because it is too early.
@@ -252,7 +255,7 @@ class Replication:
         store = open_location(self._open_store, source.location)
         origin = self._transfers.reading(store, meter, self._limits(task, source))
         try:
-            reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key)
+            reader = ArtifactReader.open(origin, task.domain, digest, source.layout_key, nearer=destination)
             known = self._known_blocks(task, reader, destination)
             resumed = journal.find_blocks(destination, reader.layout.blocks)
             plan = self._transfers.plan(
@@ -260,10 +263,10 @@ class Replication:
                 destination,
                 task.domain,
                 digest,
-                source_layout_key=source.layout_key,
+                reader=reader,
                 known_blocks=either(known, among(resumed)),
             )
-            self._reserve(leased, task, source, plan.bytes)
+            self._reserve(leased, task, source, plan)
             self._check_residency_now(task)
             report = self._transfers.copy(
                 origin,
@@ -294,23 +297,37 @@ class Replication:
                 region=task.destination.region,
             )
 
-    def _reserve(self, leased: LeasedWork, task: _Task, source: Source, missing_bytes: int) -> None:
+    def _reserve(self, leased: LeasedWork, task: _Task, source: Source, plan: CopyPlan) -> None:
         """Reserve what the copy may cost, with what earlier attempts have cost already.
 
         Raises:
-            _TooEarly: if a budget does not cover it.
+            _TooEarly: if a budget does not cover it, or another copy is bringing much of the same just now.
         """
-        with self._database.write() as session:
-            size_bytes = work.moved_bytes(session, leased) + missing_bytes
-            region, source_region = task.destination.region, source.location.region
+        region, source_region = task.destination.region, source.location.region
+
+        def reserve(session: Session) -> budgets.Shortfall | None:
+            size_bytes = work.moved_bytes(session, leased) + plan.bytes
             cost = ledger.transfer_cost(
                 self._catalog, source_region=source_region, region=region, size_bytes=size_bytes
             )
-            shortfall = budgets.reserve(
+            return budgets.reserve(
                 session, leased, source_region=source_region, region=region, usd=cost.usd, now=self._clock.now()
             )
-        if shortfall is not None:
-            raise _TooEarly(shortfall.error, shortfall.until)
+
+        outcome = self._overlaps.unless_rivalled(
+            self._database,
+            leased,
+            shelf=task.shelf,
+            destination=task.destination,
+            plan=plan,
+            clock=self._clock,
+            action=reserve,
+        )
+        if isinstance(outcome, Rival):
+            waiting = NotReady(f"A copy of {outcome.digest} is bringing much of the same to {task.destination.name!r}.")
+            raise _TooEarly(waiting, self._clock.now() + LOOK_AGAIN)
+        if outcome is not None:
+            raise _TooEarly(outcome.error, outcome.until)
 
     def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> KnownBlocks:
         """What the destination holds of the artifact; to mend it, only what was just read back."""
@@ -380,6 +397,14 @@ class Replication:
                 self._mark_verified(session, task, replica, copy.reader, (copy.source, moved_bytes))
                 self._account(session, leased, task, copy, moved_bytes)
             work.finish(session, leased)
+            self._wake_rivals(session, task)
+
+    def _wake_rivals(self, session: Session, task: _Task) -> None:
+        """Let the copies to the same location that wait look again: this one has ended."""
+        key = task.key
+        work.hasten_postponed(
+            session, key.workspace_id, NotReady.code, self._clock.now(), subject_end=f"/{key.location_id}"
+        )
 
     def _mark_verified(
         self,
@@ -446,6 +471,7 @@ class Replication:
                     replica.state = "PENDING" if not task.sources.ranked else "FAILED"
                     replica.error_code = error.code
                 replica.updated_at = self._clock.now()
+            self._wake_rivals(session, task)
             # Who planned to copy from here need not wait any longer to look elsewhere.
             followers = select(ReplicaRow).where(
                 ReplicaRow.workspace_id == task.key.workspace_id,

@@ -41,9 +41,9 @@ from fairlead.sync.repack import Repacking
 from fairlead.sync.shelves import open_location
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
-from fairlead.sync.store.layout import Layout
 from fairlead.sync.store.manifest import Manifest
-from fairlead.sync.store.pack import DELTA_TRAILER_MAGIC, TRAILER_MAGIC, parse_pack
+from fairlead.sync.store.outline import Outline, Run
+from fairlead.sync.store.pack import DELTA_TRAILER_MAGIC, TRAILER_MAGIC, digest_of_entries, parse_pack
 from fairlead.sync.store.record import RecordCopy, index_key
 from fairlead.sync.store.refs import key_id_of, public_key_of, refs_key, verify_refs
 from fairlead.sync.upkeep import Pass, Report
@@ -323,7 +323,7 @@ def _judge_pack(data: bytes) -> Harm:
 
 def _judge_layout(data: bytes) -> Harm:
     try:
-        Layout.parse(data)
+        Outline.parse(data)
     except IntegrityError:
         inflate = zlib.decompressobj(31)
         try:
@@ -418,14 +418,20 @@ class _PackRemains:
             return _PackRemains(pack=pack, data=data, listed=frozenset())
         return _PackRemains(pack=pack, data=data, listed=frozenset(replace(block, pack=pack) for block in found))
 
-    def lost(self, layout: Layout) -> bool:
+    def lost(self, layout: Outline) -> bool:
         """Whether a layout uses a block of the pack that can no longer be read from it."""
-        view = memoryview(self.data)
-        return any(
-            block not in self.listed or sha256_digest(view[block.offset : block.end]) != block.stored_digest
-            for block in layout.blocks.values()
-            if block.pack == self.pack
-        )
+        return any(self._is_lost(entry) for entry in layout.entries if entry.pack == self.pack)
+
+    def _is_lost(self, entry: StoredBlock | Run) -> bool:
+        if isinstance(entry, Run):
+            # It stands on the pack's index as it was, and on its size.
+            end = entry.offset + entry.stored_length
+            found = [block for block in self.listed if entry.offset <= block.offset < end]
+            found.sort(key=lambda block: block.offset)
+            is_same = len(self.data) == entry.pack_size and digest_of_entries(found) == entry.digest
+            return not is_same or any(map(self._is_lost, found))
+        view = memoryview(self.data)[entry.offset : entry.end]
+        return entry not in self.listed or sha256_digest(view) != entry.stored_digest
 
 
 def _indexed_packs(

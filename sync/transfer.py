@@ -19,11 +19,12 @@ from fairlead.core.ids import Digest
 from fairlead.core.ports import ObjectInfo, ObjectStore
 from fairlead.registry.tables import PLAIN_KEY_ID
 from fairlead.sync.budgets import Bandwidth
-from fairlead.sync.pack_transfer import BroughtPack, PackPiece, pieces_of
+from fairlead.sync.pack_transfer import BroughtPack, PackPiece, bring_packs, pieces_of, with_bounded_loss
 from fairlead.sync.store.blocks import KnownBlocks, Progress, StoredBlock
 from fairlead.sync.store.copy import THREADS, CopyPlan, CopyReport, copy_artifact, plan_copy
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.pack import PACK_TARGET_BYTES
+from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.throttle import RateLimit
 
 IN_FLIGHT_BYTES = 512 * 2**20
@@ -311,17 +312,17 @@ class Transfers:
         domain: DedupDomain,
         digest: Digest,
         *,
-        source_layout_key: str | None,
+        reader: ArtifactReader,
         known_blocks: KnownBlocks,
     ) -> CopyPlan:
-        """Work out what a copy has to move; see `plan_copy`."""
+        """Work out what a copy has to move, of an artifact that is open at the source; see `plan_copy`."""
         return plan_copy(
             source,
             destination,
             domain,
             digest,
             known_blocks,
-            source_layout_key=source_layout_key,
+            reader=reader,
             pack_bytes=self._pack_bytes,
             threads=self._threads,
         )
@@ -343,11 +344,12 @@ class Transfers:
         for what is encrypted.
         """
         progress = _by_the_byte(source, progress, plan.bytes)
+        plan, threads = with_bounded_loss(plan, self.threads_for(source))
         if self._engine is not None and domain.key_id == PLAIN_KEY_ID:
             plan = _bring(self._engine, source, destination, domain, plan=plan, progress=progress, addresses=addresses)
-        threads = self.threads_for(source)
-        most = (2 * threads + 1) * self._pack_bytes
-        with self._in_flight.hold(min(plan.bytes, most)):
+        with self._in_flight.hold(min(plan.bytes, 2 * threads * plan.pack_bytes)):
+            brought = bring_packs(source, destination, domain, plan, threads)
+            plan = _after(plan, brought, progress)
             return copy_artifact(source, destination, domain, digest, progress=progress, plan=plan, threads=threads)
 
     def threads_for(self, source: PatientStore) -> int:
@@ -385,12 +387,22 @@ def _bring(
     addresses: tuple[StoreAddress, StoreAddress],
 ) -> CopyPlan:
     """Have the packs of a plan brought by an engine; what of the plan is left to do here."""
+
+    def bring() -> Iterator[BroughtPack]:
+        for pack in engine.bring(*addresses, domain, pieces_of(plan)):
+            source.count(pack.read_bytes)
+            for name in {block.pack for block in pack.blocks}:
+                destination.tell(domain.pack_key(name))
+            yield pack
+
+    return _after(plan, bring(), progress)
+
+
+def _after(plan: CopyPlan, packs: Iterator[BroughtPack], progress: Progress) -> CopyPlan:
+    """What of a plan is left to do when these packs have arrived."""
     brought: dict[Digest, StoredBlock] = {}
     done = 0
-    for pack in engine.bring(*addresses, domain, pieces_of(plan)):
-        source.count(pack.read_bytes)
-        for name in {block.pack for block in pack.blocks}:
-            destination.tell(domain.pack_key(name))
+    for pack in packs:
         brought.update((block.digest, block) for block in pack.blocks)
         done += pack.size_bytes
         progress(min(done, plan.bytes), plan.bytes)

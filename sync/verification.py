@@ -38,6 +38,8 @@ from fairlead.registry.uploads import shelf_of
 from fairlead.sync.shelves import domain_of, open_location, to_place
 from fairlead.sync.store.bases import signature_of_artifact
 from fairlead.sync.store.copy import find_damaged
+from fairlead.sync.store.layout import read_outline
+from fairlead.sync.store.pack import read_pack_index
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.worker import progress_reporter
 
@@ -80,10 +82,29 @@ def find_damaged_packs(
     try:
         stored = ArtifactReader.open(store, domain, Digest(digest), layout_key).layout.blocks
     except DAMAGE:
+        if unreadable := _packs_without_index(store, domain, Digest(digest), layout_key):
+            return unreadable
         # One request for a thousand packs, where asking for each would be one for each.
         found = {domain.parse_pack_key(item.key) for item in store.list(domain.pack_prefix())}
         return {pack for pack in indexed if Digest(f"sha256:{pack}") not in found}
     return {digest_hex(stored[block].pack) for block in find_damaged(store, domain, stored)}
+
+
+def _packs_without_index(store: ObjectStore, domain: DedupDomain, digest: Digest, layout_key: str | None) -> set[str]:
+    """Of the packs whose index a layout names, those (hexadecimal) that lost it."""
+    if layout_key is None:
+        return set()
+    try:
+        runs = read_outline(store, domain, digest, layout_key).runs
+    except DAMAGE:
+        return set()
+    lost: set[str] = set()
+    for pack in {run.pack for run in runs}:
+        try:
+            read_pack_index(store, domain, pack)
+        except DAMAGE:
+            lost.add(digest_hex(pack))
+    return lost
 
 
 def keep_objects(session: Session, shelf: BlockShelf, reader: ArtifactReader, graves: Collection[str]) -> None:

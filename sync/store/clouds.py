@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -90,10 +91,9 @@ class Bucket:
                 return found
             query["pageToken"] = token
 
-    def _run(self, action: Callable[..., Any], *arguments: object, **named: object) -> Any:
-        from fsspec.asyn import sync
-
-        return sync(self.file_system.loop, action, *arguments, **named)
+    def _run(self, action: Callable[..., Any], *arguments: object) -> Any:
+        asyn: Any = import_module("fsspec.asyn")
+        return asyn.sync(self.file_system.loop, action, *arguments)
 
     async def _azure_size(self, bucket: str, key: str) -> int | None:
         from azure.core.exceptions import ResourceNotFoundError

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -32,7 +32,7 @@ from fairlead.sync.store.pack import PACK_TARGET_BYTES, packed_size, parse_pack
 from fairlead.sync.store.packing import PackStored, PackWriter, holds_pack
 from fairlead.sync.store.reader import ArtifactReader
 
-__all__ = ["CopyPlan", "CopyReport", "Side", "copy_artifact", "find_damaged", "plan_copy"]
+__all__ = ["CopyPlan", "CopyReport", "Side", "copy_artifact", "find_damaged", "in_order", "plan_copy"]
 
 Side = Literal["source", "destination"]
 """Where a copy runs: what crosses the wire is what is written there, or what is read here."""
@@ -51,13 +51,15 @@ class CopyPlan:
     """What a copy moves. `blocks` are counted once; `bytes` are those of packs, layout and manifest together.
 
     `whole_packs` (name to size) travel as they are, `loose` blocks in packs of their own, and `rewritten` ones decoded
-    and stored alone. `known` is what the destination has of the artifact already, with what that stands on.
+    and stored alone. `known` is what the destination has of the artifact already, with what that stands on, and
+    `known_packs` (name to size) are the packs that hold it.
     """
 
     blocks: int
     bytes: int
     reader: ArtifactReader
     known: Mapping[Digest, StoredBlock]
+    known_packs: Mapping[Digest, int]
     whole_packs: Mapping[Digest, int]
     moved: Mapping[Digest, StoredBlock]
     loose: tuple[StoredBlock, ...]
@@ -95,16 +97,19 @@ def plan_copy(
     pack_bytes: int = PACK_TARGET_BYTES,
     side: Side = "destination",
     threads: int = THREADS,
+    reader: ArtifactReader | None = None,
 ) -> CopyPlan:
     """Work out what has to move, from layouts, sizes and the index alone; no pack is read, unless for a `repair`.
 
-    See `copy_artifact`.
+    See `copy_artifact`. A `reader` of the artifact at the source that is open already is not opened again.
 
     Raises:
         ObjectNotFound, CorruptManifest, CorruptLayout: about the source.
         LocationUnavailable, PermissionDenied: from either store.
     """
-    reader = ArtifactReader.open(source, domain, digest, source_layout_key, threads=threads)
+    if reader is None:
+        nearer = destination if side == "destination" else None
+        reader = ArtifactReader.open(source, domain, digest, source_layout_key, threads=threads, nearer=nearer)
     blocks = reader.layout.blocks
     known = known_blocks or blocks_of_newest_layout(destination, domain, reader.manifest)
     finder = BlockFinder(destination, domain, known, is_read_back=repair)
@@ -131,6 +136,7 @@ def plan_copy(
         bytes=size,
         reader=reader,
         known=finder.blocks,
+        known_packs=finder.pack_sizes,
         whole_packs=whole,
         moved=moved,
         loose=tuple(loose),
@@ -188,12 +194,14 @@ def copy_artifact(
         _add_loose_blocks(source, domain, plan, packs, counted, threads=threads)
         new = packs.finish()
     counted.finish()
-    layout, layout_bytes = _publish(destination, domain, plan, {**plan.moved, **new, **plan.known})
+    blocks = {**plan.moved, **new, **plan.known}
+    found = sum(plan.whole_packs.values()) - sent + packs.found_bytes
+    layout, layout_bytes = _publish(destination, domain, plan, blocks)
     used = {block.digest for blocks_of_file in layout.layout.files.values() for block in blocks_of_file}
     return CopyReport(
         bytes_planned=plan.bytes,
         bytes_moved=sent + packs.sent_bytes + layout_bytes,
-        bytes_found=sum(plan.whole_packs.values()) - sent + packs.found_bytes,
+        bytes_found=found,
         blocks_moved=plan.blocks,
         blocks_reused=len(used & plan.known.keys()),
         layout=layout.layout,
@@ -211,8 +219,11 @@ def _publish(
     used = {block.digest for blocks_of_file in files.values() for block in blocks_of_file}
     closed = closure_of((blocks[each] for each in used), blocks)
     bases = sorted((block for each, block in closed.items() if each not in used), key=lambda block: block.digest)
-    written, layout_bytes = write_layout(destination, domain, manifest, files, bases)
-    return written, layout_bytes + write_manifest(destination, domain, manifest)
+    layout = write_layout(
+        destination, domain, manifest, files, bases, known_packs=plan.known_packs, packed_bytes=plan.bytes
+    )
+    manifest_bytes = write_manifest(destination, domain, manifest, is_new=layout.is_first)
+    return layout.stored, layout.sent_bytes + manifest_bytes
 
 
 def _choose(
@@ -323,7 +334,7 @@ def _copy_whole_packs(
         return sent
 
     sent = 0
-    for pack, sent_of_pack in _in_order(list(plan.whole_packs), copy, threads):
+    for pack, sent_of_pack in in_order(list(plan.whole_packs), copy, threads):
         sent += sent_of_pack
         counted.add(plan.whole_packs[pack])
     return sent
@@ -372,12 +383,12 @@ def _add_loose_blocks(
         dtype = Dtype(read_stored(source, domain, [BlockUse(block)])[0][4])
         return encode_block(reader.read_one(block), dtype)
 
-    for block, stored in _in_order(plan.rewritten, rewrite, threads):
+    for block, stored in in_order(plan.rewritten, rewrite, threads):
         packs.add(stored, digest=block.digest, plain_length=block.plain_length)
         counted.add(len(stored))
 
 
-def _in_order(items: Sequence[_T], action: Callable[[_T], _R], threads: int) -> Iterator[tuple[_T, _R]]:
+def in_order(items: Iterable[_T], action: Callable[[_T], _R], threads: int) -> Iterator[tuple[_T, _R]]:
     """Do something with each item, `threads` at a time, and give the results in order; no more than those wait."""
     in_flight: deque[tuple[_T, Future[_R]]] = deque()
     pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="block-copy")

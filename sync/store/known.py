@@ -41,6 +41,11 @@ class BlockFinder:
         self._damaged: set[Digest] = set()
         self.blocks: dict[Digest, StoredBlock] = {}
 
+    @property
+    def pack_sizes(self) -> Mapping[Digest, int]:
+        """The packs that were looked at, and their sizes in bytes; 0 where there is none."""
+        return self._sizes
+
     def find(self, wanted: Mapping[Digest, int]) -> set[Digest]:
         """Those of the wanted blocks (digest to plain length) that the location holds.
 

@@ -1,36 +1,42 @@
 """The layout: how one location stores one artifact.
 
-Version 1 is gzipped canonical JSON: the packs, the blocks (which pack, where, how stored), and for each file of the
-manifest its blocks in order. Its blocks are closed: a base that no file uses stands there too, after those that files
-use, so that whoever keeps the blocks of layouts keeps what they stand on. A layout is immutable and its key holds a
-sequence number and the sha256 of its bytes, so a repacked or repaired artifact gets a newer layout and the old one
-stays readable until it is collected.
+Version 1 is gzipped canonical JSON: the packs, the blocks (which pack, where, how stored; or a run of entries of a
+pack's own index, see `outline.py`), and for each file of the manifest its blocks in order. Its blocks are closed: a
+base that no file uses stands there too, after those that files use, so that whoever keeps the blocks of layouts keeps
+what they stand on. A layout is immutable and its key holds a sequence number and the sha256 of its bytes, so a repacked
+or repaired artifact gets a newer layout and the old one stays readable until it is collected.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
 from fairlead.core.canonical import canonical_json
-from fairlead.core.errors import CorruptLayout, IntegrityError, InvalidDigest, JsonValue, ObjectNotFound
-from fairlead.core.ids import Digest, parse_digest, sha256_digest
+from fairlead.core.errors import CorruptLayout, CorruptPack, IntegrityError, JsonValue, ObjectNotFound
+from fairlead.core.ids import Digest, sha256_digest
 from fairlead.core.ports import ObjectStore
 from fairlead.sync.store.blocks import KnownBlocks, StoredBlock
 from fairlead.sync.store.chains import chain_of
-from fairlead.sync.store.codec import BLOCK_MAX_BYTES, CODEC, STORED_MAX_BYTES
-from fairlead.sync.store.delta import DELTA_CODEC
 from fairlead.sync.store.domain import DedupDomain
-from fairlead.sync.store.gunzip import gunzip
 from fairlead.sync.store.manifest import Manifest
-from fairlead.sync.store.pack import HEADER, PACK_MAX_BYTES
+from fairlead.sync.store.outline import (
+    FORMAT,
+    VERSION,
+    Outline,
+    Run,
+    gather_runs,
+    render_entry,
+    render_places,
+)
+from fairlead.sync.store.pack import digest_of_entries, read_index_at_end
 
-FORMAT = "fairlead/layout"
-VERSION = 1
-_JSON_MAX_BYTES = 512 * 2**20
+_LOOKUPS_AT_ONCE = 4
+# Where so many layouts would come to less than the packs that were sent, a reader had better not make more requests.
+_WORTH_A_REQUEST = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,25 +63,17 @@ class Layout:
         """The size of the blocks as stored, in bytes, each counted once."""
         return sum(block.stored_length for block in self.blocks.values())
 
-    def to_bytes(self) -> bytes:
-        """The stored bytes of the layout."""
+    def to_bytes(self, known_packs: Mapping[Digest, int] | None = None) -> bytes:
+        """The stored bytes of the layout.
+
+        `known_packs` (name to size) are packs that were there before; runs of their blocks are not described again.
+        """
         packs = {pack: index for index, pack in enumerate(self.packs)}
         places = {digest: index for index, digest in enumerate(self.blocks)}
-        blocks: list[JsonValue] = [
-            {
-                "digest": block.digest,
-                "pack": packs[block.pack],
-                "offset": block.offset,
-                "stored_length": block.stored_length,
-                "stored_digest": block.stored_digest,
-                "plain_length": block.plain_length,
-                "codec": block.codec,
-                "base": block.base,
-            }
-            for block in self.blocks.values()
-        ]
+        entries = gather_runs(list(self.blocks.values()), known_packs or {})
         files: list[JsonValue] = [
-            {"path": path, "blocks": [places[block.digest] for block in used]} for path, used in self.files.items()
+            {"path": path, "blocks": render_places([places[block.digest] for block in used])}
+            for path, used in self.files.items()
         ]
         record: dict[str, JsonValue] = {
             "format": FORMAT,
@@ -83,22 +81,22 @@ class Layout:
             "artifact": self.artifact,
             "sequence": self.sequence,
             "packs": list[JsonValue](packs),
-            "blocks": blocks,
+            "blocks": [render_entry(entry, packs) for entry in entries],
             "files": files,
         }
-        return gzip.compress(canonical_json(record), compresslevel=6, mtime=0)
+        return gzip.compress(canonical_json(record), compresslevel=9, mtime=0)
 
     @staticmethod
     def parse(data: bytes, *, what: str = "The layout") -> Layout:
-        """Read a layout's stored bytes; `what` names it in errors.
+        """Read the stored bytes of a layout that describes all of its blocks; `what` names it in errors.
 
         Raises:
-            CorruptLayout: if they are not a layout of a known version.
+            CorruptLayout: if they are not a layout of a known version, or leave blocks to the indexes of packs.
         """
-        try:
-            return _parse(cast("dict[str, object]", json.loads(gunzip(data, max_bytes=_JSON_MAX_BYTES))))
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError, InvalidDigest) as error:
-            raise CorruptLayout(f"{what} is damaged ({type(error).__name__}).") from None
+        outline = Outline.parse(data, what=what)
+        if outline.runs:
+            raise CorruptLayout(f"{what} cannot be read without the packs that it names.")
+        return _with_blocks(outline, {})
 
     def check_fits(self, manifest: Manifest) -> None:
         """Refuse a layout that is not one of this manifest: other files, blocks that do not add up, or broken chains.
@@ -127,60 +125,17 @@ class Layout:
                 )
 
 
-def _parse(record: dict[str, object]) -> Layout:
-    if record["format"] != FORMAT or record["version"] != VERSION:
-        raise CorruptLayout(
-            f"The layout is of another format than {FORMAT} version {VERSION}.",
-            hint="Upgrade Fairlead if a newer release wrote it.",
-        )
-    packs = [parse_digest(_text(pack)) for pack in cast("list[object]", record["packs"])]
-    blocks = [_parse_block(item, packs) for item in cast("list[dict[str, object]]", record["blocks"])]
-    files: dict[str, tuple[StoredBlock, ...]] = {}
-    for item in cast("list[dict[str, object]]", record["files"]):
-        used = cast("list[object]", item["blocks"])
-        files[_text(item["path"])] = tuple(blocks[_number(index, 0, len(blocks) - 1)] for index in used)
+def _with_blocks(outline: Outline, found: Mapping[Run, Sequence[StoredBlock]]) -> Layout:
+    """The layout of an outline whose runs were looked up."""
+    blocks: list[StoredBlock] = []
+    for entry in outline.entries:
+        blocks += found[entry] if isinstance(entry, Run) else (entry,)
+    files = {path: tuple(blocks[place] for place in places) for path, places in outline.files.items()}
     used = {block.digest for blocks_of_file in files.values() for block in blocks_of_file}
     bases = tuple(block for block in blocks if block.digest not in used)
     if not {block.digest for block in bases} <= {block.base for block in blocks}:
-        raise ValueError
-    return Layout(
-        artifact=parse_digest(_text(record["artifact"])),
-        sequence=_number(record["sequence"], 1, 10**10 - 1),
-        files=files,
-        bases=bases,
-    )
-
-
-def _parse_block(item: dict[str, object], packs: Sequence[Digest]) -> StoredBlock:
-    codec, base = item["codec"], item["base"]
-    if codec not in (CODEC, DELTA_CODEC) or type(codec) is not int:
-        raise CorruptLayout(
-            "The layout uses a codec that this release does not know.", hint="Upgrade Fairlead to read it."
-        )
-    if (codec == DELTA_CODEC) != (base is not None):
-        raise ValueError
-    return StoredBlock(
-        digest=parse_digest(_text(item["digest"])),
-        pack=packs[_number(item["pack"], 0, len(packs) - 1)],
-        offset=_number(item["offset"], len(HEADER), PACK_MAX_BYTES),
-        stored_length=_number(item["stored_length"], 1, STORED_MAX_BYTES),
-        stored_digest=parse_digest(_text(item["stored_digest"])),
-        plain_length=_number(item["plain_length"], 1, BLOCK_MAX_BYTES),
-        codec=codec,
-        base=None if base is None else parse_digest(_text(base)),
-    )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _number(value: object, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError
-    return value
+        raise CorruptLayout("The layout holds a block that nothing uses or stands on.", artifact=outline.artifact)
+    return Layout(artifact=outline.artifact, sequence=outline.sequence, files=files, bases=bases)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,14 +146,23 @@ class StoredLayout:
     layout: Layout
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenLayout:
+    """A layout that was stored or found, the bytes sent for it, and whether the location had none of the artifact."""
+
+    stored: StoredLayout
+    sent_bytes: int
+    is_first: bool
+
+
 def list_layout_keys(store: ObjectStore, domain: DedupDomain, artifact: Digest) -> list[str]:
     """The keys of all layouts of an artifact at a location, newest first."""
     keys = [item.key for item in store.list(domain.layout_prefix(artifact))]
     return [key for key in reversed(keys) if domain.parse_layout_key(artifact, key)]
 
 
-def read_layout(store: ObjectStore, domain: DedupDomain, artifact: Digest, key: str) -> Layout:
-    """Read one layout and check it against its key.
+def read_outline(store: ObjectStore, domain: DedupDomain, artifact: Digest, key: str) -> Outline:
+    """Read what one layout says by itself, and check it against its key.
 
     Raises:
         ObjectNotFound: if there is none at this key.
@@ -212,10 +176,50 @@ def read_layout(store: ObjectStore, domain: DedupDomain, artifact: Digest, key: 
         raise CorruptLayout(
             f"The layout {key!r} has other bytes than its name says.", artifact=artifact, layout_key=key
         )
-    layout = Layout.parse(data, what=f"The layout {key!r}")
-    if layout.artifact != artifact or layout.sequence != name.sequence:
+    outline = Outline.parse(data, what=f"The layout {key!r}")
+    if outline.artifact != artifact or outline.sequence != name.sequence:
         raise CorruptLayout(f"The layout {key!r} says it is another one.", artifact=artifact, layout_key=key)
-    return layout
+    return outline
+
+
+def read_layout(
+    store: ObjectStore, domain: DedupDomain, artifact: Digest, key: str, *, nearer: ObjectStore | None = None
+) -> Layout:
+    """Read one layout, with the indexes that it names, and check it against its key.
+
+    A `nearer` location is asked for those indexes first; they are the same wherever the pack is.
+
+    Raises:
+        ObjectNotFound: if there is none at this key.
+        CorruptLayout: if its bytes are not those that the key names, or are no layout of the artifact.
+        CorruptPack: if an index that it names is missing, damaged, or says something else.
+    """
+    outline = read_outline(store, domain, artifact, key)
+    runs = outline.runs
+    if not runs:
+        return _with_blocks(outline, {})
+
+    def look_up(run: Run) -> list[StoredBlock]:
+        if nearer is not None:
+            with contextlib.suppress(CorruptPack):
+                return _blocks_of_run(nearer, domain, run)
+        return _blocks_of_run(store, domain, run)
+
+    with ThreadPoolExecutor(max_workers=_LOOKUPS_AT_ONCE, thread_name_prefix="index-read") as pool:
+        return _with_blocks(outline, dict(zip(runs, pool.map(look_up, runs), strict=True)))
+
+
+def _blocks_of_run(store: ObjectStore, domain: DedupDomain, run: Run) -> list[StoredBlock]:
+    try:
+        listed = read_index_at_end(store, domain, run.pack, size=run.pack_size, expected=run.blocks)
+    except ObjectNotFound:
+        raise CorruptPack(f"The pack {run.pack}, whose index a layout names, is not there.", pack=run.pack) from None
+    first = next((place for place, block in enumerate(listed) if block.offset == run.offset), len(listed))
+    found = listed[first : first + run.blocks]
+    is_whole = sum(block.stored_length for block in found) == run.stored_length
+    if len(found) != run.blocks or not is_whole or digest_of_entries(found) != run.digest:
+        raise CorruptPack(f"The index of the pack {run.pack} is not what a layout says.", pack=run.pack)
+    return found
 
 
 def newest_layout(store: ObjectStore, domain: DedupDomain, manifest: Manifest) -> StoredLayout:
@@ -223,11 +227,15 @@ def newest_layout(store: ObjectStore, domain: DedupDomain, manifest: Manifest) -
 
     Raises:
         ObjectNotFound: if the location holds none.
-        CorruptLayout: if all are damaged.
+        CorruptLayout, CorruptPack: if all are damaged.
     """
+    return _newest_whole(store, domain, manifest, list_layout_keys(store, domain, manifest.digest))
+
+
+def _newest_whole(store: ObjectStore, domain: DedupDomain, manifest: Manifest, keys: Sequence[str]) -> StoredLayout:
     artifact = manifest.digest
     failure: IntegrityError | None = None
-    for key in list_layout_keys(store, domain, artifact):
+    for key in keys:
         try:
             layout = read_layout(store, domain, artifact, key)
             layout.check_fits(manifest)
@@ -259,25 +267,32 @@ def write_layout(
     manifest: Manifest,
     files: Mapping[str, tuple[StoredBlock, ...]],
     bases: Iterable[StoredBlock] = (),
-) -> tuple[StoredLayout, int]:
-    """Store a layout that supersedes those of the artifact at this location; the layout and the bytes sent.
+    *,
+    known_packs: Mapping[Digest, int] | None = None,
+    packed_bytes: int = 0,
+) -> WrittenLayout:
+    """Store a layout that supersedes those of the artifact at this location.
 
     `bases` are the blocks that others stand on and that no file uses. Where the newest whole one already says the same,
-    nothing is sent and it is returned.
+    nothing is sent and it is returned. `known_packs` (name to size) held what they hold before `packed_bytes` were
+    sent for this layout: blocks in them are not described again where that would be much of what is sent.
     """
     artifact, stood_on = manifest.digest, tuple(bases)
+    keys = list_layout_keys(store, domain, artifact)
     try:
-        newest = newest_layout(store, domain, manifest)
+        newest = _newest_whole(store, domain, manifest, keys)
     except (ObjectNotFound, IntegrityError):
         pass
     else:
         if newest.layout.files == files and newest.layout.bases == stood_on:
-            return newest, 0
-    names = (domain.parse_layout_key(artifact, key) for key in list_layout_keys(store, domain, artifact))
+            return WrittenLayout(stored=newest, sent_bytes=0, is_first=False)
+    names = (domain.parse_layout_key(artifact, key) for key in keys)
     sequence = 1 + max((name.sequence for name in names if name), default=0)
     layout = Layout(artifact=artifact, sequence=sequence, files=files, bases=stood_on)
     layout.check_fits(manifest)
     data = layout.to_bytes()
+    if known_packs and len(data) * _WORTH_A_REQUEST > packed_bytes:
+        data = layout.to_bytes(known_packs)
     key = domain.layout_key(artifact, sequence, sha256_digest(data))
     store.write(key, data)
-    return StoredLayout(key=key, layout=layout), len(data)
+    return WrittenLayout(stored=StoredLayout(key=key, layout=layout), sent_bytes=len(data), is_first=not keys)

@@ -305,10 +305,15 @@ def read_manifest(store: ObjectStore, domain: DedupDomain, artifact: Digest) -> 
     return Manifest.parse(store.read(domain.manifest_key(artifact)), digest=artifact)
 
 
-def write_manifest(store: ObjectStore, domain: DedupDomain, manifest: Manifest) -> int:
-    """Store a manifest unless the very same bytes are there already; the bytes sent."""
+def write_manifest(store: ObjectStore, domain: DedupDomain, manifest: Manifest, *, is_new: bool = False) -> int:
+    """Store a manifest unless the very same bytes are there already; the bytes sent.
+
+    One that `is_new`, as far as anybody knows, is not looked up first where the store is true to create-only writes.
+    """
     data = manifest.to_bytes()
     key = domain.manifest_key(sha256_digest(data))
+    if is_new and store.has_create_only and store.write(key, data, create_only=True):
+        return len(data)
     try:
         if store.read(key) == data:
             return 0

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from fairlead.core.errors import (
@@ -32,7 +32,7 @@ from fairlead.sync.store.throttle import RateLimit, ThrottledStore
 
 _HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
 
-_STORES_KEPT = 256
+_KEPT = 256
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion", "404", "BlobNotFound"})
 _MISSING_CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
 _DENIED_NAMES = frozenset(
@@ -69,34 +69,40 @@ def open_store(url: str, options: Mapping[str, object] | None = None) -> ObjectS
     return store if rate is None else ThrottledStore(store, RateLimit(float(cast("int", rate))))
 
 
-class OpenStores:
-    """Opens stores and keeps them, for a process that opens the same ones again and again.
+class Opened(Generic[_T]):
+    """What is opened by URL and options, kept for a process that opens the same again and again.
 
     So connections and exchanged credentials are used again, and whatever opens a location shares its rate limit. Other
     options (a location whose settings were changed) make another store; the one used longest ago is dropped. Safe to
     use from several threads.
     """
 
-    def __init__(self, open_store: Callable[[str, Mapping[str, object]], ObjectStore] = open_store) -> None:
-        self._open_store = open_store
+    def __init__(self, open_one: Callable[[str, Mapping[str, object]], _T]) -> None:
+        self._open_one = open_one
         self._lock = threading.Lock()
-        self._stores: OrderedDict[str, ObjectStore] = OrderedDict()
+        self._opened: OrderedDict[str, _T] = OrderedDict()
 
-    def __call__(self, url: str, options: Mapping[str, object] | None = None) -> ObjectStore:
-        """The store at a URL, as `open_store` gives it."""
+    def __call__(self, url: str, options: Mapping[str, object] | None = None) -> _T:
+        """What is at a URL."""
         given = dict(options or {})
         if "create" in given:
             # Making a folder is done each time that it is asked for.
-            return self._open_store(url, given)
+            return self._open_one(url, given)
         key = json.dumps([url, given], sort_keys=True, default=repr)
         with self._lock:
-            store = self._stores.get(key)
-            if store is None:
-                store = self._stores[key] = self._open_store(url, given)
-            self._stores.move_to_end(key)
-            while len(self._stores) > _STORES_KEPT:
-                self._stores.popitem(last=False)
-        return store
+            if key not in self._opened:
+                self._opened[key] = self._open_one(url, given)
+            self._opened.move_to_end(key)
+            while len(self._opened) > _KEPT:
+                self._opened.popitem(last=False)
+            return self._opened[key]
+
+
+class OpenStores(Opened[ObjectStore]):
+    """Stores that were opened, by `open_store` or in another way."""
+
+    def __init__(self, open_store: Callable[[str, Mapping[str, object]], ObjectStore] = open_store) -> None:
+        super().__init__(open_store)
 
 
 def _open(url: str, rest: dict[str, object]) -> ObjectStore:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from fairlead.core.errors import CorruptPack
@@ -121,6 +121,33 @@ def read_pack_index(store: ObjectStore, domain: DedupDomain, pack: Digest) -> li
     if 0 < missing <= size - len(tail):
         tail = store.read(key, start=size - len(tail) - missing, length=missing) + tail
     return _parse_frame(pack, header, tail, size)
+
+
+def read_index_at_end(
+    store: ObjectStore, domain: DedupDomain, pack: Digest, *, size: int, expected: int
+) -> list[StoredBlock]:
+    """The blocks that a pack of a known size says it holds, in one request if they are about as many as `expected`.
+
+    Raises:
+        ObjectNotFound: if the location does not hold the pack.
+        CorruptPack: if its end is not that of a pack of this size, or its index is damaged.
+    """
+    key = domain.pack_key(pack)
+    length = min(size, _TRAILER.size + (expected + expected // 8 + 8) * _DELTA_ENTRY.size)
+    tail = store.read(key, start=size - length, length=length)
+    if len(tail) != length or length < _TRAILER.size:
+        raise _corrupt(pack, "it has another size")
+    missing = _TRAILER.unpack_from(tail, len(tail) - _TRAILER.size)[0] + _TRAILER.size - length
+    if 0 < missing <= size - length:
+        tail = store.read(key, start=size - length - missing, length=missing) + tail
+    # The first bytes are the business of whoever reads the pack back; the last ones tell the version as well.
+    header = DELTA_HEADER if tail.endswith(DELTA_TRAILER_MAGIC) else HEADER
+    return _parse_frame(pack, header, tail, size)
+
+
+def digest_of_entries(blocks: Iterable[StoredBlock]) -> Digest:
+    """The sha256 of blocks' entries in an index, as version 2 has them, whichever version their pack is."""
+    return sha256_digest(b"".join(_index_entry(block, has_base=True) for block in blocks))
 
 
 def parse_pack(pack: Digest, data: bytes | memoryview) -> list[StoredBlock]:

@@ -20,6 +20,9 @@ from fairlead.sync.store.pack import PACK_TARGET_BYTES, PackBuilder
 UPLOADS = 2
 """How many packs are uploaded at once, unless a caller says otherwise."""
 
+# A request and its answer take about 1 kB, and few packs are there already when they are to be written.
+_LOOK_FIRST_BYTES = 32 * 2**10
+
 PackStored = Callable[[Sequence[StoredBlock]], object]
 """Told the blocks of each pack that the location holds whole now, from any thread."""
 
@@ -122,9 +125,15 @@ def store_pack(store: ObjectStore, domain: DedupDomain, pack: Digest, data: byte
     Raises:
         LocationUnavailable, StorageFull, PermissionDenied: from the store.
     """
+    key = domain.pack_key(pack)
+    if store.has_create_only and len(data) <= _LOOK_FIRST_BYTES:
+        # To look costs about as much as to send. What is there already is read back by the store.
+        if not store.write(key, data, create_only=True):
+            store.write(key, data)
+        return True
     if holds_pack(store, domain, pack, len(data)):
         return False
-    store.write(domain.pack_key(pack), data)
+    store.write(key, data)
     return True
 
 

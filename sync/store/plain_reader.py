@@ -18,7 +18,7 @@ import json
 import struct
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ GRANULE = 64
 #         0 bytes, 1 F16, 2 BF16, 3 F32, 4 F64, 5 INT16, 6 INT32, 7 INT64, 8 F8_E4M3, 9 F8_E5M2, 10 INT8
 WIDTHS = {0: 1, 1: 2, 2: 2, 3: 4, 4: 8, 5: 2, 6: 4, 7: 8, 8: 1, 9: 1, 10: 1}
 FLOATS = {1, 2, 3, 4, 8, 9}
+_ENTRY = struct.Struct("<32s32sQIIB32s")
 
 
 class Damaged(Exception):
@@ -529,8 +530,8 @@ def read_artifact(folder: Path, artifact: str, write: Callable[[str, bytes], Non
     for file, entry in zip(layout["files"], manifest["files"], strict=True):
         hasher, size = hashlib.sha256(), 0
         write(entry["path"], b"")
-        for index in file["blocks"]:
-            plain = reader.read(layout["blocks"][index])
+        for place in _places(file["blocks"]):
+            plain = reader.read(layout["blocks"][place])
             hasher.update(plain)
             size += len(plain)
             write(entry["path"], plain)
@@ -548,8 +549,46 @@ def _read_layout(domain: Path, digits: str) -> dict[str, Any]:
             layout = json.loads(inflate.decompress(data, LAYOUT_MAX_BYTES))
             is_known = (layout["format"], layout["version"]) == ("fairlead/layout", 1)
             check(is_known and layout["artifact"] == "sha256:" + digits, "the layout is of another version or artifact")
+            layout["blocks"] = list(_with_runs(domain, layout))
             return layout
     raise Damaged("no layout of the artifact is whole")
+
+
+def _places(places: list[int | list[int]]) -> Iterator[int]:
+    for place in places:
+        first, count = place if isinstance(place, list) else (place, 1)
+        yield from range(first, first + count)
+
+
+def _with_runs(domain: Path, layout: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The blocks of a layout, with those that it leaves to the index of a pack."""
+    for item in layout["blocks"]:
+        if "entries" not in item:
+            yield item
+            continue
+        pack = layout["packs"][item["pack"]].removeprefix("sha256:")
+        data = (domain / "packs" / pack[:2] / f"{pack}.pack").read_bytes()
+        length, digest, magic = struct.unpack("<I32s8s", data[-44:])
+        index = data[-44 - length : -44]
+        check(hashlib.sha256(index).digest() == digest, f"the index of the pack {pack} is damaged")
+        width = {b"\x01FLPEND\x89": 81, b"\x02FLPEND\x89": 113}[magic]
+        # Entries of version 1 have no base; as those of version 2 have it, it is zeros.
+        entries = [index[place : place + width].ljust(113, b"\0") for place in range(0, length, width)]
+        offsets = [struct.unpack_from("<Q", entry, 64)[0] for entry in entries]
+        first = offsets.index(item["offset"])
+        run = entries[first : first + item["entries"]]
+        check(digest_of(b"".join(run)) == item["entries_digest"], f"the index of the pack {pack} is another one")
+        for plain, stored, offset, stored_length, plain_length, codec, base in map(_ENTRY.unpack, run):
+            yield {
+                "digest": "sha256:" + plain.hex(),
+                "pack": item["pack"],
+                "offset": offset,
+                "stored_length": stored_length,
+                "stored_digest": "sha256:" + stored.hex(),
+                "plain_length": plain_length,
+                "codec": codec,
+                "base": "sha256:" + base.hex(),
+            }
 
 
 class _Blocks:

@@ -94,14 +94,22 @@ def write_artifact(
     closed = closure_of((block for used in placed.values() for block in used), blocks)
     used = {digest for used in digests.values() for digest in used}
     bases_below = [block for digest, block in closed.items() if digest not in used]
-    stored, layout_bytes = write_layout(store, domain, manifest, placed, bases_below)
-    manifest_bytes = write_manifest(store, domain, manifest)
+    layout = write_layout(
+        store,
+        domain,
+        manifest,
+        placed,
+        bases_below,
+        known_packs=finder.pack_sizes,
+        packed_bytes=packs.sent_bytes + packs.found_bytes,
+    )
+    manifest_bytes = write_manifest(store, domain, manifest, is_new=layout.is_first)
     return WrittenArtifact(
         manifest=manifest,
-        layout=stored.layout,
-        layout_key=stored.key,
+        layout=layout.stored.layout,
+        layout_key=layout.stored.key,
         plain_bytes=manifest.plain_bytes,
-        sent_bytes=packs.sent_bytes + layout_bytes + manifest_bytes,
+        sent_bytes=packs.sent_bytes + layout.sent_bytes + manifest_bytes,
         new_blocks=len(new),
         delta_blocks=sum(block.base is not None for block in new.values()),
         reused_blocks=len(used - new.keys()),
