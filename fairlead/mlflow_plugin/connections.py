@@ -44,14 +44,16 @@ def server_url(uri: str) -> str | None:
     """
     from fairlead.sdk.transport import is_loopback
 
-    hint = "Write it like fairlead://fairlead.example:8470; the token belongs into FAIRLEAD_TOKEN."
     try:
         parts = urlsplit(uri)
         is_valid = parts.scheme in SCHEMES and "@" not in parts.netloc and parts.port != 0
     except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise InvalidInput("The address of the registry is not one of a Fairlead server.", hint=hint)
+        parts, is_valid = None, False
+    if parts is None or not is_valid:
+        raise InvalidInput(
+            "The address of the registry is not one of a Fairlead server.",
+            hint="Write it like fairlead://fairlead.example:8470; the token belongs into FAIRLEAD_TOKEN.",
+        )
     if not parts.netloc:
         return None
     named = parts.scheme.partition("+")[2]

@@ -159,13 +159,12 @@ class FairleadRegistryStore(RestStore):
     def _repository(self, source: str) -> ArtifactRepository:
         from mlflow import MlflowClient
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-        from mlflow.store.artifact.utils.models import _parse_model_uri
 
         location = source
         if is_models_uri(source):
             # Of the tracking server; its files as they were logged, without what MLflow adds to a loaded model.
-            logged = MlflowClient(self._tracking_uri).get_logged_model(str(_parse_model_uri(source).model_id))
-            location = logged.artifact_location
+            model_id = get_model_name_and_version(self, source)[0]
+            location = MlflowClient(self._tracking_uri).get_logged_model(str(model_id)).artifact_location
         return get_artifact_repository(location, tracking_uri=self._tracking_uri, registry_uri=self._store_uri)
 
 
