@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, u
 from sqlalchemy.orm import Session, aliased
 
 from fairlead.core.errors import Conflict, JsonValue, LocationInUse
+from fairlead.core.ports import RegionUser
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
@@ -65,7 +66,7 @@ class Retirement:
     last_replica_count: int
     last_replicas: tuple[LastReplica, ...]
     open_uploads: int
-    used_by: tuple[str, ...]
+    used_by: tuple[RegionUser, ...]
 
 
 class Retirements:
@@ -260,7 +261,7 @@ def _open_uploads(session: Session, row: LocationRow) -> int:
     return session.scalar(query) or 0
 
 
-def _users(session: Session, row: LocationRow, region_use: RegionUse) -> tuple[str, ...]:
+def _users(session: Session, row: LocationRow, region_use: RegionUse) -> tuple[RegionUser, ...]:
     """What runs in the region and could read from no other location there."""
     others = [each for each in traffic_locations(session, row.workspace_id) if each.id != row.id]
     if row.kind != "storage" or any(each.region == row.region for each in others):

@@ -1,4 +1,4 @@
-"""Tells the record what serving has of it: `DeploymentIndex`, `RegionUse` and `BundleIndex`."""
+"""Tells the record what serving has of it: `DeploymentIndex` and `BundleIndex`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import and_, select
 from fairlead.registry.tables import RegisteredModelRow
 from fairlead.serving.bundles import READY
 from fairlead.serving.desired import DELETING
-from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
+from fairlead.serving.tables import BundleRow, DeploymentRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
@@ -43,30 +43,6 @@ class FollowingDeployments:
         )
         with self._database.read() as session:
             return tuple(session.scalars(query))
-
-
-class RegionDeployments:
-    """The deployments that run in a region."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:
-        """`deployment NAME` for each, in order. Reads on a connection of its own, so it waits for nobody."""
-        query = (
-            select(DeploymentRow.name)
-            .join(
-                DeploymentRegionRow,
-                and_(
-                    DeploymentRegionRow.workspace_id == DeploymentRow.workspace_id,
-                    DeploymentRegionRow.deployment_id == DeploymentRow.id,
-                ),
-            )
-            .where(DeploymentRow.workspace_id == workspace_id, DeploymentRegionRow.region == region)
-            .order_by(DeploymentRow.name)
-        )
-        with self._database.read() as session:
-            return tuple(f"deployment {name}" for name in session.scalars(query))
 
 
 class ReadyBundles:

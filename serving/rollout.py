@@ -42,6 +42,7 @@ from fairlead.serving.desired import (
     regions_of,
     route_name,
 )
+from fairlead.serving.leaving import leave
 from fairlead.serving.routing import Endpoint, Route, write_table
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 from fairlead.serving.targets import DeployTarget, EndpointSpec, NoLongerWanted, RunningEndpoint
@@ -102,6 +103,7 @@ class RolloutDeriver:
                 if not regions:
                     session.delete(row)
             else:
+                leave(session, row, regions, now)
                 self._derive(session, row, [each for each in regions if each.state != STOPPING], now)
             for each in regions:
                 if each.state == STOPPING:

@@ -29,7 +29,7 @@ from fairlead.sync.worker import Deriver, Handler, throttled
 if TYPE_CHECKING:
     from fairlead.catalog import Catalog
     from fairlead.core.db import Database
-    from fairlead.core.ports import Clock, RegionUse
+    from fairlead.core.ports import Clock, RegionUse, RegionUser
     from fairlead.registry.locations import StoreOpener
     from fairlead.sync.transfer import Transfers
 
@@ -90,7 +90,7 @@ def sync_duties(
 
 
 class _NoUse:
-    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:  # noqa: ARG002  (the port's)
+    def used_by(self, workspace_id: str, region: str) -> Sequence[RegionUser]:  # noqa: ARG002  (the port's)
         return ()
 
 

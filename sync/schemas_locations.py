@@ -84,6 +84,16 @@ class LastReplicaAnswer(BaseModel):
     copied_to: list[str]
 
 
+class RegionUserAnswer(BaseModel):
+    """What reads from the location, and leaves by itself for `goes_on_in`, or else after `command` was typed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    goes_on_in: list[str]
+    command: str | None
+
+
 class RetirementAnswer(BaseModel):
     """What retiring a location takes away, and what still needs it. `last_replicas` lists at most 100."""
 
@@ -93,7 +103,7 @@ class RetirementAnswer(BaseModel):
     last_replica_count: int
     last_replicas: list[LastReplicaAnswer]
     open_uploads: int
-    used_by: list[str]
+    used_by: list[RegionUserAnswer]
 
     @classmethod
     def of(cls, retirement: Retirement) -> RetirementAnswer:
@@ -105,5 +115,5 @@ class RetirementAnswer(BaseModel):
             last_replica_count=retirement.last_replica_count,
             last_replicas=[LastReplicaAnswer.model_validate(each) for each in retirement.last_replicas],
             open_uploads=retirement.open_uploads,
-            used_by=list(retirement.used_by),
+            used_by=[RegionUserAnswer.model_validate(each) for each in retirement.used_by],
         )

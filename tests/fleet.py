@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
 from fairlead.core.ids import Digest
-from fairlead.core.ports import ObjectStore
+from fairlead.core.ports import ObjectStore, RegionUse, RegionUser
 from fairlead.registry import work
 from fairlead.registry.identity import Caller
 from fairlead.registry.locations import Location, Locations
@@ -61,6 +61,7 @@ class Fleet:
     # All of every location is read again each day.
     upkeep: UpkeepRules = field(default_factory=lambda: UpkeepRules(scrub_days=1))
     keyring: Keyring | None = None
+    region_use: RegionUse | None = None
     users: dict[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
     transfers: Transfers = field(default_factory=lambda: Transfers(patience=Patience(sleep=lambda _seconds: None)))
 
@@ -110,9 +111,11 @@ class Fleet:
     def retirements(self) -> Retirements:
         return Retirements(self.database, self.clock, region_use=self)
 
-    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:  # noqa: ARG002  (the port's)
-        """What tests say runs in a region."""
-        return self.users.get(region, ())
+    def used_by(self, workspace_id: str, region: str) -> Sequence[RegionUser]:
+        """What tests say runs in a region, unless serving does."""
+        if self.region_use is not None:
+            return self.region_use.used_by(workspace_id, region)
+        return [RegionUser(name=name) for name in self.users.get(region, ())]
 
     def worker(self) -> Worker:
         duties = self.duties

@@ -38,13 +38,15 @@ from fairlead.registry.mlflow.tracking_servers import TrackingServers
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
 from fairlead.registry.retirement import Retirements
+from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, Uploads
 from fairlead.registry.versions import Versions
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
-from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles, RegionDeployments
+from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles
+from fairlead.serving.leaving import RegionDeployments
 from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
@@ -173,7 +175,7 @@ class Service:
         locations = Locations(
             database, clock, catalog=catalog, open_store=open_store, cloud_hosts=settings.allowed_hosts
         )
-        region_use = RegionDeployments(database)
+        region_use = RegionDeployments(database, catalog)
         plans = ReplicationPlans(database, catalog=catalog, open_store=open_store, versions=Versions(database, clock))
         signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")
         return cls(
@@ -366,6 +368,7 @@ class Service:
         """Free what the home's last server held when it died; a database of others' is left alone."""
         if self.database.is_sqlite:
             work.release_leases(self.database)
+            release_leases(self.database)
 
     def issue_owner_token(self) -> str:
         """Make the workspace unless it exists, and a new token of its owner; answers the secret."""

@@ -218,7 +218,12 @@ def _describe_retirement(row: dict[str, Any]) -> str:
     ]
     if row["open_uploads"]:
         lines.append(f"  waited for: {_count(row['open_uploads'], 'open upload')}")
-    lines += [f"  {user} runs in {location['region']} and reads from it: move it first" for user in row["used_by"]]
+    for user in row["used_by"]:
+        lines.append(f"  waited for: {user['name']}, which runs in {location['region']} and reads from it")
+        if user["goes_on_in"]:
+            lines.append(f"    it leaves by itself, and goes on in {', '.join(user['goes_on_in'])}")
+        elif user["command"] is not None:
+            lines.append(f"    it runs nowhere else; to move it: {user['command']}")
     return "\n".join(lines)
 
 

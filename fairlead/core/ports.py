@@ -90,11 +90,23 @@ class KeyProvider(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionUser:
+    """What runs in a region and reads artifacts there, such as `deployment churn`.
+
+    It leaves by itself, once what it has in the regions `goes_on_in` runs, or else after somebody typed `command`.
+    """
+
+    name: str
+    goes_on_in: tuple[str, ...] = ()
+    command: str | None = None
+
+
 class RegionUse(Protocol):
     """What runs in a region and reads artifacts there. Asked inside a transaction of the record, so it answers fast."""
 
-    def used_by(self, workspace_id: str, region: str) -> Sequence[str]:
-        """What it is, such as `deployment churn`, in order."""
+    def used_by(self, workspace_id: str, region: str) -> Sequence[RegionUser]:
+        """What it is, in order."""
         ...
 
 

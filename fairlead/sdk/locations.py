@@ -60,6 +60,15 @@ class LastReplica(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegionUser(Record):
+    """What reads from a location, and leaves by itself for `goes_on_in`, or else after `command` was typed."""
+
+    name: str
+    goes_on_in: tuple[str, ...] = ()
+    command: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retirement(Record):
     """What retiring a location takes away, and what still needs it. `last_replicas` lists at most 100."""
 
@@ -69,7 +78,7 @@ class Retirement(Record):
     last_replica_count: int
     open_uploads: int
     last_replicas: tuple[LastReplica, ...] = ()
-    used_by: tuple[str, ...] = ()
+    used_by: tuple[RegionUser, ...] = ()
 
 
 class Locations:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.errors import AlreadyExists, Conflict, LocationInUse, LocationNotFound
+from fairlead.core.ports import RegionUser
 from fairlead.registry.tables import ReplicaRow
 from fairlead.sync.collection import GRACE
 from fairlead.sync.upkeep import Upkeeps
@@ -127,7 +128,7 @@ def test_a_location_is_drained_for_as_long_as_an_upload_or_a_deployment_needs_it
     upload = local.begin(near="virginia")
     local.users = {"aws:us-east-1": ["deployment churn"]}
     found = local.retirements.retire(ADMIN, "virginia")
-    assert (found.open_uploads, found.used_by) == (1, ("deployment churn",))
+    assert (found.open_uploads, found.used_by) == (1, (RegionUser(name="deployment churn"),))
     local.run()
     assert local.location("virginia").state == "DRAINING"
     local.complete(upload, local.write(upload, FILES))
