@@ -15,6 +15,7 @@ from fairlead.registry.mlflow.records import Wire
 from fairlead.registry.mlflow.search import Searches
 from fairlead.registry.mlflow.sources import ARTIFACTS_PATH
 from fairlead.registry.mlflow.versions import MlflowVersions, VersionRequest
+from fairlead.registry.wire import MayRepeat
 
 MLFLOW_PREFIX = "/api/2.0/mlflow"
 
@@ -44,12 +45,13 @@ def registered_models_router(models: MlflowModels, searches: Searches) -> APIRou
     router = APIRouter(prefix=f"{MLFLOW_PREFIX}/registered-models", include_in_schema=False)
 
     @router.post("/create")
-    def create(asked: Asked, caller: MayWrite) -> Response:
+    def create(asked: Asked, caller: MayWrite, key: MayRepeat) -> Response:
         made = models.create(
             caller,
             name=asked.required("name"),
             description=asked.text("description") or "",
             tags=asked.tags(),
+            key=key,
         )
         return answer({"registered_model": made})
 
@@ -124,7 +126,7 @@ def model_versions_router(versions: MlflowVersions, searches: Searches, wake: Ca
     router = APIRouter(prefix=f"{MLFLOW_PREFIX}/model-versions", include_in_schema=False)
 
     @router.post("/create")
-    def create(asked: Asked, caller: MayWrite, request: Request) -> Response:
+    def create(asked: Asked, caller: MayWrite, request: Request, key: MayRepeat) -> Response:
         made = versions.create(
             caller,
             VersionRequest(
@@ -136,6 +138,7 @@ def model_versions_router(versions: MlflowVersions, searches: Searches, wake: Ca
                 description=asked.text("description") or "",
                 tags=asked.tags(),
             ),
+            key=key,
         )
         wake()
         return answer({"model_version": made})

@@ -14,6 +14,7 @@ from fairlead.core.errors import Conflict, InvalidInput, JsonValue
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.aliases import Aliases, advance_refs, move_pointer
+from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.identity import Caller
 from fairlead.registry.mlflow.records import (
     NO_STAGE,
@@ -44,7 +45,15 @@ class MlflowModels:
     models: Models
     aliases: Aliases
 
-    def create(self, caller: Caller, *, name: str, description: str, tags: Mapping[str, str]) -> Wire:
+    def create(
+        self,
+        caller: Caller,
+        *,
+        name: str,
+        description: str,
+        tags: Mapping[str, str],
+        key: IdempotencyKey | None = None,
+    ) -> Wire:
         """Register a model. The caller owns it; tags say otherwise, and which residency class it has.
 
         The name of a deleted model may be registered again; its version numbers go on.
@@ -66,6 +75,7 @@ class MlflowModels:
                 residency=tags.get(RESIDENCY_TAG) or "unrestricted",
                 description=description,
                 tags=tags,
+                key=key,
             )
         return self.get(caller, name)
 

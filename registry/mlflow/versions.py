@@ -12,6 +12,7 @@ from fairlead.core.db import Database, is_dry_run
 from fairlead.core.errors import InvalidInput, JsonValue, NotReady
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
+from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.identity import Caller
 from fairlead.registry.mlflow.filters import PROMPT_TAG
 from fairlead.registry.mlflow.models import drop_aliases, parse_stage
@@ -51,7 +52,7 @@ class MlflowVersions:
     staging: Staging
     files: VersionFiles
 
-    def create(self, caller: Caller, request: VersionRequest) -> Wire:
+    def create(self, caller: Caller, request: VersionRequest, *, key: IdempotencyKey | None = None) -> Wire:
         """Register the next version of a model; it is pending until its files lie with us, verified.
 
         Raises:
@@ -73,7 +74,7 @@ class MlflowVersions:
             tags=request.tags,
             flavor="prompt" if is_prompt else None,
         )
-        made = self.versions.register(caller, request.name, draft)
+        made = self.versions.register(caller, request.name, draft, key=key)
         return self.get(caller, request.name, made.version)
 
     def get(self, caller: Caller, name: str, version: int) -> Wire:
