@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import check, load_catalog, parse_residency
 from fairlead.core.db import Database
-from fairlead.core.errors import AlreadyExists, InvalidInput, JsonValue, ModelNotFound
+from fairlead.core.errors import AlreadyExists, Archived, InvalidInput, JsonValue, ModelNotFound
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
@@ -23,7 +24,11 @@ from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_tags, parse_text
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import AliasRow, ModelTagRow, RegisteredModelRow
+from fairlead.registry.tables import AliasRow, ModelTagRow, ModelVersionRow, RegisteredModelRow
+
+
+Shown = Literal["active", "archived", "deleted"]
+"""What a list shows: what is neither archived nor deleted, what is archived, or what can be restored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,8 @@ class RegisteredModel:
     created_by: str
     created_at: datetime
     updated_at: datetime
+    archived_at: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,20 +131,22 @@ class Models:
         """
         with self._database.read() as session:
             row = find_model(session, caller.workspace_id, name)
-            return _render(session, [row])[0]
+            return render_models(session, [row])[0]
 
-    def list(self, caller: Caller, page: PageRequest, *, name_prefix: str = "") -> Page[RegisteredModel]:
+    def list(
+        self, caller: Caller, page: PageRequest, *, name_prefix: str = "", shown: Shown = "active"
+    ) -> Page[RegisteredModel]:
         """Models in order of name; `name_prefix` is compared by code point."""
         prefix = parse_text(name_prefix, what="name prefix", max_length=255)
         query = select(RegisteredModelRow).where(
-            RegisteredModelRow.workspace_id == caller.workspace_id, RegisteredModelRow.deleted_at.is_(None)
+            RegisteredModelRow.workspace_id == caller.workspace_id, *is_shown(RegisteredModelRow, shown)
         )
         if prefix:
             query = query.where(RegisteredModelRow.name.startswith(prefix, autoescape=True))
-        listing = ("models", caller.workspace_id, prefix)
+        listing = ("models", caller.workspace_id, prefix, shown)
         with self._database.read() as session:
             rows = page.fetch(session, query, [RegisteredModelRow.name], listing=listing)
-            return Page(items=tuple(_render(session, rows.items)), next_page_token=rows.next_page_token)
+            return Page(items=tuple(render_models(session, rows.items)), next_page_token=rows.next_page_token)
 
     def update(self, caller: Caller, name: str, change: ModelChange) -> RegisteredModel:
         """Change a model's description, labels or tags.
@@ -148,19 +157,7 @@ class Models:
         """
         with self._database.write() as session:
             row = find_model(session, caller.workspace_id, name, lock=True)
-            if change.description is not None:
-                row.description = parse_text(change.description, what="description")
-            labels = Labels(
-                owner=row.owner if change.owner is None else change.owner,
-                team=row.team if change.team is None else change.team,
-                cost_centre=row.cost_centre if change.cost_centre is None else change.cost_centre,
-            )
-            for label, value in _parse_labels(labels).items():
-                setattr(row, label, value)
-            tags = merge_tags(_tags_of(session, [row]).get(row.id, {}), change.tags or {})
-            _replace_tags(session, row, tags)
-            row.updated_at = self._clock.now()
-            facts: dict[str, JsonValue] = {**_parse_labels(labels), "tags": dict(tags)}
+            facts = apply_change(session, row, change, self._clock.now())
             audit.record(
                 session,
                 caller,
@@ -171,18 +168,21 @@ class Models:
                 facts=facts,
             )
             session.flush()
-            return _render(session, [row])[0]
+            return render_models(session, [row])[0]
 
     def _create(
         self, session: Session, caller: Caller, row: RegisteredModelRow, tags: dict[str, str]
     ) -> RegisteredModel:
-        taken = select(RegisteredModelRow.id).where(
+        query = select(RegisteredModelRow).where(
             RegisteredModelRow.workspace_id == caller.workspace_id, RegisteredModelRow.name == row.name
         )
-        if session.scalar(taken) is not None:
+        if (taken := session.scalar(query)) is not None:
+            is_deleted = taken.deleted_at is not None
             raise AlreadyExists(
-                f"There is a registered model {row.name!r} already.",
-                hint=f"Register a version of it, or look at it: fairlead model show {row.name}",
+                f"There is a {'deleted' if is_deleted else 'registered'} model {row.name!r} already.",
+                hint=f"Restore it: fairlead model restore {row.name}"
+                if is_deleted
+                else f"Register a version of it, or look at it: fairlead model show {row.name}",
                 model=row.name,
             )
         session.add(row)
@@ -198,7 +198,33 @@ class Models:
         audit.record(
             session, caller, self._clock, action="model.create", subject=row.name, residency=row.residency, facts=facts
         )
-        return _render(session, [row])[0]
+        return render_models(session, [row])[0]
+
+
+def apply_change(session: Session, row: RegisteredModelRow, change: ModelChange, now: datetime) -> dict[str, JsonValue]:
+    """Change a locked model's row and tags; what an audit event says of that.
+
+    Raises:
+        InvalidInput: if what it should become is not valid.
+    """
+    if change.description is not None:
+        row.description = parse_text(change.description, what="description")
+    labels = Labels(
+        owner=row.owner if change.owner is None else change.owner,
+        team=row.team if change.team is None else change.team,
+        cost_centre=row.cost_centre if change.cost_centre is None else change.cost_centre,
+    )
+    for label, value in _parse_labels(labels).items():
+        setattr(row, label, value)
+    tags = merge_tags(_tags_of(session, [row]).get(row.id, {}), change.tags or {})
+    _replace_tags(session, row, tags)
+    row.updated_at = now
+    return {**_parse_labels(labels), "tags": dict(tags)}
+
+
+def render_model(session: Session, row: RegisteredModelRow) -> RegisteredModel:
+    """A model, as its rows say."""
+    return render_models(session, [row])[0]
 
 
 def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
@@ -208,10 +234,25 @@ def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = F
         ModelNotFound: if there is none of that name.
         InvalidName: if none could have that name.
     """
+    row = find_any_model(session, workspace_id, name, lock=lock)
+    if row.deleted_at is not None:
+        raise ModelNotFound(
+            f"There is no registered model {name[:255]!r}: it was deleted.",
+            hint=f"Whoever may change it restores it with: fairlead model restore {name[:255]}",
+            model=name[:255],
+        )
+    return row
+
+
+def find_any_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
+    """The row of a model, also of one that is deleted.
+
+    Raises:
+        ModelNotFound: if there was never one of that name.
+        InvalidName: if none could have that name.
+    """
     query = select(RegisteredModelRow).where(
-        RegisteredModelRow.workspace_id == workspace_id,
-        RegisteredModelRow.name == parse_name(name),
-        RegisteredModelRow.deleted_at.is_(None),
+        RegisteredModelRow.workspace_id == workspace_id, RegisteredModelRow.name == parse_name(name)
     )
     if lock:
         # Rows that refer to the model may be inserted meanwhile; only movers wait.
@@ -224,6 +265,31 @@ def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = F
             model=name[:255],
         )
     return row
+
+
+def is_shown(
+    table: type[RegisteredModelRow | ModelVersionRow], shown: Shown
+) -> tuple[ColumnElement[bool], ...]:
+    """The conditions of a list of models or versions."""
+    if shown == "deleted":
+        return (table.deleted_at.is_not(None),)
+    return (
+        table.deleted_at.is_(None),
+        table.archived_at.is_(None) if shown == "active" else table.archived_at.is_not(None),
+    )
+
+
+def require_unarchived(model: RegisteredModelRow, version: ModelVersionRow | None = None) -> None:
+    """Refuse what is archived.
+
+    Raises:
+        Archived: with the command that takes it out of the archive.
+    """
+    if model.archived_at is not None:
+        raise Archived(f"The model {model.name!r} is archived.", hint=f"Run: fairlead model unarchive {model.name}")
+    if version is not None and version.archived_at is not None:
+        reference = f"{model.name}/{version.version}"
+        raise Archived(f"{reference} is archived.", hint=f"Run: fairlead model unarchive {reference}")
 
 
 def parse_regions(regions: Sequence[str] | None, residency: str) -> list[str] | None:
@@ -295,7 +361,8 @@ def _replace_tags(session: Session, row: RegisteredModelRow, tags: Mapping[str, 
         session.delete(existing[key])
 
 
-def _render(session: Session, rows: Sequence[RegisteredModelRow]) -> list[RegisteredModel]:
+def render_models(session: Session, rows: Sequence[RegisteredModelRow]) -> list[RegisteredModel]:
+    """Models as the record has them, with tags and aliases."""
     tags = _tags_of(session, rows)
     aliases: dict[str, dict[str, int]] = {}
     if rows:
@@ -320,6 +387,8 @@ def _render(session: Session, rows: Sequence[RegisteredModelRow]) -> list[Regist
             created_by=row.created_by,
             created_at=row.created_at,
             updated_at=row.updated_at,
+            archived_at=row.archived_at,
+            deleted_at=row.deleted_at,
         )
         for row in rows
     ]

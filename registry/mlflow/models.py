@@ -26,8 +26,9 @@ from fairlead.registry.mlflow.records import (
     latest_of_each_stage,
     render_models,
     render_versions,
+    wire_of_model,
 )
-from fairlead.registry.models import Labels, ModelChange, Models
+from fairlead.registry.models import Labels, ModelChange, Models, RegisteredModel, apply_change, render_model
 from fairlead.registry.tables import AliasRow, EnvironmentRow, ModelTagRow, ModelVersionRow, RegisteredModelRow
 
 UNASSIGNED = "unassigned"
@@ -67,17 +68,16 @@ class MlflowModels:
             team=tags.get(TEAM_TAG) or UNASSIGNED,
             cost_centre=tags.get(COST_CENTRE_TAG) or UNASSIGNED,
         )
-        if not self._revive(caller, name, labels, description, tags):
-            self.models.create(
-                caller,
-                name=name,
-                labels=labels,
-                residency=tags.get(RESIDENCY_TAG) or "unrestricted",
-                description=description,
-                tags=tags,
-                key=key,
-            )
-        return self.get(caller, name)
+        made = self._revive(caller, name, labels, description, tags) or self.models.create(
+            caller,
+            name=name,
+            labels=labels,
+            residency=tags.get(RESIDENCY_TAG) or "unrestricted",
+            description=description,
+            tags=tags,
+            key=key,
+        )
+        return wire_of_model(made)
 
     def get(self, caller: Caller, name: str) -> Wire:
         """One model.
@@ -94,9 +94,9 @@ class MlflowModels:
         Raises:
             ModelNotFound: if there is none of that name.
         """
-        self.get(caller, name)
-        self.models.update(caller, name, ModelChange(description=description))
-        return self.get(caller, name)
+        found = self.get(caller, name)
+        changed = self.models.update(caller, name, ModelChange(description=description))
+        return {**wire_of_model(changed), "latest_versions": found["latest_versions"], "aliases": found["aliases"]}
 
     def rename(self, caller: Caller, name: str, new_name: str) -> Wire:
         """Names never change, so only the name that a model has already is taken.
@@ -211,8 +211,11 @@ class MlflowModels:
                     return render_versions(session, [newest])[0]
             return render_versions(session, [find_by_alias(session, caller.workspace_id, name, alias)])[0]
 
-    def _revive(self, caller: Caller, name: str, labels: Labels, description: str, tags: Mapping[str, str]) -> bool:
-        """Whether a deleted model had the name, which is then as if it were new."""
+    def _revive(
+        self, caller: Caller, name: str, labels: Labels, description: str, tags: Mapping[str, str]
+    ) -> RegisteredModel | None:
+        """The deleted model that had the name, as if it were new; None where there was none."""
+        now = self.clock.now()
         with self.database.write() as session:
             row = session.scalars(
                 select(RegisteredModelRow).where(
@@ -222,36 +225,29 @@ class MlflowModels:
                 )
             ).one_or_none()
             if row is None:
-                return False
+                return None
             residency = parse_residency(tags.get(RESIDENCY_TAG) or row.residency)
             if residency != row.residency:
                 raise Conflict(
                     f"The deleted model {row.name!r} was of residency class {row.residency!r}, which never changes.",
                     hint="Register the model under another name.",
                 )
-            row.deleted_at, row.updated_at = None, self.clock.now()
-            for tag in session.scalars(
-                select(ModelTagRow).where(ModelTagRow.workspace_id == row.workspace_id, ModelTagRow.model_id == row.id)
-            ):
-                session.delete(tag)
-            audit.record(
-                session,
-                caller,
-                self.clock,
-                action="model.restore",
-                subject=row.name,
-                residency=row.residency,
-                facts={"versions": []},
+            of_model = (ModelTagRow.workspace_id == row.workspace_id, ModelTagRow.model_id == row.id)
+            gone = dict.fromkeys(session.scalars(select(ModelTagRow.key).where(*of_model)))
+            change = ModelChange(
+                description=description,
+                owner=labels.owner,
+                team=labels.team,
+                cost_centre=labels.cost_centre,
+                tags={**gone, **tags},
             )
-        change = ModelChange(
-            description=description,
-            owner=labels.owner,
-            team=labels.team,
-            cost_centre=labels.cost_centre,
-            tags=dict(tags),
-        )
-        self.models.update(caller, name, change)
-        return True
+            row.deleted_at = None
+            facts = apply_change(session, row, change, now)
+            audit.record_at(
+                session, caller, now, action="model.restore", subject=row.name, residency=row.residency, facts=facts
+            )
+            session.flush()
+            return render_model(session, row)
 
 
 def parse_stage(text: str) -> str:

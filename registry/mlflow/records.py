@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, Text, cast, func, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from fairlead.core.errors import AliasNotFound, ModelNotFound, ModelVersionNotFound
 from fairlead.core.ids import NAME_MAX_LENGTH
+from fairlead.registry.models import RegisteredModel
 from fairlead.registry.tables import AliasRow, ModelTagRow, ModelVersionRow, RegisteredModelRow, VersionTagRow
+from fairlead.registry.versions import ModelVersion
 
 NO_STAGE = "None"
 _STATUS = {"PENDING": "PENDING_REGISTRATION", "READY": "READY", "FAILED": "FAILED_REGISTRATION"}
 _LOGGED_MODEL = re.compile(r"models:/(m-[0-9a-zA-Z]{1,60})")
 _ROWS_AT_ONCE = 400
+
+SHOWN = (
+    ModelVersionRow.workspace_id,
+    ModelVersionRow.model_id,
+    ModelVersionRow.version,
+    ModelVersionRow.state,
+    ModelVersionRow.description,
+    ModelVersionRow.source,
+    ModelVersionRow.stage,
+    ModelVersionRow.run_id,
+    ModelVersionRow.run_link,
+    ModelVersionRow.error_detail,
+    ModelVersionRow.created_by,
+    ModelVersionRow.created_at,
+    ModelVersionRow.ready_at,
+    ModelVersionRow.changed_at,
+)
+"""The columns that MLflow's form of a version is made of."""
 
 Pair = tuple[RegisteredModelRow, ModelVersionRow]
 Wire = dict[str, Any]
@@ -78,7 +101,7 @@ def find_by_alias(session: Session, workspace_id: str, name: str, alias: str) ->
     return found[0], found[1]
 
 
-def pairs(workspace_id: str) -> Select[RegisteredModelRow, ModelVersionRow]:
+def pairs(workspace_id: Any) -> Select[RegisteredModelRow, ModelVersionRow]:
     """A query of every version that is not deleted, with its model."""
     return (
         select(RegisteredModelRow, ModelVersionRow)
@@ -176,6 +199,65 @@ def render_versions(session: Session, found: Sequence[Pair]) -> list[Wire]:
         render_version(model.name, row, tags[row.model_id, row.version], aliases[row.model_id, row.version])
         for model, row in found
     ]
+
+
+def wire_of_model(model: RegisteredModel) -> Wire:
+    """A model that was just registered, which has no version yet, as MLflow's `RegisteredModel`."""
+    return {
+        "name": model.name,
+        "creation_timestamp": to_millis(model.created_at),
+        "last_updated_timestamp": to_millis(model.updated_at),
+        "user_id": model.created_by,
+        "description": model.description,
+        "latest_versions": [],
+        "tags": [{"key": key, "value": value} for key, value in sorted(model.tags.items())],
+        "aliases": [],
+    }
+
+
+def wire_of_version(version: ModelVersion, *, changed_at: datetime | None = None) -> Wire:
+    """A version as the call that made or changed it knows it, as MLflow's `ModelVersion`.
+
+    So it is not read again, and can be shown by a dry run, which keeps nothing that could be read.
+    """
+    error = version.error.detail if version.error else None
+    row = SimpleNamespace(
+        **{each.name: getattr(version, each.name) for each in fields(version)},
+        changed_at=changed_at,
+        error_detail=error,
+    )
+    tags = [{"key": key, "value": value} for key, value in sorted(version.tags.items())]
+    return render_version(version.name, row, tags, list(version.aliases))
+
+
+def collected(version: Any, *, is_sqlite: bool) -> tuple[Any, Any]:
+    """What a statement about versions also asks for: their tags and aliases, each as one JSON text."""
+    collect, pair = (func.json_group_array, func.json_array) if is_sqlite else (func.json_agg, func.json_build_array)
+    tags = select(cast(collect(pair(VersionTagRow.key, VersionTagRow.value)), Text)).where(
+        VersionTagRow.workspace_id == version.workspace_id,
+        VersionTagRow.model_id == version.model_id,
+        VersionTagRow.version == version.version,
+    )
+    pointer = aliased(AliasRow)
+    aliases = select(cast(collect(pointer.name), Text)).where(
+        pointer.workspace_id == version.workspace_id,
+        pointer.model_id == version.model_id,
+        pointer.version == version.version,
+    )
+    return tags.scalar_subquery().label("tags"), aliases.scalar_subquery().label("aliases")
+
+
+def read_collected(row: Any) -> tuple[dict[str, str], list[str]]:
+    """The tags and aliases that `collected` found, in order."""
+    tags: list[tuple[str, str]] = json.loads(row.tags or "[]")
+    aliases: list[str] = json.loads(row.aliases or "[]")
+    return dict(sorted(tags)), sorted(aliases)
+
+
+def render_found(row: Any) -> Wire:
+    """A version as MLflow's `ModelVersion`, from a row of `SHOWN`, `model_name` and what `collected` adds."""
+    tags, aliases = read_collected(row)
+    return render_version(row.model_name, row, [{"key": key, "value": value} for key, value in tags.items()], aliases)
 
 
 def to_millis(moment: datetime) -> int:

@@ -17,7 +17,7 @@ from fairlead.registry.identity import Caller
 from fairlead.registry.mlflow.filters import PROMPT_TAG
 from fairlead.registry.mlflow.models import drop_aliases, parse_stage
 from fairlead.registry.mlflow.ports import VersionFiles
-from fairlead.registry.mlflow.records import NO_STAGE, Wire, find_model, find_version, render_versions
+from fairlead.registry.mlflow.records import NO_STAGE, Wire, find_model, find_version, render_versions, wire_of_version
 from fairlead.registry.mlflow.sources import Source, no_tracking_server, parse_source
 from fairlead.registry.models import to_labels
 from fairlead.registry.tables import ModelVersionRow
@@ -74,8 +74,7 @@ class MlflowVersions:
             tags=request.tags,
             flavor="prompt" if is_prompt else None,
         )
-        made = self.versions.register(caller, request.name, draft, key=key)
-        return self.get(caller, request.name, made.version)
+        return wire_of_version(self.versions.register(caller, request.name, draft, key=key))
 
     def get(self, caller: Caller, name: str, version: int) -> Wire:
         """One version.
@@ -93,8 +92,8 @@ class MlflowVersions:
             ModelVersionNotFound: if there is none.
         """
         self.get(caller, name, version)
-        self.versions.update(caller, name, version, description=description)
-        return self.get(caller, name, version)
+        changed = self.versions.update(caller, name, version, description=description)
+        return wire_of_version(changed, changed_at=self.clock.now())
 
     def set_tag(self, caller: Caller, name: str, version: int, key: str, value: str | None) -> None:
         """Set a tag of a version, or remove it with None.
