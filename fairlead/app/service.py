@@ -21,8 +21,8 @@ from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, InvalidInput
-from fairlead.core.quick_reads import QuickReads
 from fairlead.core.ids import new_row_id
+from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.featurestore.recorded import feature_rows
@@ -42,6 +42,8 @@ from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, Uploads
 from fairlead.registry.versions import Versions
+from fairlead.registry.webhook_assembly import WebhookParts, assemble_webhooks
+from fairlead.registry.webhook_delivery import release_leases
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
@@ -57,9 +59,12 @@ from fairlead.sync.ray_engine import RayEngine
 from fairlead.sync.record_publication import PUBLISH_RECORD
 from fairlead.sync.record_rows import registry_rows
 from fairlead.sync.scratch import Scratch
+from fairlead.sync.staged_storing import StagedStoring
+from fairlead.sync.storage_access import StorageAccess
 from fairlead.sync.store.encryption import encrypting
-from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
-from fairlead.sync.store.objects import OpenStores
+from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers, read_key_file
+from fairlead.sync.store.objects import Opened, OpenStores
+from fairlead.sync.store.presigning import open_signer
 from fairlead.sync.transfer import BytesInFlight, Transfers
 from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.version_files import StoredVersionFiles
@@ -102,13 +107,16 @@ class Service:
     retirements: Retirements
     uploads: Uploads
     artifacts: Artifacts
+    storage_access: StorageAccess
     replica_policies: ReplicaPolicies
     features: FeatureStore
     serving: Serving
     plans: ReplicationPlans
     duties: Duties
     streams: Streams
+    webhooks: WebhookParts
     tracking_servers: TrackingServers
+    storing: StagedStoring
     version_files: StoredVersionFiles
     version_pull: VersionPull
     activity: Activity = field(default_factory=Activity)
@@ -194,10 +202,19 @@ class Service:
                 catalog=catalog,
                 locations=locations,
                 derive=[PolicySweep(_ARTIFACT_USES), derive_replicas],
+                open_store=open_store,
             ),
             retirements=Retirements(database, clock, region_use=region_use),
             uploads=uploads,
             artifacts=artifacts,
+            storage_access=StorageAccess(
+                database,
+                clock,
+                uploads=uploads,
+                artifacts=artifacts,
+                open_store=open_store,
+                open_signer=guarding(Opened(open_signer), settings.allowed_hosts),
+            ),
             replica_policies=ReplicaPolicies(database, clock, catalog=catalog, uses=_ARTIFACT_USES),
             features=features,
             serving=serving,
@@ -223,8 +240,18 @@ class Service:
                 ),
             ),
             streams=Streams(EventLog(database), limit=settings.event_streams),
+            webhooks=assemble_webhooks(
+                database,
+                clock,
+                hosts=None if settings.webhook_hosts is None else tuple(settings.webhook_hosts),
+                box=SecretBox(lambda: [*(read_key_file(path) for path in settings.key_file), signing_key]),
+                patience=settings.webhook_patience,
+            ),
             tracking_servers=TrackingServers(database, clock, allowed_hosts=settings.tracking_hosts),
-            version_files=StoredVersionFiles(database, uploads=uploads, artifacts=artifacts, open_store=open_store),
+            storing=storing,
+            version_files=StoredVersionFiles(
+                database, uploads=uploads, artifacts=artifacts, open_store=open_store, storing=storing
+            ),
             version_pull=VersionPull(
                 database, clock, uploads=uploads, open_store=open_store, scratch=Scratch(home / "pulls")
             ),
@@ -258,6 +285,7 @@ class Service:
         from fairlead.registry.api_events import events_router
         from fairlead.registry.api_issuers import token_exchange_router
         from fairlead.registry.api_keys import keys_router
+        from fairlead.registry.api_webhooks import webhooks_router
         from fairlead.registry.issuers import Issuers
         from fairlead.registry.mlflow.api_tracking_servers import tracking_servers_router
         from fairlead.registry.token_exchange import TokenExchange
@@ -277,6 +305,7 @@ class Service:
             keys_router(self.keys),
             tracking_servers_router(self.tracking_servers),
             events_router(EventLog(self.database), self.streams),
+            webhooks_router(self.webhooks.webhooks, self.webhooks.tests, self.webhooks.deliverer.wake),
             record_router(self.database, load_catalog(), self.signing_key),
             *sync_routers(
                 locations=self.locations,
@@ -284,6 +313,7 @@ class Service:
                 retirements=self.retirements,
                 uploads=self.uploads,
                 artifacts=self.artifacts,
+                storage_access=self.storage_access,
                 database=self.database,
                 clock=self.clock,
                 plans=self.plans,
@@ -300,6 +330,7 @@ class Service:
         if not has_worker:
             return
         threading.Thread(target=self._tend_gateway, name="fairlead-gateway", daemon=True).start()
+        self.webhooks.deliverer.start()
         worker = Worker(
             self.database,
             self.clock,
@@ -338,6 +369,7 @@ class Service:
     def close(self) -> None:
         """Finish what runs, seal what was recorded, and close the database."""
         self._stopping.set()
+        self.webhooks.deliverer.stop()
         for worker in self._wakers:
             worker.stop()
         if self._sealing is not None:
@@ -357,7 +389,8 @@ class Service:
     def is_drained(self) -> bool:
         """Whether nothing runs, is deployed or waits but what was tried in vain, which the next server tries again."""
         # Endpoints want somebody to tend them.
-        if any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
+        is_sending = self.webhooks.deliverer.is_busy
+        if is_sending or any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
             return False
         with self.database.read() as session:
             # What was put off (for want of money, say) is no reason to stay; the next server looks again.
@@ -419,6 +452,7 @@ class Service:
             try:
                 if sealer.seal_once():
                     self.streams.wake()
+                    self.webhooks.deliverer.wake()
                 if time.monotonic() >= forget_at:
                     forget_old_keys(self.database, self.clock)
                     forget_ended_tokens(self.database, self.clock)

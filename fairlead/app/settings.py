@@ -121,6 +121,17 @@ class ServerSettings(BaseSettings):
         ge=1,
         description="Most that MLflow clients' uploads take of the server's disk until versions are made of them.",
     )
+    webhook_hosts: Annotated[list[str] | None, NoDecode] = Field(
+        default=None,
+        description="Hosts that webhooks may be sent to, as HOST, HOST:PORT, *.DOMAIN or * (any public one), separated "
+        "by commas. What is listed by name may be private and speak http; loopback has to be listed as such. None: any "
+        "host with public addresses, by https.",
+    )
+    webhook_patience: timedelta = Field(
+        default=timedelta(days=5),
+        ge=timedelta(minutes=1),
+        description="How long a webhook may fail without one success before it is disabled.",
+    )
     event_streams: int = Field(
         default=200, ge=1, description="Most event streams that one server holds open at once; more are refused."
     )
@@ -161,14 +172,19 @@ class ServerSettings(BaseSettings):
 
     def open_database(self) -> Database:
         """The metadata database that these settings name."""
-        return Database(self.database_url.get_secret_value() or f"sqlite:///{self.folder / 'fairlead.db'}")
+        url = self.database_url.get_secret_value()
+        if not url:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Database(url or f"sqlite:///{self.folder / 'fairlead.db'}")
 
     @field_validator("feature_source_roots", "key_file", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
-    @field_validator("trusted_hosts", "tracking_hosts", "cloud_hosts", "token_audiences", mode="before")
+    @field_validator(
+        "trusted_hosts", "tracking_hosts", "cloud_hosts", "token_audiences", "webhook_hosts", mode="before"
+    )
     @classmethod
     def _split_names(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -39,6 +39,7 @@ from fairlead.cli import (
     store,
     token,
     tracking_server,
+    webhook,
     work,
 )
 from fairlead.cli.context import current_output, group
@@ -74,6 +75,7 @@ app.add_typer(signer.app, name="signer")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
 app.add_typer(events.app)
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(work.app)
 app.add_typer(scrub.app)
 app.add_typer(store.app, name="store")

@@ -23,6 +23,7 @@ FairleadError
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound
+│   ├── WebhookNotFound, WebhookDeliveryNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
@@ -314,6 +315,16 @@ class RetentionPolicyNotFound(NotFound):
 class BudgetNotFound(NotFound):
     code = "budget-not-found"
     title = "There is no such budget"
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook-not-found"
+    title = "There is no such webhook"
+
+
+class WebhookDeliveryNotFound(NotFound):
+    code = "webhook-delivery-not-found"
+    title = "There is no such delivery"
 
 
 class EncryptionKeyNotFound(NotFound):

@@ -25,6 +25,7 @@ from fairlead.sdk.signatures import Signatures, Signers
 from fairlead.sdk.tracking_servers import TrackingServers
 from fairlead.sdk.transport import Transport
 from fairlead.sdk.upkeep import Upkeeps
+from fairlead.sdk.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,7 @@ class Fairlead:
         self.tokens = Tokens(transport)
         self.audit = Audit(transport)
         self.events = Events(transport)
+        self.webhooks = Webhooks(transport)
         self.ledger = Ledger(transport)
         self.replications = Replications(transport)
         self.budgets = Budgets(transport)
