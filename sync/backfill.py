@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,18 +16,22 @@ from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import JsonValue
+from fairlead.registry.blocks import BlockShelf
 from fairlead.registry.locations import Location, Locations, all_locations, find_location, to_location
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.sync.hops import HopPrice, HopPrices, Missing, Stop, usd
+from fairlead.sync.missing import Contents, ContentsReader, VerifiedReplica, held_blocks, whole
 
 if TYPE_CHECKING:
     from fairlead.catalog import Catalog
     from fairlead.core.db import Database
     from fairlead.core.ports import Clock
     from fairlead.registry.identity import Caller
+    from fairlead.registry.locations import StoreOpener
 
-PACK_BYTES = 32 * 2**20
-"""What a pack is taken to weigh where nobody has counted an artifact's packs."""
+# Beyond so many artifacts the rest are priced by their whole size, so that an answer does not take minutes.
+_LAYOUTS_READ = 512
+_READS_AT_ONCE = 8
 
 Derive = Callable[[Session, datetime], object]
 
@@ -48,7 +54,7 @@ class Backfill:
     """What a location lacks, and what bringing it there moves, costs and takes.
 
     Sources send at the same time, so `seconds` is that of the slowest. `waiting` are artifacts that are VERIFIED
-    nowhere yet. Blocks that the location holds already do not move; manifests and layouts, some hundred bytes, do.
+    nowhere yet. Blocks that the location holds already do not move, and what artifacts share moves once.
     """
 
     location: Location
@@ -62,17 +68,43 @@ class Backfill:
     sources: tuple[BackfillSource, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Copy:
+    """An artifact that a shelf lacks, and where it comes from."""
+
+    digest: str
+    shelf: BlockShelf
+    source: VerifiedReplica
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lacking:
+    location: Location
+    wanted: int
+    verified: int
+    waiting: int
+    copies: tuple[_Copy, ...]
+
+
 class Backfills:
     """Plans backfills. `derive` are the derivers that say which replicas should be."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, catalog: Catalog, locations: Locations, derive: Sequence[Derive]
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        catalog: Catalog,
+        locations: Locations,
+        derive: Sequence[Derive],
+        open_store: StoreOpener,
     ) -> None:
         self._database = database
         self._clock = clock
         self._prices = HopPrices(catalog)
         self._locations = locations
         self._derive = tuple(derive)
+        self._contents = ContentsReader(open_store)
 
     def plan(self, caller: Caller, name: str) -> Backfill:
         """What a location still lacks.
@@ -81,8 +113,15 @@ class Backfills:
             LocationNotFound: if the workspace has none of this name.
         """
         with self._database.read() as session:
-            location = find_location(session, caller.workspace_id, name)
-            return self._price(session, caller.workspace_id, location)
+            lacking = self._look(session, caller.workspace_id, find_location(session, caller.workspace_id, name))
+        contents = self._read_contents(lacking)
+        with self._database.read() as session:
+            held = {
+                copy.digest: held_blocks(session, copy.shelf, each)
+                for copy, each in zip(lacking.copies, contents, strict=True)
+                if each is not None
+            }
+        return self._price(lacking, contents, held)
 
     def plan_new(
         self,
@@ -103,7 +142,7 @@ class Backfills:
         row = self._locations.draft(
             caller, name=name, region=region, url=url, options=options, kind=kind, settings=settings
         )
-        found: list[Backfill] = []
+        found: list[_Lacking] = []
         with contextlib.suppress(_Undo), self._database.write() as session:
             self._locations.check_new(session, row)
             session.add(row)
@@ -111,14 +150,16 @@ class Backfills:
             for derive in self._derive:
                 derive(session, self._clock.now())
             session.flush()
-            found.append(self._price(session, caller.workspace_id, to_location(row)))
+            found.append(self._look(session, caller.workspace_id, to_location(row)))
             raise _Undo
-        return found[0]
+        (lacking,) = found
+        return self._price(lacking, self._read_contents(lacking), {})
 
-    def _price(self, session: Session, workspace_id: str, location: Location) -> Backfill:
-        places = {each.id: _stop(each) for each in all_locations(session, workspace_id) if each.state != "RETIRED"}
+    def _look(self, session: Session, workspace_id: str, location: Location) -> _Lacking:
+        """What is not VERIFIED at a location, and where each comes from at the least price, by its size alone."""
+        places = {each.id: each for each in all_locations(session, workspace_id) if each.state != "RETIRED"}
         wanted = session.execute(_wanted_at(workspace_id, location.id)).all()
-        hops: dict[str, list[tuple[int, HopPrice]]] = defaultdict(list)
+        copies: list[_Copy] = []
         waiting = verified = 0
         offers = _offers(session, workspace_id, location.id)
         for replica, artifact in wanted:
@@ -126,24 +167,58 @@ class Backfills:
                 verified += 1
                 continue
             sources = [
-                (places[source], size)
-                for source, size in offers.get((artifact.residency, artifact.digest), ())
+                VerifiedReplica(location=places[source], layout_key=layout_key, stored_bytes=size)
+                for source, layout_key, size in offers.get((artifact.residency, artifact.digest), ())
                 if source in places
             ]
             if not sources:
                 waiting += 1
                 continue
-            size, price, source = min(
-                ((size, self._hop(source, location, size), source) for source, size in sources),
-                key=lambda offer: (offer[1].picodollars, offer[1].seconds, offer[2].name),
+            _, source = min(
+                ((self._hop(_stop(each.location), location, whole(each.stored_bytes)), each) for each in sources),
+                key=lambda offer: (offer[0].picodollars, offer[0].seconds, offer[1].location.name),
             )
-            hops[source.id].append((size, price))
-        parts = tuple(sorted((_sum(places[source], of) for source, of in hops.items()), key=lambda part: part.location))
+            shelf = BlockShelf(
+                workspace_id=workspace_id,
+                residency=artifact.residency,
+                location_id=location.id,
+                key_id=artifact.key_id,
+            )
+            copies.append(_Copy(digest=artifact.digest, shelf=shelf, source=source))
+        return _Lacking(location=location, wanted=len(wanted), verified=verified, waiting=waiting, copies=tuple(copies))
+
+    def _read_contents(self, lacking: _Lacking) -> list[Contents | None]:
+        """What the artifacts are made of, as far as their layouts are read."""
+
+        def read(copy: _Copy) -> Contents | None:
+            shelf = copy.shelf
+            return self._contents.read(shelf.workspace_id, shelf.residency, copy.digest, [copy.source])
+
+        read_in_full = lacking.copies[:_LAYOUTS_READ]
+        with ThreadPoolExecutor(max_workers=_READS_AT_ONCE, thread_name_prefix="backfill") as pool:
+            found = list(pool.map(read, read_in_full))
+        return found + [None] * (len(lacking.copies) - len(found))
+
+    def _price(
+        self, lacking: _Lacking, contents: Sequence[Contents | None], held: Mapping[str, AbstractSet[str]]
+    ) -> Backfill:
+        hops: dict[str, list[tuple[int, HopPrice]]] = defaultdict(list)
+        # What a copy before brought to a shelf is there for the next one.
+        brought: dict[BlockShelf, set[str]] = defaultdict(set)
+        for copy, each in zip(lacking.copies, contents, strict=True):
+            missing = whole(copy.source.stored_bytes)
+            if each is not None:
+                missing = each.missing(held.get(copy.digest, set()) | brought[copy.shelf])
+                brought[copy.shelf] |= each.stored_lengths.keys()
+            source = copy.source.location
+            hops[source.name].append((missing.bytes, self._hop(_stop(source), lacking.location, missing)))
+        places = {copy.source.location.name: _stop(copy.source.location) for copy in lacking.copies}
+        parts = tuple(sorted((_sum(places[name], of) for name, of in hops.items()), key=lambda part: part.location))
         return Backfill(
-            location=location,
-            wanted=len(wanted),
-            verified=verified,
-            waiting=waiting,
+            location=lacking.location,
+            wanted=lacking.wanted,
+            verified=lacking.verified,
+            waiting=lacking.waiting,
             bytes=sum(part.bytes for part in parts),
             usd=sum((part.usd for part in parts), Decimal(0)),
             seconds=max((part.seconds for part in parts), default=0.0),
@@ -151,9 +226,8 @@ class Backfills:
             sources=parts,
         )
 
-    def _hop(self, source: Stop, location: Location, size: int) -> HopPrice:
-        packs = -(-size // PACK_BYTES)
-        return self._prices.price(source, _stop(location), Missing(bytes=size, packs=packs))
+    def _hop(self, source: Stop, location: Location, missing: Missing) -> HopPrice:
+        return self._prices.price(source, _stop(location), missing)
 
 
 class _Undo(Exception):
@@ -177,8 +251,8 @@ def _wanted_at(workspace_id: str, location_id: str) -> Select[ReplicaRow, Artifa
 
 def _offers(
     session: Session, workspace_id: str, location_id: str
-) -> Mapping[tuple[str, str], Sequence[tuple[str, int]]]:
-    """Who has each artifact VERIFIED, and how many bytes it is stored in there."""
+) -> Mapping[tuple[str, str], Sequence[tuple[str, str, int]]]:
+    """Who has each artifact VERIFIED, through which layout, and how many bytes it is stored in there."""
     query = (
         select(ReplicaRow, ArtifactRow.size_bytes)
         .join(
@@ -195,10 +269,12 @@ def _offers(
             ReplicaRow.state == "VERIFIED",
         )
     )
-    found: dict[tuple[str, str], list[tuple[str, int]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[str, str, int]]] = defaultdict(list)
     for replica, size in session.execute(query):
         stored = replica.stored_bytes if replica.stored_bytes is not None else size
-        found[replica.residency, replica.artifact_digest].append((replica.location_id, stored))
+        found[replica.residency, replica.artifact_digest].append(
+            (replica.location_id, replica.layout_key or "", stored)
+        )
     return found
 
 

@@ -28,9 +28,11 @@ from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.shelves import by_digest
+from fairlead.sync.storage_access import StorageAccess
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.encryption import EncryptedStore, Keyring
 from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.presigning import open_signer
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.refs import generate_signing_key
 from fairlead.sync.store.writer import WrittenArtifact, write_artifact
@@ -99,13 +101,29 @@ class Fleet:
     @property
     def backfills(self) -> Backfills:
         return Backfills(
-            self.database, self.clock, catalog=load_catalog(), locations=self.locations, derive=[derive_replicas]
+            self.database,
+            self.clock,
+            catalog=load_catalog(),
+            locations=self.locations,
+            derive=[derive_replicas],
+            open_store=self.open_store,
         )
 
     @property
     def plans(self) -> ReplicationPlans:
         versions = Versions(self.database, self.clock)
         return ReplicationPlans(self.database, catalog=load_catalog(), open_store=self.open_store, versions=versions)
+
+    @property
+    def storage_access(self) -> StorageAccess:
+        return StorageAccess(
+            self.database,
+            self.clock,
+            uploads=self.uploads,
+            artifacts=self.artifacts,
+            open_store=self.open_store,
+            open_signer=open_signer,
+        )
 
     @property
     def retirements(self) -> Retirements:

@@ -158,6 +158,7 @@ class Service:
         open_store = encrypting(open_guarded, UnwrappingKeyring(providers, keys.look_up))
         uploads = Uploads(database, clock, catalog=catalog)
         artifacts = Artifacts(database, clock)
+        storing = StagedStoring(uploads, open_store, home / "mlflow-sealed", wake=wake)
         features = assemble_features(
             database=database,
             clock=clock,
@@ -262,9 +263,11 @@ class Service:
         """The routes of MLflow's dialect, with their whole paths."""
         from fairlead.registry.mlflow.assembly import mlflow_routers
 
+        self.storing.resume()
         return mlflow_routers(
             self.database,
             self.clock,
+            deployments=FollowingDeployments(self.database),
             tracking_servers=self.tracking_servers,
             staging=Staging(self.home / "mlflow-uploads", max_bytes=self.settings.staging_bytes),
             files=self.version_files,
@@ -374,6 +377,7 @@ class Service:
             worker.stop()
         if self._sealing is not None:
             self._sealing.join(timeout=10)
+        self.storing.close()
         self.quick_reads.close()
         self.database.close()
 
@@ -389,7 +393,7 @@ class Service:
     def is_drained(self) -> bool:
         """Whether nothing runs, is deployed or waits but what was tried in vain, which the next server tries again."""
         # Endpoints want somebody to tend them.
-        is_sending = self.webhooks.deliverer.is_busy
+        is_sending = self.webhooks.deliverer.is_busy or not self.storing.is_idle
         if is_sending or any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
             return False
         with self.database.read() as session:
