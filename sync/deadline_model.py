@@ -34,7 +34,7 @@ NODES_MAX = 20
 SECONDS_MAX = 1.0
 """How long HiGHS may look for."""
 
-ARCS_MAX = 1500
+ARCS_MAX = 2000
 """A problem with more arcs than this takes HiGHS seconds, and is left to the bound that is known."""
 
 _SCALE = 100.0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fairlead.sync.arborescence import NO_ARC, ROOT, Costs, Seconds, is_arc
+from fairlead.sync.arrivals import earliest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,13 +28,14 @@ def without_useless_arcs(cost: Costs, seconds: Seconds | None, terminals: Sequen
         return cost
     primary = cost // tie
     kept = cost.copy()
+    soonest = np.zeros(len(cost)) if seconds is None else earliest(cost, seconds)[0]
     others = np.ones(len(cost), dtype=np.bool_)
     others[[ROOT, *free]] = False
     for node in free:
         is_replaced = (primary[node] <= primary) & is_arc(cost)
         if seconds is not None:
-            # Whatever feeds the node was reached later than a free node, which is there from the start.
-            is_replaced &= seconds[node] <= seconds
+            # A free node is there from the start; whatever else feeds a node was reached before it does.
+            is_replaced &= seconds[node] <= soonest[:, None] + seconds
         is_replaced[~others, :] = False
         kept[is_replaced] = NO_ARC
     return kept

@@ -101,7 +101,11 @@ def describe_replication(plan: dict[str, Any]) -> str:
         for each in plan["bindings"]
     ]
     if not plan["is_optimal"]:
-        lines.append(f"not proved to be the cheapest: no plan costs less than {render_dollars(plan['bound_usd'])}")
+        gap = 1 - float(plan["bound_usd"]) / float(tree["usd"])
+        lines.append(
+            f"not proved to be the cheapest, but at most {100 * gap:.2g} % dearer: "
+            f"no plan costs less than {render_dollars(plan['bound_usd'])}"
+        )
     if any(hop["is_estimate"] for hop in hops):
         lines.append("~ an estimate: nobody names this pair's tariff, or measured it")
     return "\n".join(lines) + "\n"
