@@ -20,6 +20,7 @@ from fairlead.catalog import Catalog, Residency, check, parse_residency
 from fairlead.core.db import Database
 from fairlead.core.errors import (
     Conflict,
+    FairleadError,
     InvalidInput,
     JsonValue,
     LeaseLost,
@@ -217,6 +218,25 @@ class Uploads:
             row.sent_bytes = sent_bytes
             _require_verification(session, row, location.region, self._clock.now())
             return _to_upload(row, location)
+
+    def give_up(self, caller: Caller, upload_id: str, error: FairleadError) -> None:
+        """End an upload whose files cannot be stored, and the versions that wait for it; one that is over stays so.
+
+        Raises:
+            UploadNotFound: if the workspace has no such upload.
+        """
+        now = self._clock.now()
+        with self._database.write() as session:
+            row = _find_upload(session, caller.workspace_id, upload_id, for_update=True)
+            if row.state != "OPEN":
+                return
+            row.state, row.error_code, row.error_detail = "FAILED", error.code, error.detail
+            session.flush()
+            versions.mark_failed(session, row.workspace_id, row.id, code=error.code, detail=error.detail, now=now)
+            facts: dict[str, JsonValue] = {"code": error.code}
+            audit.record_at(
+                session, caller, now, action="upload.fail", subject=row.id, residency=row.residency, facts=facts
+            )
 
     def get(self, caller: Caller, upload_id: str) -> Upload:
         """One upload.

@@ -24,7 +24,6 @@ from fairlead.registry.mlflow.ports import StoredFile
 from fairlead.registry.tables import LocationRow, ReplicaRow
 from fairlead.sync.shelves import domain_of_layout, open_location
 from fairlead.sync.store.reader import ArtifactReader
-from fairlead.sync.uploading import publish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from fairlead.registry.models import Labels
     from fairlead.registry.replicas import Artifacts
     from fairlead.registry.uploads import Uploads
+    from fairlead.sync.staged_storing import StagedStoring
 
 _KEPT = 64
 _THREADS = 2
@@ -42,8 +42,17 @@ _THREADS = 2
 class StoredVersionFiles:
     """Reads from whichever replica holds; a replica that turns out damaged is reported, and the next one goes on."""
 
-    def __init__(self, database: Database, *, uploads: Uploads, artifacts: Artifacts, open_store: StoreOpener) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        uploads: Uploads,
+        artifacts: Artifacts,
+        open_store: StoreOpener,
+        storing: StagedStoring,
+    ) -> None:
         self._database = database
+        self._storing = storing
         self._uploads = uploads
         self._artifacts = artifacts
         self._open_store = open_store
@@ -98,10 +107,10 @@ class StoredVersionFiles:
     def store(
         self, caller: Caller, folder: Path, *, residency: str, regions: Sequence[str] | None, labels: Labels
     ) -> str:
-        """Store a folder and hand it over to be verified; the id of its upload.
+        """Begin to store a folder, and hand it over to be verified once it is; the id of its upload.
 
         Raises:
-            ResidencyViolation, LocationNotFound, LocationUnavailable, StorageFull: if no location takes it.
+            ResidencyViolation, LocationNotFound: if no location takes it.
         """
         upload = self._uploads.begin(
             caller,
@@ -110,7 +119,8 @@ class StoredVersionFiles:
             regions=regions,
             labels={"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre},
         )
-        return publish(self._uploads, self._open_store, caller, upload, folder).upload.id
+        self._storing.begin(caller.workspace_id, upload, folder)
+        return upload.id
 
     def _readers(self, workspace_id: str, residency: str, digest: str) -> Iterator[_Reader]:
         """The replicas one after the other; after the last one that failed, what it failed of is raised."""

@@ -42,9 +42,11 @@ class VersionFiles(Protocol):
     def store(
         self, caller: Caller, folder: Path, *, residency: str, regions: Sequence[str] | None, labels: Labels
     ) -> str:
-        """Store a folder and hand it over to be verified; the id of its upload.
+        """Begin to store a folder, and hand it over to be verified once it is; the id of its upload.
+
+        What happens to the folder after this call changes nothing of what is stored.
 
         Raises:
-            ResidencyViolation, LocationNotFound, LocationUnavailable, StorageFull: if no location takes it.
+            ResidencyViolation, LocationNotFound: if no location takes it.
         """
         ...

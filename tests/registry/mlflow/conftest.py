@@ -62,6 +62,7 @@ class Dialect:
 
     def work(self) -> None:
         """Do all work that is due."""
+        self.service.storing.wait()
         worker = Worker(
             self.service.database,
             self.service.clock,
