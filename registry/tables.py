@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -31,6 +32,11 @@ DIGEST = name_type(71)
 ROW_ID = String(36)
 PLAIN_KEY_ID = "plain"
 """The key id of what Fairlead does not encrypt itself; a part of every object path and of the block index's key."""
+
+
+INDEXED_TAG_LENGTH = 255
+SHORT_TAG = f"length(value) <= {INDEXED_TAG_LENGTH}"
+"""Which values of versions' tags are in an index; a search for one has to say the same."""
 
 
 class WorkspaceRow(Base):
@@ -329,6 +335,13 @@ class VersionTagRow(_OfModel):
             ["model_versions.workspace_id", "model_versions.model_id", "model_versions.version"],
         ),
         Index(None, "workspace_id", "key"),
+        # Long values do not fit into an index of PostgreSQL's.
+        Index(
+            "ix_version_tags_value",
+            *("workspace_id", "key", "value", "model_id", "version"),
+            postgresql_where=text(SHORT_TAG),
+            sqlite_where=text(SHORT_TAG),
+        ),
     )
 
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
