@@ -71,7 +71,9 @@ def main() -> None:
     for kind in options.databases:
         run.measure(kind)
     (work / "results.json").write_text(json.dumps([dataclasses.asdict(each) for each in run.measured], indent=1))
-    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
     for line in result_tables(run.measured):
         print(line)
     for line in target_lines(run.measured):
@@ -166,11 +168,13 @@ def make_fairlead(url: str) -> str:
 
 def fill(ours: str, theirs: str | None, versions: int) -> None:
     """Bring both databases to so many versions."""
-    for url, fill_tables in ((ours, fill_fairlead), (theirs, fill_mlflow)):
-        if url is not None:
-            engine = create_engine(url)
-            fill_tables(engine, versions)
-            engine.dispose()
+    database = Database(ours)
+    fill_fairlead(database.engine, versions)
+    database.close()
+    if theirs is not None:
+        engine = create_engine(theirs)
+        fill_mlflow(engine, versions)
+        engine.dispose()
 
 
 @contextlib.contextmanager

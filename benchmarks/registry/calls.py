@@ -32,7 +32,9 @@ def calls_of(server: Running, versions: int) -> list[Call]:
     models = [model_name(number) for number in _some(versions // VERSIONS_EACH)]
     filters = [quote(f"tags.candidate = 'c-{number}'") for number in _some(candidates(versions) - 1)]
     calls = [
-        Call(kind="alias", dialect="mlflow", requests=_ask(server, "registered-models/alias", models, alias="champion")),
+        Call(
+            kind="alias", dialect="mlflow", requests=_ask(server, "registered-models/alias", models, alias="champion")
+        ),
         Call(
             kind="search",
             dialect="mlflow",
@@ -108,9 +110,7 @@ def _ask(server: Running, path: str, models: list[str], **fields: str) -> tuple[
 
 
 def _tell(server: Running, path: str, bodies: list[dict[str, object]]) -> tuple[Request, ...]:
-    return tuple(
-        Request(method="POST", path=path, body=json.dumps(body), headers=server.headers) for body in bodies
-    )
+    return tuple(Request(method="POST", path=path, body=json.dumps(body), headers=server.headers) for body in bodies)
 
 
 def _some(count: int) -> list[int]:

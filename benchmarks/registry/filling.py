@@ -140,9 +140,7 @@ def _numbers(connection: Connection, models: int, versions: int = 1) -> str:
             f"WITH RECURSIVE m(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM m WHERE n < {models}),"
             f" v(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM v WHERE n < {versions})"
         )
-    return (
-        f"WITH m(n) AS (SELECT generate_series(1, {models})), v(n) AS (SELECT generate_series(1, {versions}))"
-    )
+    return f"WITH m(n) AS (SELECT generate_series(1, {models})), v(n) AS (SELECT generate_series(1, {versions}))"
 
 
 def _name(connection: Connection) -> str:

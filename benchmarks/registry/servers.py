@@ -57,7 +57,9 @@ def fairlead_server(url: str, secret: str, folder: Path, *, workers: int = 1) ->
 
     log = folder.with_suffix(".log")
     with running_server("Fairlead", command, log, is_ready=_is_ok("/healthz"), environment=environment) as port:
-        yield Running(name="Fairlead", port=port, process=_listener(port), headers=(("Authorization", f"Bearer {secret}"),))
+        yield Running(
+            name="Fairlead", port=port, process=_listener(port), headers=(("Authorization", f"Bearer {secret}"),)
+        )
 
 
 @contextlib.contextmanager

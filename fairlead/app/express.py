@@ -1,7 +1,7 @@
 """The straight way to routes that are asked all the time.
 
 FastAPI finds a route by trying one after the other, and runs each dependency on its own, on another thread each. For
-routes whose path is fixed and which ask for no more than MLflow's fields, a caller and the request, that is most of
+routes whose path is fixed and which ask for no more than MLflow's fields, a caller, a key to repeat the call and the request, that is most of
 what an answer costs. They are found here by their path, and permission and answer are one errand of one thread. What
 runs is what the route declares: its own permission, its own function and the application's own error handlers.
 
@@ -27,6 +27,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.registry.access import Requires, routes_of
 from fairlead.registry.mlflow.fields import read_fields
 from fairlead.registry.shortcuts import Shortcut
+from fairlead.registry.wire import read_idempotency_key
 
 if TYPE_CHECKING:
     from fastapi.dependencies.models import Dependant
@@ -45,6 +46,7 @@ class _Direct:
     requires: Requires
     caller: str
     fields: str
+    key: str | None
     request: str | None
 
 
@@ -81,6 +83,8 @@ class Express:
         given: dict[str, Any] = {} if direct.request is None else {direct.request: request}
         try:
             given[direct.fields] = await read_fields(request)
+            if direct.key is not None:
+                given[direct.key] = await read_idempotency_key(request, request.headers.get("idempotency-key"))
             errand = partial(contextvars.copy_context().run, _permit_and_answer, direct, request, given)
             response = await asyncio.get_running_loop().run_in_executor(self._threads, errand)
         except (FairleadError, HTTPException) as error:
@@ -144,12 +148,14 @@ def _to_direct(route: RouteContext, dependant: Dependant | None) -> _Direct | No
     if any(asks_more) or dependant.cookie_params or dependant.response_param_name:
         return None
     requires: Requires | None = None
-    caller = fields = None
+    caller = fields = key = None
     for each in dependant.dependencies:
         if isinstance(each.call, Requires):
             requires, caller = each.call, each.name
         elif each.call is read_fields:
             fields = each.name
+        elif each.call is read_idempotency_key:
+            key = each.name
         else:
             return None
     # Whoever asks for MLflow's fields answers with a whole response.
@@ -161,5 +167,6 @@ def _to_direct(route: RouteContext, dependant: Dependant | None) -> _Direct | No
         requires=requires,
         caller=caller,
         fields=fields,
+        key=key,
         request=dependant.request_param_name,
     )
