@@ -24,7 +24,7 @@ from fairlead.core.ids import parse_alias
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
-from fairlead.registry.models import find_model
+from fairlead.registry.models import find_model, require_unarchived
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import (
     AliasMoveRow,
@@ -79,6 +79,7 @@ class Aliases:
             StaleRevision: if the alias is not at the expected revision (0 for one that was never set).
             ModelNotFound, ModelVersionNotFound: if there is no such thing.
             NotReady: if the version's bytes are not verified.
+            Archived: if the version is archived.
             Conflict: if the name belongs to an environment.
             InvalidName: if the name cannot be an alias.
         """
@@ -163,7 +164,9 @@ class Aliases:
                 if row is None or row.version is None:
                     raise _alias_not_found(model_row, name)
             else:
-                require_ready(model_row, find_version(session, model_row, version))
+                version_row = find_version(session, model_row, version)
+                require_unarchived(model_row, version_row)
+                require_ready(model_row, version_row)
             return move_pointer(
                 session,
                 caller,

@@ -26,7 +26,6 @@ from fairlead.registry.limits import parse_tags, parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import AliasRow, ModelTagRow, ModelVersionRow, RegisteredModelRow
 
-
 Shown = Literal["active", "archived", "deleted"]
 """What a list shows: what is neither archived nor deleted, what is archived, or what can be restored."""
 
@@ -267,9 +266,7 @@ def find_any_model(session: Session, workspace_id: str, name: str, *, lock: bool
     return row
 
 
-def is_shown(
-    table: type[RegisteredModelRow | ModelVersionRow], shown: Shown
-) -> tuple[ColumnElement[bool], ...]:
+def is_shown(table: type[RegisteredModelRow | ModelVersionRow], shown: Shown) -> tuple[ColumnElement[bool], ...]:
     """The conditions of a list of models or versions."""
     if shown == "deleted":
         return (table.deleted_at.is_not(None),)

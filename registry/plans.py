@@ -44,6 +44,10 @@ class NoDeployments:
         del workspace_id, model, environment
         return ()
 
+    def pinned(self, workspace_id: str, model: str, version: int | None) -> Sequence[str]:
+        del workspace_id, model, version
+        return ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingReplica:

@@ -39,7 +39,7 @@ from fairlead.registry.environments import find_environment
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import REASON_MAX_LENGTH, parse_text
-from fairlead.registry.models import find_model
+from fairlead.registry.models import find_model, require_unarchived
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.plans import (
     NoDeployments,
@@ -302,6 +302,7 @@ class Promotions:
                 hint=f"See how it came there: fairlead model history {model_row.name}@{environment_row.name}",
                 revision=revision,
             )
+        require_unarchived(model_row, version_row)
         require_ready(model_row, version_row)
         roles = held_roles(session, caller, model_row.name, environment_row.name) if is_emergency else None
         return Subject(
@@ -362,9 +363,11 @@ class Promotions:
             return render_promotions(session, [row])[0]
         emergency = cast("list[str] | None", row.plan.get("emergency_roles"))
         words = [word for word in words_on(session, [row])[row.id] if word.is_approval]
+        version = find_version(session, model, row.version)
+        require_unarchived(model, version)
         attempt = Subject(
             model=model,
-            version=find_version(session, model, row.version),
+            version=version,
             environment=find_environment(session, row.workspace_id, row.environment, lock=True),
             held=current_pointer(session, model, row.environment)[0],
             base_revision=row.base_revision,

@@ -31,7 +31,7 @@ from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_json, parse_metrics, parse_row_id, parse_tags, parse_text
-from fairlead.registry.models import find_model, merge_tags
+from fairlead.registry.models import Shown, find_model, is_shown, merge_tags, require_unarchived
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import (
     AliasRow,
@@ -88,6 +88,8 @@ class ModelVersion:
     source: str | None = None
     run_link: str | None = None
     stage: str | None = None
+    archived_at: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +177,9 @@ class Versions:
         """
         with self._database.read() as session:
             model_row = find_model(session, caller.workspace_id, model)
-            return _render(session, model_row, [find_version(session, model_row, version)])[0]
+            return render_versions(session, model_row, [find_version(session, model_row, version)])[0]
 
-    def list(self, caller: Caller, model: str, page: PageRequest) -> Page[ModelVersion]:
+    def list(self, caller: Caller, model: str, page: PageRequest, *, shown: Shown = "active") -> Page[ModelVersion]:
         """A model's versions, newest first.
 
         Raises:
@@ -188,11 +190,11 @@ class Versions:
             query = select(ModelVersionRow).where(
                 ModelVersionRow.workspace_id == row.workspace_id,
                 ModelVersionRow.model_id == row.id,
-                ModelVersionRow.deleted_at.is_(None),
+                *is_shown(ModelVersionRow, shown),
             )
-            listing = ("versions", row.workspace_id, row.id)
+            listing = ("versions", row.workspace_id, row.id, shown)
             rows = page.fetch(session, query, [ModelVersionRow.version], listing=listing, descending=True)
-            return Page(items=tuple(_render(session, row, rows.items)), next_page_token=rows.next_page_token)
+            return Page(items=tuple(render_versions(session, row, rows.items)), next_page_token=rows.next_page_token)
 
     def update(
         self,
@@ -220,7 +222,7 @@ class Versions:
             session.flush()
             facts: dict[str, JsonValue] = {"tags": dict(tags or {}), "description": description}
             _record(session, caller, self._clock.now(), action="version.update", of=(model_row, row), facts=facts)
-            return _render(session, model_row, [row])[0]
+            return render_versions(session, model_row, [row])[0]
 
     def resolve(self, caller: Caller, reference: str) -> ResolvedVersion:
         """The version that `churn/3` or `churn@production` names now.
@@ -244,7 +246,7 @@ class Versions:
                     )
                 number, revision = alias.version, alias.revision
             row = find_version(session, model, number or 0)
-            return ResolvedVersion(version=_render(session, model, [row])[0], revision=revision)
+            return ResolvedVersion(version=render_versions(session, model, [row])[0], revision=revision)
 
 
 def register_row(
@@ -265,6 +267,7 @@ def register_row(
     """
     now = row.created_at
     model_row = find_model(session, caller.workspace_id, model, lock=True)
+    require_unarchived(model_row)
     upload = None if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
     if row.parent_version is not None:
         find_version(session, model_row, row.parent_version)
@@ -328,7 +331,7 @@ def change_imported(
 
 def render_version(session: Session, row: ModelVersionRow) -> ModelVersion:
     """A version, as its rows say."""
-    return _render(session, session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)), [row])[0]
+    return render_versions(session, session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)), [row])[0]
 
 
 def _choose_number(session: Session, model: RegisteredModelRow, origin: Origin | None) -> int:
@@ -406,9 +409,12 @@ def find_version(session: Session, model: RegisteredModelRow, version: int) -> M
     if 0 < version <= VERSION_MAX:
         row = session.get(ModelVersionRow, (model.workspace_id, model.id, version))
     if row is None or row.deleted_at is not None:
+        is_deleted = row is not None
         raise ModelVersionNotFound(
-            f"{model.name!r} has no version {version}.",
-            hint=f"See its versions with: fairlead model show {model.name}",
+            f"{model.name!r} has no version {version}{': it was deleted' if is_deleted else ''}.",
+            hint=f"Whoever may change it restores it with: fairlead model restore {model.name}/{version}"
+            if is_deleted
+            else f"See its versions with: fairlead model show {model.name}",
             model=model.name,
         )
     return row
@@ -470,6 +476,13 @@ def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) ->
             hint="Run the same fairlead model register again; what arrived is not sent twice.",
             upload_state=upload.state,
         )
+    if upload.artifact_digest is not None:
+        artifact = session.get(ArtifactRow, (model.workspace_id, model.residency, upload.artifact_digest))
+        if artifact is not None and artifact.released_at is not None:
+            raise Conflict(
+                f"The bytes of the upload {upload_id!r} were let go since.",
+                hint="Run the same fairlead model register again, which uploads them.",
+            )
     return upload
 
 
@@ -541,7 +554,8 @@ def _replace_tags(session: Session, row: ModelVersionRow, tags: Mapping[str, str
         session.delete(existing[key])
 
 
-def _render(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVersionRow]) -> list[ModelVersion]:
+def render_versions(session: Session, model: RegisteredModelRow, rows: Sequence[ModelVersionRow]) -> list[ModelVersion]:
+    """Versions of a model as the record has them, with tags, aliases and sizes."""
     if not rows:
         return []
     numbers = [row.version for row in rows]
@@ -613,4 +627,6 @@ def to_version(
         source=row.source,
         run_link=row.run_link,
         stage=row.stage,
+        archived_at=row.archived_at,
+        deleted_at=row.deleted_at,
     )

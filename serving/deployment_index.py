@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, select
 
 from fairlead.registry.tables import RegisteredModelRow
 from fairlead.serving.bundles import READY
@@ -24,6 +24,14 @@ class FollowingDeployments:
 
     def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
         """Their names, in order. Reads on a connection of its own, so it waits for nobody."""
+        return self._names(workspace_id, model, DeploymentRow.environment == environment)
+
+    def pinned(self, workspace_id: str, model: str, version: int | None) -> Sequence[str]:
+        """The names of those of one version, or of any. Reads on a connection of its own, so it waits for nobody."""
+        is_of = DeploymentRow.version.is_not(None) if version is None else DeploymentRow.version == version
+        return self._names(workspace_id, model, is_of)
+
+    def _names(self, workspace_id: str, model: str, is_of: ColumnElement[bool]) -> Sequence[str]:
         query = (
             select(DeploymentRow.name)
             .join(
@@ -36,7 +44,7 @@ class FollowingDeployments:
             .where(
                 DeploymentRow.workspace_id == workspace_id,
                 RegisteredModelRow.name == model,
-                DeploymentRow.environment == environment,
+                is_of,
                 DeploymentRow.state != DELETING,
             )
             .order_by(DeploymentRow.name)

@@ -147,3 +147,7 @@ class DeploymentIndex(Protocol):
     def following(self, workspace_id: str, model: str, environment: str) -> Sequence[str]:
         """The names of the deployments that follow an environment's pointer, in order."""
         ...
+
+    def pinned(self, workspace_id: str, model: str, version: int | None) -> Sequence[str]:
+        """The names of the deployments of one version (None: of any), whatever environments point at, in order."""
+        ...

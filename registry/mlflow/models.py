@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from fairlead.catalog import parse_residency
 from fairlead.core.db import Database
-from fairlead.core.errors import Conflict, InvalidInput, JsonValue
-from fairlead.core.ports import Clock
+from fairlead.core.errors import Conflict, InvalidInput, InvalidName, ModelNotFound, ModelVersionNotFound
+from fairlead.core.ports import Clock, DeploymentIndex
 from fairlead.registry import audit
-from fairlead.registry.aliases import Aliases, advance_refs, move_pointer
+from fairlead.registry.aliases import Aliases
 from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.identity import Caller
+from fairlead.registry.lifecycle import delete_model
 from fairlead.registry.mlflow.records import (
     NO_STAGE,
     Pair,
@@ -29,7 +29,7 @@ from fairlead.registry.mlflow.records import (
     wire_of_model,
 )
 from fairlead.registry.models import Labels, ModelChange, Models, RegisteredModel, apply_change, render_model
-from fairlead.registry.tables import AliasRow, EnvironmentRow, ModelTagRow, ModelVersionRow, RegisteredModelRow
+from fairlead.registry.tables import ModelTagRow, RegisteredModelRow
 
 UNASSIGNED = "unassigned"
 OWNER_TAG, TEAM_TAG, COST_CENTRE_TAG = "fairlead.owner", "fairlead.team", "fairlead.cost_centre"
@@ -45,6 +45,7 @@ class MlflowModels:
     clock: Clock
     models: Models
     aliases: Aliases
+    deployments: DeploymentIndex | None = None
 
     def create(
         self,
@@ -125,35 +126,15 @@ class MlflowModels:
         self.models.update(caller, name, ModelChange(tags={key: value}))
 
     def delete(self, caller: Caller, name: str) -> None:
-        """Delete a model with its versions and aliases. The record of them, and its audit trail, stay.
+        """Delete a model with its versions and aliases. It can be restored until its name is created again.
 
         Raises:
             ModelNotFound: if there is none of that name.
             Conflict: if one of its versions holds an environment.
         """
-        now = self.clock.now()
         with self.database.write() as session:
             model = find_model(session, caller.workspace_id, name, lock=True)
-            drop_aliases(session, caller, self.clock, model, None)
-            living = select(ModelVersionRow).where(
-                ModelVersionRow.workspace_id == model.workspace_id,
-                ModelVersionRow.model_id == model.id,
-                ModelVersionRow.deleted_at.is_(None),
-            )
-            versions = session.scalars(living).all()
-            for row in versions:
-                row.deleted_at = now
-            model.deleted_at = model.updated_at = now
-            facts: dict[str, JsonValue] = {"versions": [row.version for row in versions]}
-            audit.record(
-                session,
-                caller,
-                self.clock,
-                action="model.delete",
-                subject=model.name,
-                residency=model.residency,
-                facts=facts,
-            )
+            delete_model(session, caller, self.clock, self.deployments, model=model)
 
     def latest_versions(self, caller: Caller, name: str, stages: Sequence[str]) -> list[Wire]:
         """The newest version of each stage, or of the given stages.
@@ -177,10 +158,14 @@ class MlflowModels:
             InvalidName, Conflict: if the name cannot be an alias, or is an environment's.
             NotReady: if the version's bytes are not verified.
         """
-        with self.database.read() as session:
-            find_model(session, caller.workspace_id, name)
-            find_version(session, caller.workspace_id, name, version)
-        self.aliases.set(caller, name, alias, version, expected_revision=None)
+        try:
+            self.aliases.set(caller, name, alias, version, expected_revision=None)
+        except (ModelNotFound, ModelVersionNotFound, InvalidName):
+            # What is missing is said in MLflow's words.
+            with self.database.read() as session:
+                find_model(session, caller.workspace_id, name)
+                find_version(session, caller.workspace_id, name, version)
+            raise
 
     def delete_alias(self, caller: Caller, name: str, alias: str) -> None:
         """Delete an alias.
@@ -262,29 +247,3 @@ def parse_stage(text: str) -> str:
             f"Invalid Model Version stage: {text[:40]}.", hint=f"Value must be one of {', '.join(_STAGES.values())}."
         )
     return stage
-
-
-def drop_aliases(
-    session: Session, caller: Caller, clock: Clock, model: RegisteredModelRow, version: int | None
-) -> None:
-    """Delete the aliases that point to a version of a locked model (None: to any).
-
-    Raises:
-        Conflict: if an environment points there.
-    """
-    query = select(AliasRow).where(
-        AliasRow.workspace_id == model.workspace_id, AliasRow.model_id == model.id, AliasRow.version.is_not(None)
-    )
-    if version is not None:
-        query = query.where(AliasRow.version == version)
-    pointers = session.scalars(query.order_by(AliasRow.name)).all()
-    if pointers:
-        advance_refs(session, model.workspace_id)
-    for pointer in pointers:
-        if session.get(EnvironmentRow, (model.workspace_id, pointer.name)) is not None:
-            raise Conflict(
-                f"{model.name}/{pointer.version} is in the environment {pointer.name!r} and cannot be deleted.",
-                hint=f"Promote another version first: fairlead model promote {model.name}/VERSION --to {pointer.name}",
-                environment=pointer.name,
-            )
-        move_pointer(session, caller, clock, model, name=pointer.name, to_version=None, kind="delete", facts={})

@@ -130,6 +130,7 @@ def latest_of_each_stage(session: Session, models: Sequence[RegisteredModelRow])
                 ModelVersionRow.workspace_id == part[0].workspace_id,
                 ModelVersionRow.model_id.in_(by_id),
                 ModelVersionRow.deleted_at.is_(None),
+                ModelVersionRow.archived_at.is_(None),
             )
             .group_by(ModelVersionRow.model_id, stage)
         )

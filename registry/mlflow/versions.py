@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database, is_dry_run
 from fairlead.core.errors import InvalidInput, JsonValue, NotReady
-from fairlead.core.ports import Clock
+from fairlead.core.ports import Clock, DeploymentIndex
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.identity import Caller
+from fairlead.registry.lifecycle import delete_version
 from fairlead.registry.mlflow.filters import PROMPT_TAG
-from fairlead.registry.mlflow.models import drop_aliases, parse_stage
+from fairlead.registry.mlflow.models import parse_stage
 from fairlead.registry.mlflow.ports import VersionFiles
 from fairlead.registry.mlflow.records import NO_STAGE, Wire, find_model, find_version, render_versions, wire_of_version
 from fairlead.registry.mlflow.sources import Source, no_tracking_server, parse_source
@@ -51,6 +53,7 @@ class MlflowVersions:
     tracking_servers: TrackingServers
     staging: Staging
     files: VersionFiles
+    deployments: DeploymentIndex | None = None
 
     def create(self, caller: Caller, request: VersionRequest, *, key: IdempotencyKey | None = None) -> Wire:
         """Register the next version of a model; it is pending until its files lie with us, verified.
@@ -60,10 +63,13 @@ class MlflowVersions:
             InvalidInput: if the source is none that its files can be brought from.
             ResidencyViolation, LocationNotFound: if no location takes the files.
         """
+        is_prompt = request.tags.get(PROMPT_TAG, "").lower() == "true"
         with self.database.read() as session:
             find_model(session, caller.workspace_id, request.name)
-        is_prompt = request.tags.get(PROMPT_TAG, "").lower() == "true"
-        upload_id = None if is_prompt else self._find_files(caller, request, parse_source(request.source))
+            source = parse_source(request.source)
+            upload_id = None if is_prompt else self._upload_of(session, caller.workspace_id, source, request)
+        if upload_id is None and not is_prompt:
+            upload_id = self._find_files(caller, request, source)
         draft = VersionDraft(
             upload_id=upload_id,
             has_files=not is_prompt,
@@ -161,22 +167,10 @@ class MlflowVersions:
             ModelVersionNotFound: if there is none.
             Conflict: if it holds an environment.
         """
-        now = self.clock.now()
         with self.database.write() as session:
             model = find_model(session, caller.workspace_id, name, lock=True)
             _, row = find_version(session, caller.workspace_id, name, version)
-            drop_aliases(session, caller, self.clock, model, version)
-            row.deleted_at = now
-            model.updated_at = now
-            audit.record_at(
-                session,
-                caller,
-                now,
-                action="version.delete",
-                subject=f"{model.name}/{row.version}",
-                residency=row.residency,
-                facts={"digest": row.artifact_digest},
-            )
+            delete_version(session, caller, self.clock, self.deployments, of=(model, row))
 
     def _find_files(self, caller: Caller, request: VersionRequest, source: Source) -> str | None:
         """The upload that holds a source's files; None where a worker has to bring them from a tracking server.
@@ -187,9 +181,6 @@ class MlflowVersions:
         workspace_id = caller.workspace_id
         is_ours = source.authority == request.own_authority
         if source.kind == "path" and (is_ours or source.authority is None):
-            own = _own_version(source.path)
-            if own is not None:
-                return self._upload_of(workspace_id, *own)
             staged = self.staging.find(workspace_id, source.path)
             if staged is not None and staged.is_dir():
                 with self.database.read() as session:
@@ -203,22 +194,28 @@ class MlflowVersions:
                     f"Invalid model version source: nothing was uploaded to '{source.text[:200]}'.",
                     hint="Upload the files first; they are kept for a day.",
                 )
-        if source.kind == "version":
-            return self._upload_of(workspace_id, source.name, source.version)
         if not self.tracking_servers.can_reach(workspace_id, source.authority):
             raise no_tracking_server(source.text)
         if source.kind == "bucket" and not request.run_id:
             raise no_tracking_server(source.text)
         return None
 
-    def _upload_of(self, workspace_id: str, name: str, version: int) -> str | None:
-        with self.database.read() as session:
-            _, row = find_version(session, workspace_id, name, version)
-            if row.state != READY or row.upload_id is None:
-                raise NotReady(
-                    f"Model version {name}/{version} is {row.state}.", hint="Copy it once its files are verified."
-                )
-            return row.upload_id
+    def _upload_of(self, session: Session, workspace_id: str, source: Source, request: VersionRequest) -> str | None:
+        """The upload of the version that a source names; None where it names none of ours."""
+        own = None
+        if source.kind == "version":
+            own = source.name, source.version
+        elif source.kind == "path" and source.authority in {None, request.own_authority}:
+            own = _own_version(source.path)
+        if own is None:
+            return None
+        name, version = own
+        _, row = find_version(session, workspace_id, name, version)
+        if row.state != READY or row.upload_id is None:
+            raise NotReady(
+                f"Model version {name}/{version} is {row.state}.", hint="Copy it once its files are verified."
+            )
+        return row.upload_id
 
 
 def _own_version(path: str) -> tuple[str, int] | None:
