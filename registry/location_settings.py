@@ -47,6 +47,9 @@ _STORAGE_CLASSES: Mapping[str, tuple[str, ...]] = {
     "gs": ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"),
     "abfs": ("Hot", "Cool", "Cold"),
 }
+CLIENT_ACCESS = ("direct", "signed")
+"""How clients reach a location: with identities of their own, or by addresses that the server signs for them."""
+
 _IDENTITY_KINDS = ("workload", "static", "anonymous")
 _TOKEN_SOURCES = ("file", "gcp-metadata", "azure-metadata")
 _OF_TOKENS = frozenset({"token_from", "token_file_env", "token_audience", "metadata_host"})

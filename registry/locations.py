@@ -80,6 +80,11 @@ class Location:
         """What a client opens the store with, beside an identity of its own."""
         return {**self.options, **client_settings(self.settings)}
 
+    @property
+    def client_access(self) -> str:
+        """How clients reach it: `direct`, or `signed`."""
+        return str(self.settings.get("client_access", "direct"))
+
     def permits(self, residency: str, regions: list[str] | None) -> bool:
         """Whether data of a residency class, wanted in these regions (None: in all), may and should be here."""
         return permits(Residency(residency), self.jurisdiction) and (regions is None or self.region in regions)

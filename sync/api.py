@@ -14,6 +14,7 @@ from fairlead.registry.wire import MayRepeat
 from fairlead.sync.api_budgets import budgets_router
 from fairlead.sync.api_locations import locations_router
 from fairlead.sync.api_replications import replications_router
+from fairlead.sync.api_storage_access import storage_access_router
 from fairlead.sync.api_upkeep import upkeep_router
 from fairlead.sync.api_work import work_router
 from fairlead.sync.budgets import Budgets
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from fairlead.registry.uploads import Uploads
     from fairlead.sync.backfill import Backfills
     from fairlead.sync.plans import ReplicationPlans
+    from fairlead.sync.storage_access import StorageAccess
 
 Wake = Callable[[], None]
 """Tells the worker of this process, if there is one, that the desired state has changed."""
@@ -53,6 +55,7 @@ def sync_routers(
     retirements: Retirements,
     uploads: Uploads,
     artifacts: Artifacts,
+    storage_access: StorageAccess,
     database: Database,
     clock: Clock,
     plans: ReplicationPlans,
@@ -63,6 +66,7 @@ def sync_routers(
         locations_router(locations, backfills, retirements, wake),
         uploads_router(uploads, wake),
         artifacts_router(artifacts, wake),
+        storage_access_router(storage_access),
         work_router(database, clock),
         upkeep_router(Upkeeps(database, clock), wake),
         replications_router(plans),

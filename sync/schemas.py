@@ -33,7 +33,10 @@ class LocationRequest(_Body):
 
 
 class LocationAnswer(BaseModel):
-    """A location. `options` and `settings` are what was given; `client_options` is what a client opens the URL with."""
+    """A location. `options` and `settings` are what was given; `client_options` is what a client opens the URL with.
+
+    With `client_access` signed, a client asks for addresses instead.
+    """
 
     id: str
     name: str
@@ -45,6 +48,7 @@ class LocationAnswer(BaseModel):
     state: LocationState
     settings: dict[str, Any]
     client_options: dict[str, Any]
+    client_access: str
     created_at: Time
 
     @classmethod
@@ -61,6 +65,7 @@ class LocationAnswer(BaseModel):
             state=location.state,
             settings=dict(location.settings),
             client_options=location.client_options,
+            client_access=location.client_access,
             created_at=location.created_at,
         )
 
@@ -196,6 +201,7 @@ class ReplicaAnswer(BaseModel):
     region: str
     url: str
     options: dict[str, Any]
+    client_access: str
     domain: DomainAnswer
     state: str
     layout_key: str | None
@@ -214,6 +220,7 @@ class ReplicaAnswer(BaseModel):
             region=replica.location.region,
             url=replica.location.url,
             options=replica.location.client_options,
+            client_access=replica.location.client_access,
             domain=DomainAnswer(workspace=workspace_id, residency=replica.residency, key_id=replica.key_id),
             state=replica.state,
             layout_key=replica.layout_key,

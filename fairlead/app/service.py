@@ -34,7 +34,7 @@ from fairlead.registry.identity import Tokens, bootstrap, forget_ended_tokens, s
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import Locations
 from fairlead.registry.mlflow.staging import Staging
-from fairlead.registry.mlflow.tracking_servers import TrackingServers
+from fairlead.registry.mlflow.tracking_servers import TrackingServers, tracking_rules
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
 from fairlead.registry.retirement import Retirements
@@ -248,13 +248,18 @@ class Service:
                 box=SecretBox(lambda: [*(read_key_file(path) for path in settings.key_file), signing_key]),
                 patience=settings.webhook_patience,
             ),
-            tracking_servers=TrackingServers(database, clock, allowed_hosts=settings.tracking_hosts),
+            tracking_servers=TrackingServers(database, clock, rules=tracking_rules(settings.tracking_hosts)),
             storing=storing,
             version_files=StoredVersionFiles(
                 database, uploads=uploads, artifacts=artifacts, open_store=open_store, storing=storing
             ),
             version_pull=VersionPull(
-                database, clock, uploads=uploads, open_store=open_store, scratch=Scratch(home / "pulls")
+                database,
+                clock,
+                uploads=uploads,
+                open_store=open_store,
+                scratch=Scratch(home / "pulls"),
+                rules=tracking_rules(settings.tracking_hosts),
             ),
             _wakers=wakers,
         )
@@ -272,6 +277,7 @@ class Service:
             staging=Staging(self.home / "mlflow-uploads", max_bytes=self.settings.staging_bytes),
             files=self.version_files,
             wake=self._wake,
+            webhooks=self.webhooks,
         )
 
     def shortcuts(self, api_prefix: str) -> dict[str, Shortcut]:

@@ -103,8 +103,8 @@ class ServerSettings(BaseSettings):
     )
     tracking_hosts: Annotated[list[str] | None, NoDecode] = Field(
         default=None,
-        description="Host names of MLflow tracking servers that versions may be brought from, separated by commas. "
-        "None: any that an admin names, but no link-local address.",
+        description="Hosts, such as mlflow.example.com, mlflow:5000 or *.example.com, separated by commas, of MLflow "
+        "tracking servers that versions may be brought from. None: any that an admin names, but no link-local address.",
     )
     cloud_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],

@@ -37,6 +37,10 @@ _CreateOnly = Annotated[
 _MinWarm = Annotated[
     float | None, typer.Option(min=0, max=1, help="Share of what should be there that makes it ACTIVE; all if unset.")
 ]
+_ClientAccess = Annotated[
+    str | None,
+    typer.Option(help="direct: clients bring identities of their own; signed: the server signs addresses for them."),
+]
 _Size = Annotated[int | None, typer.Option(min=1, help="Bytes that a cache keeps at most.")]
 _Offline = Annotated[
     int | None,
@@ -58,6 +62,7 @@ def add(
     encryption_key: _EncryptionKey = None,
     rate_limit: _RateLimit = None,
     identity: _Identity = None,
+    client_access: _ClientAccess = None,
     create_only: _CreateOnly = None,
     min_warm: _MinWarm = None,
     size_bytes: _Size = None,
@@ -72,6 +77,7 @@ def add(
         encryption_key=encryption_key,
         rate_limit=rate_limit,
         identity=identity,
+        client_access=client_access,
         has_create_only=create_only,
         min_warm=min_warm,
         size_bytes=size_bytes,
@@ -97,6 +103,7 @@ def set_(
     encryption_key: _EncryptionKey = None,
     rate_limit: _RateLimit = None,
     identity: _Identity = None,
+    client_access: _ClientAccess = None,
     create_only: _CreateOnly = None,
     min_warm: _MinWarm = None,
     size_bytes: _Size = None,
@@ -111,6 +118,7 @@ def set_(
         encryption_key=encryption_key,
         rate_limit=rate_limit,
         identity=identity,
+        client_access=client_access,
         has_create_only=create_only,
         min_warm=min_warm,
         size_bytes=size_bytes,

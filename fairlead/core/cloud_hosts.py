@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput
-from fairlead.core.ports import ObjectStore
+
+_T = TypeVar("_T")
 
 HOSTS_SETTING = "FAIRLEAD_CLOUD_HOSTS"
 AUDIENCES_SETTING = "FAIRLEAD_TOKEN_AUDIENCES"
@@ -146,13 +147,13 @@ class CloudHosts:
 
 
 def guarding(
-    open_store: Callable[[str, Mapping[str, object]], ObjectStore], allowed: CloudHosts
-) -> Callable[[str, Mapping[str, object]], ObjectStore]:
-    """A way to open stores as `open_store` does, where what they are opened with is checked before."""
+    open_one: Callable[[str, Mapping[str, object]], _T], allowed: CloudHosts
+) -> Callable[[str, Mapping[str, object]], _T]:
+    """A way to open a location as `open_one` does, where what it is opened with is checked before."""
 
-    def open_checked(url: str, options: Mapping[str, object]) -> ObjectStore:
+    def open_checked(url: str, options: Mapping[str, object]) -> _T:
         allowed.check(url.partition("://")[0], options)
-        return open_store(url, options)
+        return open_one(url, options)
 
     return open_checked
 

@@ -24,6 +24,7 @@ from fairlead.sdk.bases import LocalCopies, choose_base, is_folder
 from fairlead.sdk.edge_caches import NO_CACHE, EdgeCaches
 from fairlead.sdk.keys import client_keyring
 from fairlead.sdk.records import Artifact, Replica
+from fairlead.sdk.signed_access import SignedAccess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,7 @@ class Artifacts:
     ) -> None:
         self._transport = transport
         self._caches = EdgeCaches(transport, region=region, name=edge_cache)
+        self._signed = SignedAccess(transport)
         self._record = record
         self._cache = cache
         self._region = region
@@ -84,8 +86,9 @@ class Artifacts:
         self._keyring: Keyring | None = None
 
     def close(self) -> None:
-        """Close the connections to caches."""
+        """Close the connections to caches and to locations that are reached by signed addresses."""
         self._caches.close()
+        self._signed.close()
 
     def without_caches(self) -> Artifacts:
         """The same, read from replicas alone: for what is a cache itself."""
@@ -254,6 +257,8 @@ class Artifacts:
     def open(self, digest: str) -> ArtifactReader:
         """A verifying reader on the best replica: this client's region first, then the others.
 
+        Where an edge cache is nearer than each of them, blocks come from there (see `fairlead.sdk.edge_caches`).
+
         Raises:
             ReplicaUnavailable: if no VERIFIED replica can be read; names what each one answered.
         """
@@ -275,8 +280,6 @@ class Artifacts:
 
         A cached artifact is checked against its digest before it is used again. A replica whose bytes are wrong is
         reported, mended by the server, and passed over for the next one.
-
-        Where an edge cache is nearer than each of them, blocks come from there (see `fairlead.sdk.edge_caches`).
 
         Raises:
             ArtifactNotFound: if the server knows none of that digest.
@@ -347,7 +350,10 @@ class Artifacts:
         }
         grant = self._transport.post("/api/v1/uploads", body)
         location = cast("JsonObject", grant["location"])
-        store = self._open_store(str(location["url"]), cast("JsonObject", location["client_options"]))
+        if location["client_access"] == "signed":
+            store = self._with_keys(self._signed.of_upload(str(grant["id"]), location))
+        else:
+            store = self._open_store(str(location["url"]), cast("JsonObject", location["client_options"]))
         return str(grant["id"]), location, DedupDomain(**cast("dict[str, str]", grant["domain"])), store
 
     def _complete(self, upload_id: str, digest: Digest, layout_key: str, sent_bytes: int) -> None:
@@ -398,20 +404,27 @@ class Artifacts:
         return advance
 
     def _open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
-        """The store at a URL, with decryption and encryption in this process around it."""
-        from fairlead.sync.store.encryption import EncryptedStore
         from fairlead.sync.store.objects import open_store
+
+        return self._with_keys(open_store(url, options))
+
+    def _with_keys(self, store: ObjectStore) -> ObjectStore:
+        """A store with decryption and encryption in this process around it."""
+        from fairlead.sync.store.encryption import EncryptedStore
 
         if self._keyring is None:
             # Kept, because what it has unwrapped it need not ask for again.
             self._keyring = client_keyring(self._transport, self._key_files, self._record)
-        return EncryptedStore(open_store(url, options), self._keyring)
+        return EncryptedStore(store, self._keyring)
 
     def _reader(self, artifact: Artifact, replica: Replica) -> ArtifactReader:
         from fairlead.sync.store.domain import DedupDomain
         from fairlead.sync.store.reader import ArtifactReader
 
-        store = self._open_store(replica.url, replica.options)
+        if replica.client_access == "signed":
+            store = self._with_keys(self._signed.of_replica(artifact.digest, replica.location))
+        else:
+            store = self._open_store(replica.url, replica.options)
         return ArtifactReader.open(store, DedupDomain(**replica.domain), Digest(artifact.digest), replica.layout_key)
 
     def _first_readable(self, artifact: Artifact, read: Callable[[ArtifactReader, Replica], T]) -> T:

@@ -159,6 +159,7 @@ class Replica(Record):
     domain: JsonObject
     location_state: str = "ACTIVE"
     options: JsonObject = field(default_factory=dict[str, Any])
+    client_access: str = "direct"
     layout_key: str | None = None
     stored_bytes: int | None = None
     moved_bytes: int | None = None
@@ -262,6 +263,10 @@ class Token(Record):
     name: str
     principal: str
     scopes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    by_roles: bool = False
+    models: tuple[str, ...] | None = None
+    environments: tuple[str, ...] | None = None
     secret: str | None = field(default=None, repr=False)
     created_at: datetime | None = None
     expires_at: datetime | None = None

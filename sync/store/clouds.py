@@ -20,6 +20,19 @@ from fairlead.core.ids import new_row_id
 from fairlead.sync.store.identity import Protocol, options_of
 
 EXTRAS: Mapping[str, str] = {"s3": "s3", "gs": "gcs", "abfs": "azure"}
+DENIED_NAMES = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ClientAuthenticationError",
+        "DefaultCredentialsError",
+        # Of Google's library: a token service refused; one that does not answer is a TransportError.
+        "OAuthError",
+        "RefreshError",
+    }
+)
+"""The names of the libraries' exceptions that say that access was refused; they share no base class."""
+
 _ALIASES: Mapping[str, str] = {"s3a": "s3", "gcs": "gs", "az": "abfs", "abfss": "abfs"}
 _ONE_REQUEST_BYTES = 64 * 2**20
 # Azure's client goes on trying for a minute and a half by itself, which holds up a worker with other things to do.

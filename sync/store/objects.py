@@ -24,7 +24,7 @@ from fairlead.core.errors import (
     StorageFull,
 )
 from fairlead.core.ports import ObjectInfo, ObjectStore
-from fairlead.sync.store.clouds import Bucket, open_bucket, parse_cloud_url
+from fairlead.sync.store.clouds import DENIED_NAMES, Bucket, open_bucket, parse_cloud_url
 from fairlead.sync.store.identity import Protocol
 from fairlead.sync.store.keys import check_key, check_prefix, check_range
 from fairlead.sync.store.local import LocalStore
@@ -35,17 +35,6 @@ _HAS_CREATE_ONLY: Mapping[str, bool] = {"s3": True, "gs": True, "abfs": True}
 _KEPT = 256
 _MISSING_CODES = frozenset({"NoSuchKey", "NoSuchVersion", "404", "BlobNotFound"})
 _MISSING_CONTAINER_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
-_DENIED_NAMES = frozenset(
-    {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "ClientAuthenticationError",
-        "DefaultCredentialsError",
-        # Of Google's library: a token service refused; one that does not answer is a TransportError.
-        "OAuthError",
-        "RefreshError",
-    }
-)
 _DENIED_STATUS = frozenset({401, 403})
 _FULL_STATUS = frozenset({507})
 _T = TypeVar("_T")
@@ -283,7 +272,7 @@ class FsspecStore:
             )
         if isinstance(error, FileNotFoundError) or codes & _MISSING_CODES:
             return self._not_found(key)
-        if isinstance(error, PermissionError) or status & _DENIED_STATUS or type(error).__name__ in _DENIED_NAMES:
+        if isinstance(error, PermissionError) or status & _DENIED_STATUS or type(error).__name__ in DENIED_NAMES:
             return PermissionDenied(f"{where} does not let this process at {key!r}.", hint="Check its credentials.")
         if status & _FULL_STATUS:
             return StorageFull(f"{where} has no space left to write {key!r}.")

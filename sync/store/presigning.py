@@ -13,12 +13,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from importlib import import_module
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from fairlead.core.errors import FairleadError, InvalidInput, LocationUnavailable, PermissionDenied
-from fairlead.sync.store.clouds import Bucket, open_bucket, parse_cloud_url
+from fairlead.sync.store.clouds import DENIED_NAMES, Bucket, open_bucket, parse_cloud_url
 from fairlead.sync.store.keys import check_key
 
 Verb = Literal["read", "write"]
@@ -27,6 +28,7 @@ SIGNED_MAX_SECONDS = 3600
 """The longest life of a signed address."""
 
 _GOOGLE_HOST = "https://storage.googleapis.com"
+_SIGN_SECONDS = 30
 # Options of the store that wraps the cloud's file system.
 _NOT_THE_CLOUDS = frozenset({"has_create_only", "rate_limit_bytes_per_second"})
 # What a clock that goes wrong by some minutes must not break.
@@ -110,10 +112,10 @@ class Signer:
             except FairleadError:
                 raise
             except Exception as error:
-                # The clouds' libraries share no base class, and their texts may hold credentials.
-                raise LocationUnavailable(
-                    f"An address at {self._bucket.protocol}:// cannot be signed ({type(error).__name__})."
-                ) from error
+                # Only the kind of an error is passed on: its text may hold credentials.
+                kind = type(error).__name__
+                cls = PermissionDenied if kind in DENIED_NAMES else LocationUnavailable
+                raise cls(f"An address at {self._bucket.protocol}:// cannot be signed ({kind}).") from error
             signed.append(
                 SignedRequest(
                     key=key, verb=verb, method=wanted.method, url=url, headers=wanted.headers, expires_at=expires_at
@@ -200,21 +202,27 @@ class Signer:
     def _sign_bytes(self, credentials: Any, email: str, payload: bytes) -> bytes:
         if callable(getattr(credentials, "sign_bytes", None)) and getattr(credentials, "signer_email", None):
             return cast("bytes", credentials.sign_bytes(payload))
-        from google.auth.transport.requests import AuthorizedSession
+        from google.auth.transport.requests import Request
 
         impersonation = str(self._identity.get("impersonation_url") or "")
         url = impersonation.replace(":generateAccessToken", ":signBlob") or (
             f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{quote(email, safe='@')}:signBlob"
         )
-        session: Any = AuthorizedSession(credentials)
-        answer = session.post(url, data=json.dumps({"payload": b64encode(payload).decode()}), timeout=30)
-        if answer.status_code in {401, 403}:
+        request: Any = Request()
+        if not credentials.valid:
+            credentials.refresh(request)
+        headers = {"content-type": "application/json"}
+        credentials.apply(headers)
+        body = json.dumps({"payload": b64encode(payload).decode()})
+        answer = request(url, method="POST", headers=headers, body=body, timeout=_SIGN_SECONDS)
+        if answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             raise PermissionDenied(
                 f"The service account {email} may not sign.",
                 hint="Give the location's identity the role Service Account Token Creator on it.",
             )
-        answer.raise_for_status()
-        return b64decode(answer.json()["signedBlob"])
+        if answer.status != HTTPStatus.OK:
+            raise LocationUnavailable(f"Google signs no address ({answer.status}).")
+        return b64decode(json.loads(answer.data)["signedBlob"])
 
     def _sign_azure(self, wanted: _Wanted) -> str:
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas

@@ -42,6 +42,9 @@ READS = {
     "POST /locations/backfill-plan",
     "POST /replications/plan",
     "POST /uploads/{upload_id}/bases",
+    # Addresses change nothing by themselves; a rehearsal is given none (tests/sync/test_storage_access.py).
+    "POST /artifacts/{digest}/addresses",
+    "POST /uploads/{upload_id}/addresses",
 }
 
 

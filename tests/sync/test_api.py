@@ -54,6 +54,7 @@ def api(tmp_path: Path) -> Generator[Api]:
             retirements=fleet.retirements,
             uploads=fleet.uploads,
             artifacts=fleet.artifacts,
+            storage_access=fleet.storage_access,
             database=fleet.database,
             clock=fleet.clock,
             plans=fleet.plans,

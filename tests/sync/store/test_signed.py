@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
+from typing import Any, get_args
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.oauth2 import service_account
 
 from fairlead.core.errors import InvalidInput, LocationUnavailable, PermissionDenied
-from fairlead.core.ports import ObjectStore
+from fairlead.core.ports import ObjectInfo, ObjectStore
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.presigning import SIGNED_MAX_SECONDS, SignedRequest, Verb, open_signer
 from fairlead.sync.store.signed import SignedStore
 from fairlead.testing.object_store_suite import ObjectStoreSuite
 from tests.servers.object_stores import ObjectStoreServer
+from tests.servers.token_services import GOOGLE_AUDIENCE, Request, TokenServices, issue_token, serving
 
+ACCOUNT = "models@project.iam.gserviceaccount.com"
 MINUTE = timedelta(minutes=1)
 
 
@@ -66,9 +75,12 @@ class SignedSuite(ObjectStoreSuite):
 
     @pytest.mark.parametrize("key", ["", "/a", "../a", "a/../b", "a\\b", "a\nb"])
     def test_a_key_that_could_leave_the_prefix_is_refused(self, store: ObjectStore, key: str) -> None:
-        for use in (store.read, store.size, lambda each: store.write(each, b"x")):
-            with pytest.raises(InvalidInput):
-                use(key)
+        with pytest.raises(InvalidInput):
+            store.read(key)
+        with pytest.raises(InvalidInput):
+            store.size(key)
+        with pytest.raises(InvalidInput):
+            store.write(key, b"x")
 
 
 class TestS3(SignedSuite):
@@ -135,12 +147,18 @@ def test_an_address_that_has_ended_is_refused_and_a_new_one_is_asked_for_before_
 
 
 def test_a_failure_never_shows_the_address(signing: Signing) -> None:
-    store = SignedStore("a closed door", lambda verb, keys: [closed(each) for each in signing.sign(verb, keys)], list)
+    store = SignedStore(
+        "a closed door", lambda verb, keys: [closed(each) for each in signing.sign(verb, keys)], no_objects
+    )
     with pytest.raises(LocationUnavailable) as caught:
         store.read("one")
     store.close()
     assert "sig=" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def no_objects(_prefix: str) -> list[ObjectInfo]:
+    return []
 
 
 def closed(signed: SignedRequest) -> SignedRequest:
@@ -169,3 +187,64 @@ def test_an_address_lives_for_an_hour_at_most(moto_server: ObjectStoreServer) ->
     for life in (timedelta(0), timedelta(seconds=SIGNED_MAX_SECONDS + 1)):
         with pytest.raises(InvalidInput):
             signer.sign("read", ["one"], now=datetime.now(UTC), life=life)
+
+
+@pytest.fixture(scope="module")
+def account() -> Any:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    credentials: Any = service_account.Credentials
+    return credentials.from_service_account_info(
+        {"client_email": ACCOUNT, "private_key": pem, "token_uri": "https://oauth2.googleapis.com/token"}
+    )
+
+
+def test_google_addresses_are_what_google_s_own_library_signs(account: Any) -> None:
+    signer = open_signer("gs://models/a prefix", {"token": account, "storage_class": "NEARLINE"})
+    now = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+    verbs: tuple[Verb, ...] = get_args(Verb)
+    for verb, method in zip(verbs, ("GET", "PUT"), strict=True):
+        signed = signer.sign(verb, ["packs/größe+1.pack"], now=now, life=MINUTE)[0]
+        sign = import_module("google.cloud.storage._signing").generate_signed_url_v4
+        expected = sign(
+            account,
+            resource="/models/a%20prefix/packs/gr%C3%B6%C3%9Fe%2B1.pack",
+            expiration=60,
+            api_access_endpoint="https://storage.googleapis.com",
+            method=method,
+            headers=dict(signed.headers),
+            _request_timestamp="20260301T120000Z",
+        )
+        assert signed.url == expected
+
+
+def test_a_workload_without_a_key_has_google_sign_for_it(
+    account: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = "system:serviceaccount:fairlead:worker"
+    services = TokenServices(trusts={(subject, GOOGLE_AUDIENCE)})
+    (tmp_path / "token").write_text(issue_token(subject, GOOGLE_AUDIENCE))
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+
+    def answer(request: Request) -> tuple[int, dict[str, str], bytes]:
+        if not request.path.endswith(":signBlob"):
+            return services.google(request)
+        if ACCOUNT not in request.path or "authorization" not in request.headers:
+            return 403, {}, b"{}"
+        payload = b64decode(json.loads(request.body)["payload"])
+        return 200, {}, json.dumps({"signedBlob": b64encode(account.sign_bytes(payload)).decode()}).encode()
+
+    with serving(answer) as google:
+        identity = {
+            "kind": "workload",
+            "audience": GOOGLE_AUDIENCE,
+            "service_account": ACCOUNT,
+            "token_url": f"{google}/v1/token",
+            "impersonation_url": f"{google}/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken",
+        }
+        now = datetime.now(UTC)
+        keyless = open_signer("gs://models/prefix", {"identity": identity}).sign("read", ["a"], now=now, life=MINUTE)
+    keyed = open_signer("gs://models/prefix", {"token": account}).sign("read", ["a"], now=now, life=MINUTE)
+    assert keyless == keyed
