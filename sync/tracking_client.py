@@ -1,7 +1,8 @@
 """An MLflow tracking server's REST API, as far as a version's files need it.
 
 Every request goes to the origin that an admin named, whatever a server answers: redirects are not followed, addresses
-inside answers are never called, and the environment's proxies are not used. Names in listings are plain names.
+inside answers are never called, the environment's proxies are not used, and a name that stands for another address a
+moment later leads nowhere else (see `core.outbound`). Names in listings are plain names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import base64
 import contextlib
 import os
 import re
-import socket
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ from urllib.parse import quote, urlsplit
 
 from fairlead.core.errors import InvalidInput, NotFound, PermissionDenied, StorageFull, Unavailable
 from fairlead.registry.mlflow.paths import parse_path
-from fairlead.registry.mlflow.tracking_servers import is_fetchable
 
 if TYPE_CHECKING:
     import httpx2
 
+    from fairlead.core.outbound import OutboundRules
     from fairlead.registry.mlflow.sources import Source
     from fairlead.registry.mlflow.tracking_servers import TrackingServer
 
@@ -56,17 +56,22 @@ class TrackingClient:
 
     @staticmethod
     @contextlib.contextmanager
-    def connect(server: TrackingServer) -> Generator[TrackingClient]:
-        """Open a connection while the block runs.
+    def connect(server: TrackingServer, rules: OutboundRules) -> Generator[TrackingClient]:
+        """Open a connection while the block runs; it goes to addresses that were checked, and to no others.
 
         Raises:
             Unavailable: if the host is not found, or its credentials are not there.
-            PermissionDenied: if the host stands for an address that is not fetched from.
+            PermissionDenied: if the host stands for an address that is not fetched from, or is not allowed any longer.
         """
         import httpx2  # a worker that pulls nothing need not load it
 
+        from fairlead.core.outbound_http import PinnedTransport
+
         parts = urlsplit(server.url)
-        _check_addresses(server.name, parts.hostname or "", parts.port or 443)
+        try:
+            destination = rules.resolve(server.url)
+        except InvalidInput as refusal:  # the operator's list was another one when it was named
+            raise PermissionDenied(refusal.detail, hint=refusal.hint) from None
         headers = {"User-Agent": "fairlead", **_credentials(server)}
         with httpx2.Client(
             base_url=f"{parts.scheme}://{parts.netloc}",
@@ -74,6 +79,7 @@ class TrackingClient:
             timeout=_TIMEOUT_SECONDS,
             follow_redirects=False,
             trust_env=False,
+            transport=PinnedTransport(destination),
         ) as http:
             yield TrackingClient(http, server.name, parts.path)
 
@@ -279,17 +285,3 @@ def _credentials(server: TrackingServer) -> dict[str, str]:
     if ":" in secret:
         return {"Authorization": "Basic " + base64.b64encode(secret.encode()).decode()}
     return {"Authorization": f"Bearer {secret}"}
-
-
-def _check_addresses(name: str, host: str, port: int) -> None:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError:
-        raise Unavailable(
-            f"The host of the tracking server {name!r} is not found.", hint="It is tried again."
-        ) from None
-    if not all(is_fetchable(str(entry[4][0])) for entry in found):
-        raise PermissionDenied(
-            f"The host of the tracking server {name!r} stands for an address that nothing is fetched from.",
-            hint="Name the server itself.",
-        )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fairlead.core.db import Database
+    from fairlead.core.outbound import OutboundRules
     from fairlead.core.ports import Clock
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.uploads import Upload, Uploads
@@ -87,13 +88,21 @@ class VersionPull:
     """The handler of `pull-version`."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, uploads: Uploads, open_store: StoreOpener, scratch: Scratch
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        uploads: Uploads,
+        open_store: StoreOpener,
+        scratch: Scratch,
+        rules: OutboundRules,
     ) -> None:
         self._database = database
         self._clock = clock
         self._uploads = uploads
         self._open_store = open_store
         self._scratch = scratch
+        self._rules = rules
 
     def __call__(self, leased: LeasedWork) -> None:
         """Fetch the files of a version, store them, and hand them over."""
@@ -163,7 +172,7 @@ class VersionPull:
             # What a server gave before it failed is not mixed with what the next one gives.
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                with TrackingClient.connect(server) as client:
+                with TrackingClient.connect(server, self._rules) as client:
                     client.download(source, run_id, folder)
             except Unavailable as error:
                 _log.warning("tracking server %s: %s", server.name, error)

@@ -7,7 +7,6 @@ can be sent anywhere.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session
 from fairlead.core.db import Database
 from fairlead.core.errors import AlreadyExists, InvalidInput, NotFound
 from fairlead.core.ids import parse_name
+from fairlead.core.outbound import OutboundRules
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -47,10 +47,10 @@ class TrackingServer:
 class TrackingServers:
     """Adds, shows and removes tracking servers."""
 
-    def __init__(self, database: Database, clock: Clock, *, allowed_hosts: Sequence[str] | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock, *, rules: OutboundRules) -> None:
         self._database = database
         self._clock = clock
-        self._allowed_hosts = None if allowed_hosts is None else frozenset(host.lower() for host in allowed_hosts)
+        self._rules = rules
 
     def add(
         self,
@@ -159,14 +159,16 @@ class TrackingServers:
                 f"{url[:120]!r} is no address of a tracking server.",
                 hint="Write http(s)://HOST[:PORT][/PATH], without credentials or a query.",
             )
-        if self._allowed_hosts is not None and host.lower() not in self._allowed_hosts:
-            raise InvalidInput(
-                f"The host {host!r} is not one that this server may fetch from.",
-                hint="Whoever runs the server adds it to FAIRLEAD_TRACKING_HOSTS.",
-            )
+        self._rules.check(url)
         with_port = "" if port is None or port == _DEFAULT_PORTS[parts.scheme] else f":{port}"
         shown = f"[{host}]" if ":" in host else host
         return f"{parts.scheme}://{shown}{with_port}{parts.path.rstrip('/')}"
+
+
+def tracking_rules(hosts: Sequence[str] | None) -> OutboundRules:
+    """What may be fetched from: the listed hosts, or where none are listed any host that an admin names."""
+    listed = None if hosts is None else tuple(hosts)
+    return OutboundRules(setting="FAIRLEAD_TRACKING_HOSTS", hosts=listed, may_be_private=True, may_be_plain=True)
 
 
 def servers_for(session: Session, workspace_id: str, authority: str | None) -> list[TrackingServer]:
@@ -176,15 +178,6 @@ def servers_for(session: Session, workspace_id: str, authority: str | None) -> l
     if authority is None:
         return found
     return [server for server in found if urlsplit(server.url).netloc == authority.lower()]
-
-
-def is_fetchable(address: str) -> bool:
-    """Whether a resolved address may be fetched from: not the link-local ones, where clouds serve credentials."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    host = mapped or parsed
-    is_metadata = str(host) in {"fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"}
-    return not (host.is_link_local or host.is_multicast or host.is_unspecified or is_metadata)
 
 
 def to_tracking_server(row: TrackingServerRow) -> TrackingServer:
