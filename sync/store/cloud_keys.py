@@ -8,27 +8,33 @@ and account numbers.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.data_keys import DATA_KEY_BYTES
 from fairlead.core.errors import InvalidInput, KeyUnavailable, MissingExtra
 from fairlead.sync.store.keyring import bound_context
 
+if TYPE_CHECKING:
+    import httpx2
+
 Token = Callable[[], str]
 """Gives a bearer token for one request."""
 
 _TIMEOUT_SECONDS = 30.0
-_ATTEMPTS = 3
+_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.25
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,60}")
 _AWS_KEY = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]*:key/[A-Za-z0-9-]+")
 _GCP_KEY = re.compile(r"projects/[^/?#]+/locations/[^/?#]+/keyRings/[^/?#]+/cryptoKeys/[^/?#]+")
-_AZURE_KEY = re.compile(r"https://[a-z0-9-]+\.vault\.(?:azure\.net|azure\.cn|usgovcloudapi\.net)/keys/[A-Za-z0-9-]+")
+_AZURE_KEY = re.compile(r"https://[a-z0-9-]+\.(vault\.(?:azure\.net|azure\.cn|usgovcloudapi\.net))/keys/[A-Za-z0-9-]+")
 _AZURE_VERSION = re.compile(r"[A-Za-z0-9]+")
 _AZURE_API = "7.4"
 _AZURE_ALGORITHM = "RSA-OAEP-256"
@@ -131,15 +137,19 @@ class AzureKeyVault:
     """
 
     def __init__(self, *, token: Token | None = None, address_of: Callable[[str], str] | None = None) -> None:
-        self._token = token or _azure_token
+        self._token = token
         # For stand-ins: where the vault of a key's name is really reached.
         self._address_of = address_of or str
 
     def wrap(self, data_key: bytes, *, provider_key: str, context: Mapping[str, str]) -> bytes:
         value = _base64_url(data_key + hashlib.sha256(bound_context(context)).digest())
-        answer = self._call(self.name_of(provider_key), "wrapkey", value)
+        name = self.name_of(provider_key)
+        answer = self._call(name, "wrapkey", value)
         version = str(answer.get("kid", "")).rpartition("/")[2]
-        return canonical_json({"value": str(answer.get("value", "")), "version": version})
+        # Without its version what was wrapped is not to be unwrapped again.
+        if not _AZURE_VERSION.fullmatch(version) or not _decoded("Azure Key Vault", answer, "value", is_url_safe=True):
+            raise _no_sense("Azure Key Vault")
+        return canonical_json({"value": str(answer["value"]), "version": version})
 
     def unwrap(self, wrapped: bytes, *, provider_key: str, context: Mapping[str, str]) -> bytes:
         try:
@@ -168,19 +178,38 @@ class AzureKeyVault:
     def _call(self, key: str, operation: str, value: str) -> dict[str, Any]:
         url = f"{self._address_of(key)}/{operation}?api-version={_AZURE_API}"
         body = {"alg": _AZURE_ALGORITHM, "value": value}
-        return _post("Azure Key Vault", key, url, body, self._token())
+        return _post("Azure Key Vault", key, url, body, self._token() if self._token else _azure_token(key))
+
+
+# Token services limit how often they are asked, and both libraries keep a token for as long as it is good.
+_ASKING = threading.Lock()
+
+
+@functools.cache
+def _google_credentials() -> Any:
+    import google.auth
+
+    return cast("Any", google.auth).default(scopes=["https://www.googleapis.com/auth/cloudkms"])[0]
+
+
+@functools.cache
+def _azure_credential() -> Any:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
 
 
 def _google_token() -> str:
     try:
-        import google.auth
         from google.auth.exceptions import GoogleAuthError
         from google.auth.transport.requests import Request
     except ImportError as error:
         raise _missing_extra("Google Cloud KMS", "gcs") from error
     try:
-        credentials: Any = cast("Any", google.auth).default(scopes=["https://www.googleapis.com/auth/cloudkms"])[0]
-        credentials.refresh(Request())
+        with _ASKING:
+            credentials = _google_credentials()
+            if not credentials.valid:
+                credentials.refresh(Request())
     except GoogleAuthError as error:
         raise KeyUnavailable(
             f"There are no credentials for Google Cloud KMS ({type(error).__name__}).",
@@ -189,19 +218,25 @@ def _google_token() -> str:
     return str(credentials.token)
 
 
-def _azure_token() -> str:
+def _azure_token(key: str) -> str:
     try:
         from azure.core.exceptions import AzureError
-        from azure.identity import DefaultAzureCredential
     except ImportError as error:
         raise _missing_extra("Azure Key Vault", "azure") from error
     try:
-        return DefaultAzureCredential().get_token("https://vault.azure.net/.default").token
+        with _ASKING:
+            return str(_azure_credential().get_token(azure_scope(key)).token)
     except AzureError as error:
         raise KeyUnavailable(
             f"There are no credentials for Azure Key Vault ({type(error).__name__}).",
             hint="Give this process a workload identity, or sign in with: az login",
         ) from error
+
+
+def azure_scope(key: str) -> str:
+    """What a token for a vault is asked for: each of Microsoft's clouds has a name of its own."""
+    found = _AZURE_KEY.match(key)
+    return f"https://{found[1] if found else 'vault.azure.net'}/.default"
 
 
 def _post(what: str, provider_key: str, url: str, body: Mapping[str, str], token: str) -> dict[str, Any]:
@@ -213,8 +248,11 @@ def _post(what: str, provider_key: str, url: str, body: Mapping[str, str], token
             return error.response.status_code == 429 or error.response.status_code >= 500
         return isinstance(error, httpx2.TransportError)
 
+    tries = stamina.retry_context(
+        on=is_passing, attempts=_ATTEMPTS, wait_initial=_FIRST_PAUSE_SECONDS, wait_jitter=0.25, timeout=None
+    )
     try:
-        for attempt in stamina.retry_context(on=is_passing, attempts=_ATTEMPTS, wait_initial=0.2, timeout=None):
+        for attempt in tries:
             with attempt:
                 # No redirect is followed: the token is for this host alone.
                 answer = httpx2.post(
@@ -223,7 +261,7 @@ def _post(what: str, provider_key: str, url: str, body: Mapping[str, str], token
                 answer.raise_for_status()
                 return cast("dict[str, Any]", answer.json())
     except httpx2.HTTPStatusError as error:
-        raise _refused(what, provider_key, str(error.response.status_code)) from error
+        raise _refused(what, provider_key, _code_of(error.response)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise _no_answer(what, provider_key, error) from error
     raise AssertionError("unreachable")
@@ -233,10 +271,26 @@ def _decoded(what: str, answer: Mapping[str, Any], member: str, *, is_url_safe: 
     text = str(answer.get(member, ""))
     try:
         if is_url_safe:
-            return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return base64.b64decode(text, validate=True)
+            found = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        else:
+            found = base64.b64decode(text, validate=True)
     except ValueError:
-        raise KeyUnavailable(f"What {what} answered is not what it should answer.") from None
+        raise _no_sense(what) from None
+    if not found:
+        raise _no_sense(what)
+    return found
+
+
+def _code_of(answer: httpx2.Response) -> str:
+    """The status, and the kind of error that both services name in the same place; never their text."""
+    try:
+        error = cast("dict[str, Any]", answer.json()["error"])
+        inner = cast("dict[str, Any]", error.get("innererror") or {})
+        kinds = (inner.get("code"), error.get("status"), error.get("code"))
+        kind = next((str(each) for each in kinds if each and _CODE.fullmatch(str(each))), "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        kind = ""
+    return f"{answer.status_code} {kind}".strip()
 
 
 def _base64(data: bytes) -> str:
@@ -257,6 +311,10 @@ def _refused(what: str, provider_key: str, code: str) -> KeyUnavailable:
         hint="Check that its identity may encrypt and decrypt with the key, and that the key is enabled.",
         provider_key=provider_key,
     )
+
+
+def _no_sense(what: str) -> KeyUnavailable:
+    return KeyUnavailable(f"What {what} answered is not what it should answer.", hint="Try again.")
 
 
 def _no_answer(what: str, provider_key: str, error: Exception) -> KeyUnavailable:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from fairlead.core.data_keys import KeyProviders, WrappedKey, unwrap_key, wrap_key
 from fairlead.core.errors import FairleadError, InvalidInput, KeyUnavailable
 from fairlead.core.ports import KeyProvider
-from fairlead.sync.store.cloud_keys import AwsKms, AzureKeyVault, GcpKms
+from fairlead.sync.store.cloud_keys import AwsKms, AzureKeyVault, GcpKms, azure_scope
 from fairlead.sync.store.keyring import (
     KeyFiles,
     UnwrappingKeyring,
@@ -179,7 +179,7 @@ def test_gcp_kms_wraps_and_unwraps() -> None:
         check_binding(GcpKms(endpoint_url=url, token=lambda: "t0ken"), GCP_KEY)
         with pytest.raises(KeyUnavailable) as caught:
             wrap(GcpKms(endpoint_url=url, token=lambda: "stolen"), GCP_KEY)
-        assert "403" in caught.value.detail
+        assert "(403 PERMISSION_DENIED)" in caught.value.detail
 
 
 def test_gcp_kms_is_asked_again_after_a_passing_failure() -> None:
@@ -219,6 +219,43 @@ def test_azure_key_vault_wraps_and_unwraps() -> None:
         assert unwrap_key({"file": vault}, wrapped) == DATA_KEY
         again = check_binding(vault, AZURE_KEY)
         assert json.loads(again.wrapped)["version"] == "v2"
+
+
+AZURE_REFUSAL = {
+    "error": {"code": "Forbidden", "message": "secret text", "innererror": {"code": "ForbiddenByFirewall"}}
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "members", "reason"),
+    [
+        (403, AZURE_REFUSAL, r"\(403 ForbiddenByFirewall\)"),
+        (404, {"error": {"code": "KeyNotFound", "message": "secret text"}}, r"\(404 KeyNotFound\)"),
+        (400, {"error": "secret text"}, r"\(400\)"),
+        (200, {"kid": f"{AZURE_KEY}/v1", "value": ""}, "not what it should"),
+        (200, {"value": "AAAA"}, "not what it should"),
+        (200, {"kid": AZURE_KEY + "/", "value": "AAAA"}, "not what it should"),
+    ],
+)
+def test_nothing_is_kept_of_a_refusal_or_an_answer_that_could_not_be_unwrapped(
+    status: int, members: dict[str, Any], reason: str
+) -> None:
+    with cloud(lambda _path, _body, _headers: (status, members)) as url:
+        vault = AzureKeyVault(token=lambda: "t0ken", address_of=lambda _key: url)
+        with pytest.raises(KeyUnavailable, match=reason) as caught:
+            wrap(vault, AZURE_KEY)
+        assert "secret text" not in str(caught.value)
+
+
+def test_an_empty_answer_of_gcp_kms_is_no_wrapped_key() -> None:
+    with cloud(lambda _path, _body, _headers: (200, {"name": GCP_KEY})) as url, pytest.raises(KeyUnavailable):
+        wrap(GcpKms(endpoint_url=url, token=lambda: "t0ken"), GCP_KEY)
+
+
+def test_a_token_is_asked_for_the_cloud_that_the_vault_is_in() -> None:
+    assert azure_scope("https://models.vault.azure.net/keys/wrap/v1") == "https://vault.azure.net/.default"
+    assert azure_scope("https://models.vault.azure.cn/keys/wrap") == "https://vault.azure.cn/.default"
+    assert azure_scope("https://m.vault.usgovcloudapi.net/keys/wrap") == "https://vault.usgovcloudapi.net/.default"
 
 
 @pytest.mark.parametrize(
