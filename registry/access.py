@@ -42,42 +42,33 @@ NARROWED_ROUTES = frozenset(
         "/workspaces/{workspace}",
         "/models",
         "/models/{name}",
-        "/models/{name}/versions",
-        "/models/{name}/versions/{version}",
-        "/models/{name}/versions/{version}/evaluations",
-        "/models/{name}/aliases",
-        "/models/{name}/aliases/{alias}",
-        "/models/{name}/history/{alias}",
-        "/models/{name}/history/{alias}/at",
-        "/models/{name}/promotions",
-        "/models/{name}/environments/{environment}/rollback",
         "/resolve",
         "/promotions",
-        "/promotions/{promotion}",
-        "/promotions/{promotion}/approve",
-        "/promotions/{promotion}/reject",
-        "/promotions/{promotion}/withdraw",
         "/uploads",
-        "/uploads/{upload_id}",
-        "/uploads/{upload_id}/known-blocks",
-        "/uploads/{upload_id}/bases",
-        "/uploads/{upload_id}/complete",
-        "/artifacts/{digest}",
-        "/artifacts/{digest}/reports",
-        "/artifacts/{digest}/verify",
-        "/keys/{key_id}",
         "/bundles",
-        "/bundles/{bundle_id}",
         "/deployments",
         "/deployments/{name}",
+        "/audit",
+        "/events",
+        "/keys/{key_id}",
     }
 )
-"""The routes that show and change rows of models alone, and are open to whoever may do so for some models.
+"""Routes that show and change rows of models alone, and are open to whoever may do so for some models.
 
-So is all of MLflow's dialect; and whoever may read some model may read which environments there are.
+So is what lies below those in `_NARROWED_PREFIXES`. A wrapped key is of no use without its provider.
 """
 
-_MLFLOW_PREFIXES = ("/api/2.0/mlflow/", "/api/2.0/mlflow-artifacts/", "/api/3.0/mlflow/")
+_NARROWED_PREFIXES = (
+    "/models/{name}/",
+    "/promotions/{promotion}",
+    "/uploads/{upload_id}",
+    "/artifacts/{digest}",
+    "/bundles/{bundle_id}",
+    "/api/2.0/mlflow/registered-models/",
+    "/api/2.0/mlflow/model-versions/",
+    "/api/2.0/mlflow-artifacts/",
+    "/api/3.0/mlflow/server-",
+)
 _SHOWN_TO_ALL = frozenset({"/environments", "/environments/{environment}"})
 
 Authenticate = Callable[[str], Caller]
@@ -131,7 +122,7 @@ class Requires:
             return False
         if method in {"GET", "HEAD"} and path in _SHOWN_TO_ALL:
             return True
-        return path in NARROWED_ROUTES or path.startswith(_MLFLOW_PREFIXES)
+        return path in NARROWED_ROUTES or path.startswith(_NARROWED_PREFIXES)
 
 
 def requires(scope: Scope | None) -> Requires:

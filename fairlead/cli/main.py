@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from fairlead import __version__
@@ -28,6 +30,7 @@ from fairlead.cli import (
     issuer,
     keys,
     location,
+    login,
     policy,
     promotions,
     record,
@@ -41,10 +44,11 @@ from fairlead.cli import (
     tracking_server,
     webhook,
     work,
+    workspace,
 )
 from fairlead.cli.context import current_output, group
 from fairlead.cli.output import without_controls
-from fairlead.core.errors import ExitCode, FairleadError, Unavailable
+from fairlead.core.errors import ExitCode, FairleadError, InvalidInput, Unavailable
 from fairlead.core.problems import to_problem
 from fairlead.sync.store.memory import keep_freed_memory
 
@@ -70,7 +74,9 @@ app.add_typer(deploy.deploy_app, name="deploy")
 app.add_typer(keys.app, name="keys")
 app.add_typer(record.app, name="record")
 app.add_typer(record.restore_app)
+app.add_typer(login.app)
 app.add_typer(token.app, name="token")
+app.add_typer(workspace.app, name="workspace")
 app.add_typer(signer.app, name="signer")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
@@ -108,13 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors go to stderr, and the exit code says their kind."""
     try:
-        # Typer prints help and usage errors itself, and always leaves by SystemExit.
-        app(args=None if arguments is None else list(arguments), prog_name="fairlead")
+        left = app(args=None if arguments is None else list(arguments), prog_name="fairlead", standalone_mode=False)
+        return _leave(left)
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else ExitCode.OK
-        if code == INTERRUPTED:
-            sys.stderr.write("Interrupted. Run the same command again to go on.\n")
-        return code
+        return _leave(leaving.code)
+    except click.exceptions.Abort:
+        return _leave(INTERRUPTED)
+    except click.ClickException as error:
+        return _tell_usage(error, sys.argv[1:] if arguments is None else arguments)
     except FairleadError as error:
         return _tell(error)
     except TimeoutError as error:
@@ -127,8 +134,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return ExitCode.OK
 
 
-def _tell(error: FairleadError) -> int:
-    if current_output().form == "json":
+def _leave(code: object) -> int:
+    if code == INTERRUPTED:
+        sys.stderr.write("Interrupted. Run the same command again to go on.\n")
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _tell_usage(error: click.ClickException, arguments: Sequence[str]) -> int:
+    """A command that was typed wrongly: its options were not read, so what it says of its output is looked for."""
+    text = " ".join(arguments).replace("=", " ")
+    is_json = re.search(r"(^| )(--output|-o) ?json( |$)", text) or os.environ.get("FAIRLEAD_OUTPUT") == "json"
+    if not is_json or isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    path = "fairlead" if context is None else context.command_path
+    return _tell(InvalidInput(error.format_message(), hint=f"See: {path} --help"), is_json=True)
+
+
+def _tell(error: FairleadError, *, is_json: bool = False) -> int:
+    if is_json or current_output().form == "json":
         # ASCII: an error may quote anything.
         sys.stderr.write(json.dumps(to_problem(error), indent=2) + "\n")
         return error.exit_code

@@ -14,6 +14,7 @@ from fairlead.sdk.imports import Imports
 from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
 from fairlead.sdk.locations import Locations
+from fairlead.sdk.logins import Logins
 from fairlead.sdk.models import Models
 from fairlead.sdk.operations import Audit, Environments, Ledger, Tokens
 from fairlead.sdk.promotion_policies import PromotionPolicies, RoleBindings
@@ -26,6 +27,7 @@ from fairlead.sdk.tracking_servers import TrackingServers
 from fairlead.sdk.transport import Transport
 from fairlead.sdk.upkeep import Upkeeps
 from fairlead.sdk.webhooks import Webhooks
+from fairlead.sdk.workspaces import Workspaces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +40,10 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`,
-    `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`,
-    `replications`, `keys`, `signers`, `signatures` and `record` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `replica_policies`,
+    `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`, `workspaces`, `imports`,
+    `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`,
+    `keys`, `signers`, `signatures` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -74,6 +76,7 @@ class Fairlead:
         self.keys = Keys(transport)
         self.issuers = Issuers(transport)
         self.tokens = Tokens(transport)
+        self.workspaces = Workspaces(transport)
         self.audit = Audit(transport)
         self.events = Events(transport)
         self.webhooks = Webhooks(transport)
@@ -112,7 +115,7 @@ class Fairlead:
         return type(self)(self._transport.dry_run(), self.settings)
 
     def whoami(self) -> JsonObject:
-        """The workspace, principal and scopes of the caller's token."""
+        """Who the caller is: workspace, principal, groups, scopes, grants for some models, roles, and until when."""
         return self._transport.get("/api/v1/whoami")
 
     def work(self) -> list[JsonObject]:
@@ -155,16 +158,33 @@ class Fairlead:
 
 
 def _connect(url: str, settings: ClientSettings) -> Transport:
-    """By the token that is set, or else by the identity of the CI job that this is."""
+    """By the token that is set, or by the identity of the CI job that this is, or as whoever is logged in."""
     identity = IdentitySource(
         id_token=settings.id_token,
         request_url=settings.actions_request_url,
         request_token=settings.actions_request_token,
     )
-    if settings.token is not None or not identity.is_there:
+    if settings.token is not None:
         return Transport(url, settings.token, timeout_seconds=settings.timeout_seconds)
+    if not identity.is_there:
+        return _connect_as_person(url, settings)
 
     def renew() -> str:
-        return exchange(url, identity, audience=settings.audience)
+        return exchange(url, identity, audience=settings.audience, workspace=settings.workspace)
 
     return Transport(url, renew(), timeout_seconds=settings.timeout_seconds, renew=renew)
+
+
+def _connect_as_person(url: str, settings: ClientSettings) -> Transport:
+    logins = Logins(settings.home)
+    login = logins.find(url)
+    if login is None:
+        return Transport(url, None, timeout_seconds=settings.timeout_seconds)
+    secret = login.secret
+
+    def renew() -> str:
+        nonlocal secret
+        secret = logins.renew(url, secret)
+        return secret
+
+    return Transport(url, secret, timeout_seconds=settings.timeout_seconds, renew=renew)

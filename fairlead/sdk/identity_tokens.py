@@ -7,10 +7,14 @@ server alone, over TLS (or on this machine).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput, Unauthenticated
 from fairlead.core.problems import from_problem
+
+if TYPE_CHECKING:
+    from fairlead.sdk.transport import JsonObject
 
 EXCHANGE_PATH = "/api/v1/tokens/exchange"
 _TIMEOUT_SECONDS = 30.0
@@ -57,12 +61,22 @@ class IdentitySource:
         return value
 
 
-def exchange(url: str, source: IdentitySource, *, audience: str | None = None) -> str:
+def exchange(url: str, source: IdentitySource, *, audience: str | None = None, workspace: str | None = None) -> str:
     """Exchange a job's identity for an API token of the server at `url`; its secret.
 
     Raises:
         InvalidInput: if the way to the server is open to others.
         Unauthenticated: if the CI system issues no token, or the server does not believe its issuer.
+    """
+    require_safe(url)
+    return str(exchange_token(url, source.token(audience or url), workspace=workspace)["secret"])
+
+
+def require_safe(url: str) -> None:
+    """Refuse a way to a server that is open to others.
+
+    Raises:
+        InvalidInput: if it is.
     """
     from fairlead.sdk.transport import is_loopback
 
@@ -71,12 +85,24 @@ def exchange(url: str, source: IdentitySource, *, audience: str | None = None) -
             f"An identity token is not sent to {url}, which does not speak TLS.",
             hint="Use https, or set FAIRLEAD_TOKEN.",
         )
+
+
+def exchange_token(url: str, token: str, *, workspace: str | None) -> JsonObject:
+    """Exchange an identity token for an API token: what the server says of it, its `secret` included.
+
+    Raises:
+        InvalidInput: if the way to the server is open to others.
+        Unauthenticated: if the server does not believe the token's issuer.
+    """
+    from fairlead.sdk.transport import is_loopback
+
+    require_safe(url)
     import httpx2
 
     try:
         answer = httpx2.post(
             f"{url}{EXCHANGE_PATH}",
-            json={"token": source.token(audience or url)},
+            json={"token": token, **({} if workspace is None else {"workspace": workspace})},
             timeout=_TIMEOUT_SECONDS,
             follow_redirects=False,
             trust_env=not is_loopback(url),
@@ -88,10 +114,10 @@ def exchange(url: str, source: IdentitySource, *, audience: str | None = None) -
         ) from None
     if answer.status_code >= 400:
         raise from_problem(members, status=answer.status_code)
-    secret = members.get("secret") if isinstance(members, dict) else None  # pyright: ignore[reportUnknownVariableType]  (JSON)
-    if not isinstance(secret, str):
+    issued = cast("JsonObject", members) if isinstance(members, dict) else {}
+    if not isinstance(issued.get("secret"), str):
         raise Unauthenticated(f"What answers at {url} is no Fairlead server.", hint="Check FAIRLEAD_URL.")
-    return secret
+    return issued
 
 
 def _query_of(url: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ class Issuer(Record):
     audience: str
     rules: tuple[JsonObject, ...] = ()
     jwks_url: str | None = None
+    client_id: str | None = None
+    groups_claim: str | None = None
     revision: int
     updated_by: str
     updated_at: datetime
@@ -50,7 +52,7 @@ class Issuers:
         return Issuer.from_json(self._transport.get(_path(name)))
 
     def put(self, name: str, spec: Mapping[str, JsonValue], *, revision: int | None = None) -> Issuer:
-        """Believe an issuer: issuer, audience, rules and, maybe, jwks_url.
+        """Believe an issuer: issuer, audience, rules and, maybe, jwks_url, client_id and groups_claim.
 
         Raises:
             InvalidInput: if an address, a rule or a scope is not valid.

@@ -53,16 +53,31 @@ class Tokens:
         self._transport = transport
 
     def create(
-        self, name: str, *, principal: str, scopes: Sequence[str], expires_in_seconds: int | None = None
+        self,
+        name: str,
+        *,
+        principal: str,
+        scopes: Sequence[str],
+        groups: Sequence[str] = (),
+        by_roles: bool = False,
+        models: Sequence[str] | None = None,
+        environments: Sequence[str] | None = None,
+        expires_in_seconds: int | None = None,
     ) -> Token:
         """Make a token for a principal; its `secret` is shown this once.
 
-        Scopes are read, write, promote, approve, deploy and admin (which implies all).
+        Scopes are read, write, promote, approve, deploy, admin (which implies these) and server (which makes
+        workspaces). With `by_roles` they are the most that the roles of the principal and its groups give. `models` and
+        `environments` are patterns that it is limited to.
         """
         body: dict[str, JsonValue] = {
             "name": name,
             "principal": principal,
             "scopes": list(scopes),
+            "groups": list(groups),
+            "by_roles": by_roles,
+            "models": None if models is None else list(models),
+            "environments": None if environments is None else list(environments),
             "expires_in_seconds": expires_in_seconds,
         }
         return Token.from_json(self._transport.post("/api/v1/tokens", body))
@@ -70,6 +85,11 @@ class Tokens:
     def list(self) -> Iterator[Token]:
         """All tokens, without their secrets."""
         return map(Token.from_json, self._transport.items("/api/v1/tokens"))
+
+    def rotate(self, token_id: str, *, overlap_seconds: int = 86_400) -> Token:
+        """Make a successor of a token, whose `secret` is shown this once; the old one ends after the overlap."""
+        path = f"/api/v1/tokens/{quote(token_id, safe='')}/rotate"
+        return Token.from_json(self._transport.post(path, {"overlap_seconds": overlap_seconds}))
 
     def revoke(self, token_id: str) -> None:
         """End a token at once."""

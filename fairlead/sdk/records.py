@@ -87,6 +87,8 @@ class RegisteredModel(Record):
     aliases: JsonObject = field(default_factory=dict[str, Any])
     created_by: str = ""
     created_at: datetime | None = None
+    archived_at: datetime | None = None
+    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class ModelVersion(Record):
     created_by: str = ""
     created_at: datetime | None = None
     ready_at: datetime | None = None
+    archived_at: datetime | None = None
+    deleted_at: datetime | None = None
     resolved_from: str | None = None
     as_of: datetime | None = None
 

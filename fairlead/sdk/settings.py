@@ -60,6 +60,13 @@ class ClientSettings:
         metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
     )
 
+    workspace: str | None = field(
+        default=None,
+        metadata={
+            "env": "FAIRLEAD_WORKSPACE",
+            "help": "Workspace to log in to, or to exchange an identity for, where several believe its issuer.",
+        },
+    )
     audience: str | None = field(
         default=None,
         metadata={
@@ -116,6 +123,7 @@ class ClientSettings:
             key_file=tuple(Path(part).expanduser() for part in setting("key_file").split(os.pathsep) if part),
             edge_cache=setting("edge_cache") or None,
             timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
+            workspace=setting("workspace") or None,
             audience=setting("audience") or None,
             id_token=_check_token(setting("id_token")),
             actions_request_url=environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") or None,
