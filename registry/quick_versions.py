@@ -8,16 +8,14 @@ read in the same statement, so one that was revoked a moment ago is refused like
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, or_, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.types import Text
 
 from fairlead.core.db import UtcDateTime
 from fairlead.registry.identity import Caller
+from fairlead.registry.mlflow.records import collected
 from fairlead.registry.permissions import evaluate
 from fairlead.registry.tables import (
     AliasRow,
@@ -26,7 +24,6 @@ from fairlead.registry.tables import (
     RegisteredModelRow,
     TokenRow,
     UploadRow,
-    VersionTagRow,
 )
 
 if TYPE_CHECKING:
@@ -39,15 +36,6 @@ if TYPE_CHECKING:
     from fairlead.core.quick_reads import QuickReads
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuickVersion:
-    """A version, its model and its pointer as rows have them; `tags` and `aliases` in order."""
-
-    row: SimpleNamespace
-    tags: dict[str, str]
-    aliases: tuple[str, ...]
-
-
 class QuickVersions:
     """Finds versions by alias."""
 
@@ -56,8 +44,12 @@ class QuickVersions:
         self._clock = clock
         self._by_alias = reads.prepare(_by_alias(is_sqlite=database.is_sqlite))
 
-    async def by_alias(self, secret: str, model: str, alias: str) -> QuickVersion | None:
-        """The version that an alias of a model names; None where that is not plain, or the caller may not read."""
+    async def by_alias(self, secret: str, model: str, alias: str) -> SimpleNamespace | None:
+        """The version that an alias of a model names; None where that is not plain, or the caller may not read.
+
+        It has what a `ModelVersionRow` has, and `model_name`, `revision`, `sent_bytes`, `size_bytes` and what
+        `collected` adds.
+        """
         if not (model.isprintable() and alias.isprintable()):
             return None
         digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -67,9 +59,7 @@ class QuickVersions:
             return None
         if row is None or not _may_read(row):
             return None
-        tags = cast("list[list[str]]", json.loads(row.tags or "[]"))
-        aliases = cast("list[str]", json.loads(row.aliases or "[]"))
-        return QuickVersion(row=row, tags=dict(sorted((key, value) for key, value in tags)), aliases=tuple(sorted(aliases)))
+        return row
 
 
 def _may_read(row: SimpleNamespace) -> bool:
@@ -78,22 +68,6 @@ def _may_read(row: SimpleNamespace) -> bool:
 
 
 def _by_alias(*, is_sqlite: bool) -> Select[*tuple[Any, ...]]:
-    version = ModelVersionRow.__table__.c
-    collect, pair = (
-        (func.json_group_array, func.json_array) if is_sqlite else (func.json_agg, func.json_build_array)
-    )
-    pointer = AliasRow.__table__.alias("pointer").c
-    of_version = (
-        VersionTagRow.workspace_id == ModelVersionRow.workspace_id,
-        VersionTagRow.model_id == ModelVersionRow.model_id,
-        VersionTagRow.version == ModelVersionRow.version,
-    )
-    tags = select(sql_cast(collect(pair(VersionTagRow.key, VersionTagRow.value)), Text)).where(*of_version)
-    aliases = select(sql_cast(collect(pointer.name), Text)).where(
-        pointer.workspace_id == ModelVersionRow.workspace_id,
-        pointer.model_id == ModelVersionRow.model_id,
-        pointer.version == ModelVersionRow.version,
-    )
     of_model = (RegisteredModelRow.workspace_id == TokenRow.workspace_id) & (
         RegisteredModelRow.name == bindparam("model", type_=Text)
     )
@@ -105,9 +79,8 @@ def _by_alias(*, is_sqlite: bool) -> Select[*tuple[Any, ...]]:
             TokenRow.environments.label("environments"),
             RegisteredModelRow.name.label("model_name"),
             AliasRow.revision.label("revision"),
-            *version,
-            tags.scalar_subquery().label("tags"),
-            aliases.scalar_subquery().label("aliases"),
+            *ModelVersionRow.__table__.c,
+            *collected(ModelVersionRow, is_sqlite=is_sqlite),
             UploadRow.sent_bytes.label("sent_bytes"),
             ArtifactRow.size_bytes.label("size_bytes"),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fairlead.core.errors import FairleadError
 from fairlead.core.ids import parse_model_reference
 from fairlead.registry.mlflow.api import MLFLOW_PREFIX
-from fairlead.registry.mlflow.records import render_version
+from fairlead.registry.mlflow.records import read_collected, render_found
 from fairlead.registry.schemas import ResolvedOut
 from fairlead.registry.versions import to_version
 
@@ -29,9 +29,7 @@ def shortcuts(versions: QuickVersions, *, api_prefix: str) -> dict[str, Shortcut
         found = None if alias.lower() == "latest" else await versions.by_alias(secret, name, alias)
         if found is None:
             return None
-        tags = [{"key": key, "value": value} for key, value in found.tags.items()]
-        shown = render_version(found.row.model_name, found.row, tags, [*found.aliases])
-        return json.dumps({"model_version": shown}, ensure_ascii=False).encode()
+        return json.dumps({"model_version": render_found(found)}, ensure_ascii=False).encode()
 
     async def resolve(secret: str, query: Mapping[str, str]) -> bytes | None:
         try:
@@ -41,16 +39,17 @@ def shortcuts(versions: QuickVersions, *, api_prefix: str) -> dict[str, Shortcut
         found = None if wanted.alias is None else await versions.by_alias(secret, wanted.name, wanted.alias)
         if found is None:
             return None
+        tags, aliases = read_collected(found)
         version = to_version(
-            found.row.model_name,
-            found.row,
-            tags=found.tags,
-            aliases=found.aliases,
-            sent_bytes=found.row.sent_bytes,
-            size_bytes=found.row.size_bytes,
+            found.model_name,
+            found,
+            tags=tags,
+            aliases=tuple(aliases),
+            sent_bytes=found.sent_bytes,
+            size_bytes=found.size_bytes,
         )
         answer = ResolvedOut.model_validate(version)
-        answer.resolved_revision = found.row.revision
+        answer.resolved_revision = found.revision
         return answer.model_dump_json().encode()
 
     return {

@@ -4,9 +4,9 @@
 
 Needs `make install`. Each database is filled with 1000 and then 100 000 versions (see `filling.py`), and both servers
 are asked by 1, 16 and 64 clients: an alias's version, a search by tag, a new version, a move of an alias. The calls of
-MLflow's REST API are byte for byte the same to both, but for Fairlead's token; `native` are Fairlead's own. MLflow runs
-with its default of 4 workers and with 1, Fairlead with one process. Then get-by-alias is asked at a million versions, and
-of 1, 2 and 4 processes on one PostgreSQL.
+MLflow's REST API are the same to both, but for Fairlead's token and the address of a new version's files; `native` are
+Fairlead's own. MLflow runs with its default of 4 workers and with 1, Fairlead with one process. Then get-by-alias is
+asked at a million versions, and of 1, 2 and 4 processes on one PostgreSQL.
 
 Processor time is that of all processes of a server. PostgreSQL's own, the same to whoever asks it the same, is a column
 of its own. The load generator is another process and counts for nobody. Prints Markdown and whether each target is met,
@@ -64,16 +64,15 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--work", type=Path, default=Path(".tools/registry"))
     options = parser.parse_args()
-    began = time.perf_counter()
+    began, load = time.perf_counter(), os.getloadavg()[0]
     work: Path = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     run = Benchmark(work, is_quick=options.quick)
     for kind in options.databases:
         run.measure(kind)
     (work / "results.json").write_text(json.dumps([dataclasses.asdict(each) for each in run.measured], indent=1))
-    print(
-        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    print(f"Python {platform.python_version()}, {machine}")
     for line in result_tables(run.measured):
         print(line)
     for line in target_lines(run.measured):
@@ -119,15 +118,15 @@ class Benchmark:
                             for clients in (1, 64) if self._is_quick else CLIENTS:
                                 self._ask(kind, versions, server, call, clients)
             fill(ours, None, LARGE)
-            for workers in PROCESSES if kind == "postgresql" else (1,):
-                with fairlead_server(ours, secret, folder / f"ours-{workers}", workers=workers) as server:
-                    called = dataclasses.replace(server, name=f"Fairlead, {workers} process{'es' * (workers > 1)}")
+            for processes in PROCESSES if kind == "postgresql" else (1,):
+                with fairlead_server(ours, secret, folder / f"ours-{processes}", processes=processes) as server:
+                    called = dataclasses.replace(server, name=f"Fairlead, {processes} process{'es' * (processes > 1)}")
                     for call in calls_of(server, LARGE):
                         if call.kind == "alias" and call.dialect == "mlflow":
                             for clients in (1, 64):
                                 self._ask(kind, LARGE, called, call, clients)
 
-    def _ask(self, kind: str, versions: int, server: Running, call: Call, clients: int) -> None:  # noqa: PLR0917
+    def _ask(self, kind: str, versions: int, server: Running, call: Call, clients: int) -> None:
         plan = Plan(port=server.port, requests=call.requests, clients=clients, seconds=0.3, is_own=call.is_own)
         _generate(plan)  # plans are made, connections opened, pages read
         plan = dataclasses.replace(plan, seconds=self._seconds)

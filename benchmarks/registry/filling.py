@@ -19,7 +19,6 @@ SHARING = 10
 LOCATION = "00000000-0000-7000-8000-000000000001"
 UPLOAD = "00000000-0000-7000-8000-000000000002"
 DIGEST = "sha256:" + 64 * "a"
-WORKSPACE = "default"
 _MILLIS = 1_760_000_000_000
 _NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -37,83 +36,154 @@ def candidates(versions: int) -> int:
 def fill_fairlead(engine: Engine, versions: int) -> None:
     """Bring Fairlead's tables to so many versions; what is there stays."""
     with engine.begin() as connection:
-        known = _scalar(connection, "SELECT count(*) FROM registered_models")
-        if not known:
+        rows = _Rows(connection, versions, {"now": _time(connection), "digest": DIGEST, "upload": UPLOAD})
+        if not rows.known:
             _fill_upload(connection)
-        models = versions // VERSIONS_EACH
-        values = {
-            "known": known,
-            "each": VERSIONS_EACH,
-            "rows": candidates(versions),
-            "now": _time(connection),
-            "digest": DIGEST,
-            "upload": UPLOAD,
-        }
-        numbers, name, row_id = _numbers(connection, models), _name(connection), _row_id(connection)
-        pairs = _numbers(connection, models, VERSIONS_EACH)
-        for statement in (
-            f"INSERT INTO registered_models (workspace_id, id, name, residency, description, owner, team, cost_centre,"
-            f" last_version, created_by, created_at, updated_at) {numbers} SELECT 'default', {row_id}, {name},"
-            " 'unrestricted', '', 'ana', 'risk', 'cc-1', :each, 'ana', :now, :now FROM m WHERE m.n > :known",
-            f"INSERT INTO model_versions (workspace_id, model_id, version, id, state, residency, upload_id,"
-            f" artifact_digest, description, metrics, params, source, created_by, created_at, ready_at) {pairs}"
-            f" SELECT 'default', {row_id}, v.n, {_version_id(connection)}, 'READY', 'unrestricted', :upload, :digest,"
-            " '', '{}', '{}', 'mlflow-artifacts:/1/models/x', 'ana', :now, :now FROM m CROSS JOIN v WHERE m.n > :known",
-            f"INSERT INTO version_tags (workspace_id, model_id, version, key, value) {pairs} SELECT 'default',"
-            f" {row_id}, v.n, 'team', {_numbered(connection, 'team', 'v.n % 50')}"
-            " FROM m CROSS JOIN v WHERE m.n > :known",
-            f"INSERT INTO version_tags (workspace_id, model_id, version, key, value) {pairs} SELECT 'default',"
-            f" {row_id}, v.n, 'candidate', {_numbered(connection, 'c', '((m.n - 1) * :each + v.n) % :rows')}"
-            " FROM m CROSS JOIN v WHERE m.n > :known",
-            f"INSERT INTO aliases (workspace_id, model_id, name, version, revision, moved_by, moved_at) {numbers}"
-            f" SELECT 'default', {row_id}, 'champion', 50, 1, 'ana', :now FROM m WHERE m.n > :known",
-        ):
-            _execute(connection, statement, values)
+        model = {"workspace_id": "'default'", "model_id": rows.row_id}
+        rows.insert(
+            "registered_models",
+            {
+                "workspace_id": "'default'",
+                "id": rows.row_id,
+                "name": rows.name,
+                "residency": "'unrestricted'",
+                "description": "''",
+                "owner": "'ana'",
+                "team": "'risk'",
+                "cost_centre": "'cc-1'",
+                "last_version": ":each",
+                "created_by": "'ana'",
+                "created_at": ":now",
+                "updated_at": ":now",
+            },
+        )
+        rows.insert(
+            "model_versions",
+            {
+                **model,
+                "version": "v.n",
+                "id": rows.version_id,
+                "state": "'READY'",
+                "residency": "'unrestricted'",
+                "upload_id": ":upload",
+                "artifact_digest": ":digest",
+                "description": "''",
+                "metrics": "'{}'",
+                "params": "'{}'",
+                "source": "'mlflow-artifacts:/1/models/x'",
+                "created_by": "'ana'",
+                "created_at": ":now",
+                "ready_at": ":now",
+            },
+            of_versions=True,
+        )
+        for key, value in rows.tags().items():
+            tag = {"version": "v.n", "key": f"'{key}'", "value": value}
+            rows.insert("version_tags", {**model, **tag}, of_versions=True)
+        pointer = {"name": "'champion'", "version": "50", "revision": "1", "moved_by": "'ana'", "moved_at": ":now"}
+        rows.insert("aliases", {**model, **pointer})
     _analyze(engine)
 
 
 def fill_mlflow(engine: Engine, versions: int) -> None:
     """Bring MLflow's tables to so many versions; what is there stays."""
     with engine.begin() as connection:
-        known = _scalar(connection, "SELECT count(*) FROM registered_models")
-        models = versions // VERSIONS_EACH
-        values = {"known": known, "each": VERSIONS_EACH, "rows": candidates(versions), "now": _MILLIS}
-        numbers, name = _numbers(connection, models), _name(connection)
-        pairs = _numbers(connection, models, VERSIONS_EACH)
-        for statement in (
-            "INSERT INTO registered_models (workspace, name, creation_time, last_updated_time, description)"
-            f" {numbers} SELECT 'default', {name}, :now, :now, '' FROM m WHERE m.n > :known",
-            "INSERT INTO model_versions (workspace, name, version, creation_time, last_updated_time, description,"
-            " user_id, current_stage, source, storage_location, run_id, run_link, status, status_message)"
-            f" {pairs} SELECT 'default', {name}, v.n, :now, :now, '', 'ana', 'None', 'mlflow-artifacts:/1/models/x',"
-            " 'mlflow-artifacts:/1/models/x', '', '', 'READY', '' FROM m CROSS JOIN v WHERE m.n > :known",
-            f"INSERT INTO model_version_tags (workspace, name, version, key, value) {pairs} SELECT 'default', {name},"
-            f" v.n, 'team', {_numbered(connection, 'team', 'v.n % 50')} FROM m CROSS JOIN v WHERE m.n > :known",
-            f"INSERT INTO model_version_tags (workspace, name, version, key, value) {pairs} SELECT 'default', {name},"
-            f" v.n, 'candidate', {_numbered(connection, 'c', '((m.n - 1) * :each + v.n) % :rows')}"
-            " FROM m CROSS JOIN v WHERE m.n > :known",
-            "INSERT INTO registered_model_aliases (workspace, name, alias, version)"
-            f" {numbers} SELECT 'default', {name}, 'champion', 50 FROM m WHERE m.n > :known",
-        ):
-            _execute(connection, statement, values)
+        rows = _Rows(connection, versions, {"now": _MILLIS})
+        model = {"workspace": "'default'", "name": rows.name}
+        times = {"creation_time": ":now", "last_updated_time": ":now", "description": "''"}
+        rows.insert("registered_models", {**model, **times})
+        rows.insert(
+            "model_versions",
+            {
+                **model,
+                **times,
+                "version": "v.n",
+                "user_id": "'ana'",
+                "current_stage": "'None'",
+                "source": "'s3://models/x'",
+                "storage_location": "'s3://models/x'",
+                "run_id": "''",
+                "run_link": "''",
+                "status": "'READY'",
+                "status_message": "''",
+            },
+            of_versions=True,
+        )
+        for key, value in rows.tags().items():
+            tag = {"version": "v.n", "key": f"'{key}'", "value": value}
+            rows.insert("model_version_tags", {**model, **tag}, of_versions=True)
+        rows.insert("registered_model_aliases", {**model, "alias": "'champion'", "version": "50"})
     _analyze(engine)
+
+
+class _Rows:
+    """What is still missing of so many versions, made by the database itself from numbers."""
+
+    def __init__(self, connection: Connection, versions: int, values: dict[str, object]) -> None:
+        self._connection = connection
+        self._is_sqlite = connection.dialect.name == "sqlite"
+        self._models = versions // VERSIONS_EACH
+        self.known = int(connection.execute(text("SELECT count(*) FROM registered_models")).scalar_one())
+        self._values = {**values, "known": self.known, "each": VERSIONS_EACH, "groups": candidates(versions)}
+        self.name = self._padded("model-", "m.n", 6)
+        self.row_id = self._padded("00000000-0000-7000-8001-", "m.n", 12)
+        self.version_id = self._padded("00000000-0000-7000-8002-", f"m.n * {VERSIONS_EACH} + v.n", 12)
+
+    def tags(self) -> dict[str, str]:
+        """The values of each version's tags."""
+        candidate = "((m.n - 1) * :each + v.n) % :groups"
+        return {"team": self._padded("team-", "v.n % 50"), "candidate": self._padded("c-", candidate)}
+
+    def insert(self, table: str, columns: dict[str, str], *, of_versions: bool = False) -> None:
+        """A row for each missing model, or for each version of one."""
+        each = VERSIONS_EACH if of_versions else 1
+        if self._is_sqlite:
+            numbers = (
+                f"WITH RECURSIVE m(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM m WHERE n < {self._models}),"
+                f" v(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM v WHERE n < {each})"
+            )
+        else:
+            numbers = (
+                f"WITH m(n) AS (SELECT generate_series(1, {self._models})), v(n) AS (SELECT generate_series(1, {each}))"
+            )
+        names, expressions = ", ".join(columns), ", ".join(columns.values())
+        _execute(
+            self._connection,
+            f"INSERT INTO {table} ({names}) {numbers} SELECT {expressions} FROM m CROSS JOIN v WHERE m.n > :known",  # noqa: S608
+            self._values,
+        )
+
+    def _padded(self, start: str, number: str, digits: int = 1) -> str:
+        if self._is_sqlite:
+            return f"printf('{start}%0{digits}d', {number})"
+        if digits == 1:
+            return f"'{start}' || ({number})::text"
+        return f"'{start}' || lpad(({number})::text, {digits}, '0')"
 
 
 def _fill_upload(connection: Connection) -> None:
     """One verified artifact, which all versions share."""
-    now = _time(connection)
-    values = {"location": LOCATION, "upload": UPLOAD, "digest": DIGEST, "now": now}
-    for statement in (
+    values = {"location": LOCATION, "upload": UPLOAD, "digest": DIGEST, "now": _time(connection)}
+    _execute(
+        connection,
         "INSERT INTO locations (workspace_id, id, name, region, jurisdiction, url, options, kind, state, settings,"
         " published_refs_revision, published_record_sequence, created_at) VALUES ('default', :location, 'local',"
         " 'aws:us-east-1', 'US', 'memory://nowhere', '{}', 'storage', 'ACTIVE', '{}', -1, -1, :now)",
+        values,
+    )
+    _execute(
+        connection,
         "INSERT INTO artifacts (workspace_id, residency, digest, kind, size_bytes, file_count, labels, key_id,"
         " created_at) VALUES ('default', 'unrestricted', :digest, 'model', 1000, 1, '{}', 'plain', :now)",
+        values,
+    )
+    _execute(
+        connection,
         "INSERT INTO uploads (workspace_id, id, residency, key_id, kind, location_id, state, labels, artifact_digest,"
         " sent_bytes, created_by, created_at, expires_at) VALUES ('default', :upload, 'unrestricted', 'plain',"
         " 'model', :location, 'READY', '{}', :digest, 1000, 'ana', :now, :now)",
-    ):
-        _execute(connection, statement, values)
+        values,
+    )
 
 
 def _execute(connection: Connection, statement: str, values: dict[str, object]) -> None:
@@ -121,46 +191,8 @@ def _execute(connection: Connection, statement: str, values: dict[str, object]) 
     connection.execute(text(statement), used)
 
 
-def _scalar(connection: Connection, statement: str) -> int:
-    return int(connection.execute(text(statement)).scalar_one())
-
-
-def _is_sqlite(connection: Connection) -> bool:
-    return connection.dialect.name == "sqlite"
-
-
 def _time(connection: Connection) -> object:
-    return format_time(_NOW) if _is_sqlite(connection) else _NOW
-
-
-def _numbers(connection: Connection, models: int, versions: int = 1) -> str:
-    """`WITH` tables m(n) and v(n) that count from 1."""
-    if _is_sqlite(connection):
-        return (
-            f"WITH RECURSIVE m(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM m WHERE n < {models}),"
-            f" v(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM v WHERE n < {versions})"
-        )
-    return f"WITH m(n) AS (SELECT generate_series(1, {models})), v(n) AS (SELECT generate_series(1, {versions}))"
-
-
-def _name(connection: Connection) -> str:
-    return "printf('model-%06d', m.n)" if _is_sqlite(connection) else "'model-' || lpad(m.n::text, 6, '0')"
-
-
-def _row_id(connection: Connection) -> str:
-    start = "00000000-0000-7000-8001-"
-    return f"printf('{start}%012d', m.n)" if _is_sqlite(connection) else f"'{start}' || lpad(m.n::text, 12, '0')"
-
-
-def _version_id(connection: Connection) -> str:
-    start, number = "00000000-0000-7000-8002-", f"m.n * {VERSIONS_EACH} + v.n"
-    if _is_sqlite(connection):
-        return f"printf('{start}%012d', {number})"
-    return f"'{start}' || lpad(({number})::text, 12, '0')"
-
-
-def _numbered(connection: Connection, word: str, number: str) -> str:
-    return f"'{word}-' || ({number})" + ("" if _is_sqlite(connection) else "::text")
+    return format_time(_NOW) if connection.dialect.name == "sqlite" else _NOW
 
 
 def _analyze(engine: Engine) -> None:

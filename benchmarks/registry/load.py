@@ -69,7 +69,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, plan: Plan, number: int, figures: Figures, until: float) -> None:
         self._plan, self._number, self._figures, self._until = plan, number, figures, until
-        self._dice = random.Random(number)  # noqa: S311  (the same requests at every run)
+        self._dice = random.Random(number)
         self._buffer = b""
         self._count = 0
         self._sent = 0.0

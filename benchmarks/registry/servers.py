@@ -47,10 +47,10 @@ def database_cpu_seconds() -> float:
 
 
 @contextlib.contextmanager
-def fairlead_server(url: str, secret: str, folder: Path, *, workers: int = 1) -> Generator[Running]:
+def fairlead_server(url: str, secret: str, folder: Path, *, processes: int = 1) -> Generator[Running]:
     """`fairlead server` on a database that is there; replicating is other processes' work."""
     environment = {"FAIRLEAD_HOME": str(folder), "FAIRLEAD_DATABASE_URL": url}
-    count = [] if workers == 1 else ["--workers", str(workers)]
+    count = [] if processes == 1 else ["--processes", str(processes)]
 
     def command(port: int) -> list[str | Path]:
         return [FAIRLEAD, "server", "--port", str(port), "--no-worker", *count]

@@ -33,7 +33,7 @@ class Measured:
     p99_ms: float
 
     @classmethod
-    def of(  # noqa: PLR0913
+    def of(
         cls,
         figures: Figures,
         *,

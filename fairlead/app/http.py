@@ -69,8 +69,8 @@ def create_app(service: Service, *, instance: str) -> FastAPI:
     return app
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one.
+def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. A shared one leaves room for other processes on its port.
 
     Raises:
         OSError: if the address is taken.
@@ -79,6 +79,8 @@ def listen(host: str, port: int) -> socket.socket:
     # The protocol is named, because asyncio sets TCP_NODELAY only on sockets that say they are TCP.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind((host, port))
     listener.listen(2048)
     return listener

@@ -6,6 +6,7 @@ import logging
 import sys
 
 from fairlead.app.http import Server, create_app, listen
+from fairlead.app.replicas import Replicas, require_postgresql
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.core.clock import SystemClock
@@ -14,18 +15,26 @@ from fairlead.core.ids import new_row_id
 from fairlead.sync.store.memory import keep_freed_memory
 
 
-def serve(*, host: str, port: int, has_worker: bool) -> None:
-    """Serve until SIGTERM or SIGINT.
+def serve(*, host: str, port: int, has_worker: bool, processes: int = 1) -> None:
+    """Serve until SIGTERM or SIGINT, with several processes where PostgreSQL keeps the record.
 
     Raises:
         Conflict: if the port is taken.
+        InvalidInput: if several processes are to share a SQLite database.
         DatabaseRevisionMismatch: if the database wants `fairlead db upgrade`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_freed_memory()
     settings = ServerSettings.read()
+    if processes > 1:
+        require_postgresql(settings)
     try:
         listener = listen(host, port)
+        if processes > 1:
+            # That nobody else has the port is known now, so it may be shared.
+            taken = listener.getsockname()[1]
+            listener.close()
+            listener = listen(host, taken, is_shared=True)
     except OSError as error:
         raise Conflict(
             f"Nothing can listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port."
@@ -44,6 +53,7 @@ def serve(*, host: str, port: int, has_worker: bool) -> None:
             sys.stdout.write(f"Fairlead answers at {url}; its documentation is at {url}/docs\n")
             sys.stdout.flush()
 
-        Server(app).run_on(listener, on_ready=tell)
+        with Replicas(processes - 1, host=host, port=bound_port):
+            Server(app).run_on(listener, on_ready=tell)
     finally:
         service.close()

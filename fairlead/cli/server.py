@@ -26,11 +26,14 @@ def server(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any free one.", min=0, max=65535)] = 8470,
     worker: Annotated[bool, typer.Option(help="Run a worker for every region inside.")] = True,
+    processes: Annotated[
+        int, typer.Option(help="How many processes answer; more than one need PostgreSQL.", min=1, max=64)
+    ] = 1,
 ) -> None:
     """Serve the registry's REST API (health at /healthz, documentation at /docs)."""
     with server_packages():
         from fairlead.app.server import serve
-    serve(host=host, port=port, has_worker=worker)
+    serve(host=host, port=port, has_worker=worker, processes=processes)
 
 
 @command(app, "worker")

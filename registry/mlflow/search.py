@@ -8,10 +8,12 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Float, Integer, Select, and_, bindparam, func, or_, select, text, tuple_
 
 from fairlead.core.db import UtcDateTime
 from fairlead.core.errors import InvalidInput, InvalidPageToken
@@ -24,8 +26,16 @@ from fairlead.registry.mlflow.filters import (
     parse_filter,
     parse_order_by,
 )
-from fairlead.registry.mlflow.records import Wire, pairs, render_models, render_versions
-from fairlead.registry.tables import ModelTagRow, ModelVersionRow, RegisteredModelRow, VersionTagRow
+from fairlead.registry.mlflow.records import SHOWN, Wire, collected, pairs, render_found, render_models
+from fairlead.registry.models import is_shown
+from fairlead.registry.tables import (
+    INDEXED_TAG_LENGTH,
+    SHORT_TAG,
+    ModelTagRow,
+    ModelVersionRow,
+    RegisteredModelRow,
+    VersionTagRow,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
 
 MODELS_DEFAULT, MODELS_MAX = 100, 1_000
 VERSIONS_DEFAULT, VERSIONS_MAX = 10_000, 200_000
+_SHORT = "short"
 _CHANGED = func.coalesce(ModelVersionRow.changed_at, ModelVersionRow.ready_at, ModelVersionRow.created_at)
 _MODEL_KEYS: dict[str, Any] = {
     "name": RegisteredModelRow.name,
@@ -90,15 +101,12 @@ class Searches:
         if "name" not in dict(order):
             order.append(("name", True))
         size = _page_size(max_results, MODELS_DEFAULT, MODELS_MAX)
+        asked = _Asked.of(clauses, order, caller.workspace_id, is_sqlite=self._database.is_sqlite)
+        bound_to = _fingerprint("models", caller.workspace_id, filter_text, order)
         with self._database.read() as session:
-            is_sqlite = session.get_bind().dialect.name == "sqlite"
-            query = select(RegisteredModelRow).where(
-                RegisteredModelRow.workspace_id == caller.workspace_id, RegisteredModelRow.deleted_at.is_(None)
-            )
-            query = query.where(*_conditions(clauses, caller.workspace_id, is_sqlite=is_sqlite, of_versions=False))
+            statement = _models_statement(asked.shape, bool(page_token), self._database.is_sqlite)
             keys = [(_MODEL_KEYS[key], is_ascending) for key, is_ascending in order]
-            bound_to = _fingerprint("models", caller.workspace_id, filter_text, order)
-            rows, token = _fetch(session, query, keys, size, page_token, bound_to)
+            rows, token = _fetch(session, statement, asked.values, keys, size, page_token, bound_to)
             return render_models(session, [row[0] for row in rows]), token
 
     def versions(
@@ -122,60 +130,129 @@ class Searches:
         if "version_number" not in dict(order):
             order.append(("version_number", False))
         size = _page_size(max_results, VERSIONS_DEFAULT, VERSIONS_MAX)
+        asked = _Asked.of(clauses, order, caller.workspace_id, is_sqlite=self._database.is_sqlite)
+        bound_to = _fingerprint("versions", caller.workspace_id, filter_text, order)
         with self._database.read() as session:
-            is_sqlite = session.get_bind().dialect.name == "sqlite"
-            query = pairs(caller.workspace_id)
-            query = query.where(*_conditions(clauses, caller.workspace_id, is_sqlite=is_sqlite, of_versions=True))
+            statement = _versions_statement(asked.shape, bool(page_token), self._database.is_sqlite)
             keys = [(_VERSION_KEYS[key], is_ascending) for key, is_ascending in order]
-            bound_to = _fingerprint("versions", caller.workspace_id, filter_text, order)
-            rows, token = _fetch(session, query, keys, size, page_token, bound_to)
-            return render_versions(session, [(row[0], row[1]) for row in rows]), token
+            rows, token = _fetch(session, statement, asked.values, keys, size, page_token, bound_to)
+            return [render_found(row) for row in rows], token
 
 
-def _conditions(
-    clauses: Sequence[Clause], workspace_id: str, *, is_sqlite: bool, of_versions: bool
-) -> list[ColumnElement[bool]]:
+class _Shape(NamedTuple):
+    """All of a search but what it compares with: searches of one shape are one statement."""
+
+    clauses: tuple[Clause, ...]
+    order: tuple[tuple[str, bool], ...]
+    is_of_prompts: bool
+
+
+class _Asked(NamedTuple):
+    """A search, as its shape and the values of its parameters."""
+
+    shape: _Shape
+    values: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, clauses: Sequence[Clause], order: Sequence[tuple[str, bool]], workspace_id: str, *, is_sqlite: bool
+    ) -> _Asked:
+        """Take the values, and the keys of tags, out of the clauses."""
+        values: dict[str, Any] = {"asked_workspace": workspace_id}
+        bare: list[Clause] = []
+        compared = [clause for clause in clauses if not (clause.kind == "tag" and clause.key == PROMPT_TAG)]
+        for place, clause in enumerate(compared):
+            value, key = clause.value, clause.key
+            if clause.comparator == "LIKE":
+                # SQLite's LIKE ignores case; its GLOB does not.
+                value = _to_glob(str(value)) if is_sqlite else _to_like(str(value))
+            elif clause.comparator == "ILIKE":
+                value = _to_like(str(value).lower())
+            values[f"asked_value_{place}"] = list(value) if isinstance(value, tuple) else value
+            if clause.kind == "tag":
+                values[f"asked_key_{place}"] = key
+                key = _SHORT if len(str(value)) <= INDEXED_TAG_LENGTH else ""
+            bare.append(replace(clause, key=key, value=0.0 if isinstance(value, float) else ""))
+        return cls(_Shape(tuple(bare), tuple(order), asks_for_prompts(clauses)), values)
+
+
+@lru_cache(maxsize=128)
+def _models_statement(shape: _Shape, is_after: bool, is_sqlite: bool) -> Select[Any]:  # noqa: FBT001
+    statement = select(RegisteredModelRow).where(
+        RegisteredModelRow.workspace_id == bindparam("asked_workspace"), *is_shown(RegisteredModelRow, "active")
+    )
+    statement = statement.where(*_conditions(shape, is_sqlite=is_sqlite, of_versions=False))
+    return _ordered(statement, [(_MODEL_KEYS[key], is_ascending) for key, is_ascending in shape.order], is_after)
+
+
+@lru_cache(maxsize=128)
+def _versions_statement(shape: _Shape, is_after: bool, is_sqlite: bool) -> Select[Any]:  # noqa: FBT001
+    keys = [(_VERSION_KEYS[key], is_ascending) for key, is_ascending in shape.order]
+    statement = pairs(bindparam("asked_workspace")).where(
+        RegisteredModelRow.archived_at.is_(None),
+        ModelVersionRow.archived_at.is_(None),
+        *_conditions(shape, is_sqlite=is_sqlite, of_versions=True),
+    )
+    statement = statement.with_only_columns(RegisteredModelRow.name.label("model_name"), *SHOWN)
+    page = _ordered(statement, keys, is_after).subquery("page")
+    order = [page.c[f"order_{place}"] for place in range(len(keys))]
+    # What is collected for each row is collected for those of the page alone.
+    return select(page, *collected(page.c, is_sqlite=is_sqlite)).order_by(
+        *(key.asc() if is_ascending else key.desc() for key, (_, is_ascending) in zip(order, keys, strict=True))
+    )
+
+
+def _ordered(statement: Select[Any], keys: Sequence[tuple[Any, bool]], is_after: bool) -> Select[Any]:  # noqa: FBT001
+    if is_after:
+        last = [bindparam(f"asked_last_{place}", type_=key.type) for place, (key, _) in enumerate(keys)]
+        statement = statement.where(_after(keys, last))
+    ordered = statement.order_by(*(key.asc() if is_ascending else key.desc() for key, is_ascending in keys))
+    extra = [key.label(f"order_{place}") for place, (key, _) in enumerate(keys)]
+    return ordered.add_columns(*extra).limit(bindparam("rows", type_=Integer))
+
+
+def _conditions(shape: _Shape, *, is_sqlite: bool, of_versions: bool) -> list[ColumnElement[bool]]:
     conditions = [
-        _compare(_ATTRIBUTES[clause.key], clause, is_sqlite=is_sqlite)
+        _compare(_ATTRIBUTES[clause.key], clause, place, is_sqlite=is_sqlite)
         if clause.kind == "attribute"
-        else _has_tag(clause, workspace_id, is_sqlite=is_sqlite, of_versions=of_versions)
-        for clause in clauses
-        if not (clause.kind == "tag" and clause.key == PROMPT_TAG)
+        else _has_tag(clause, place, is_sqlite=is_sqlite, of_versions=of_versions)
+        for place, clause in enumerate(shape.clauses)
     ]
     prompts = select(ModelTagRow.model_id).where(
-        ModelTagRow.workspace_id == workspace_id,
+        ModelTagRow.workspace_id == bindparam("asked_workspace"),
         ModelTagRow.key == PROMPT_TAG,
         func.lower(ModelTagRow.value) == "true",
     )
     model_id = ModelVersionRow.model_id if of_versions else RegisteredModelRow.id
-    conditions.append(model_id.in_(prompts) if asks_for_prompts(clauses) else model_id.not_in(prompts))
+    conditions.append(model_id.in_(prompts) if shape.is_of_prompts else model_id.not_in(prompts))
     return conditions
 
 
-def _has_tag(clause: Clause, workspace_id: str, *, is_sqlite: bool, of_versions: bool) -> ColumnElement[bool]:
+def _has_tag(clause: Clause, place: int, *, is_sqlite: bool, of_versions: bool) -> ColumnElement[bool]:
     # As a set, so that the database may begin with the tag where few rows have it.
+    tag: Any = VersionTagRow if of_versions else ModelTagRow
+    conditions = [
+        tag.workspace_id == bindparam("asked_workspace"),
+        tag.key == bindparam(f"asked_key_{place}"),
+        _compare(tag.value, clause, place, is_sqlite=is_sqlite),
+    ]
+    if of_versions and clause.comparator == "=" and clause.key == _SHORT:
+        conditions.append(text(SHORT_TAG))
     if of_versions:
-        owners = select(VersionTagRow.model_id, VersionTagRow.version).where(
-            VersionTagRow.workspace_id == workspace_id,
-            VersionTagRow.key == clause.key,
-            _compare(VersionTagRow.value, clause, is_sqlite=is_sqlite),
-        )
+        owners = select(VersionTagRow.model_id, VersionTagRow.version).where(*conditions)
         return tuple_(ModelVersionRow.model_id, ModelVersionRow.version).in_(owners)
-    of_models = select(ModelTagRow.model_id).where(
-        ModelTagRow.workspace_id == workspace_id,
-        ModelTagRow.key == clause.key,
-        _compare(ModelTagRow.value, clause, is_sqlite=is_sqlite),
+    return RegisteredModelRow.id.in_(select(ModelTagRow.model_id).where(*conditions))
+
+
+def _compare(column: Any, clause: Clause, place: int, *, is_sqlite: bool) -> ColumnElement[bool]:
+    is_list = clause.comparator in {"IN", "NOT IN"}
+    value = bindparam(
+        f"asked_value_{place}", type_=Float() if isinstance(clause.value, float) else column.type, expanding=is_list
     )
-    return RegisteredModelRow.id.in_(of_models)
-
-
-def _compare(column: Any, clause: Clause, *, is_sqlite: bool) -> ColumnElement[bool]:
-    value, text = clause.value, str(clause.value)
     if clause.comparator == "LIKE":
-        # SQLite's LIKE ignores case; its GLOB does not.
-        return column.op("GLOB")(_to_glob(text)) if is_sqlite else column.like(_to_like(text), escape="\\")
+        return column.op("GLOB")(value) if is_sqlite else column.like(value, escape="\\")
     if clause.comparator == "ILIKE":
-        return func.lower(column).like(_to_like(text.lower()), escape="\\")
+        return func.lower(column).like(value, escape="\\")
     return _OPERATORS[clause.comparator](column, value)
 
 
@@ -201,22 +278,23 @@ def _page_size(wanted: int | None, default: int, most: int) -> int:
 
 def _fetch(  # noqa: PLR0917  (a page's parts)
     session: Session,
-    query: Any,
+    statement: Select[Any],
+    values: dict[str, Any],
     keys: Sequence[tuple[Any, bool]],
     size: int,
     token: str | None,
     bound_to: str,
 ) -> tuple[list[Any], str | None]:
     """One page in the order of the keys (each with whether it ascends), which together are unique."""
+    given = {**values, "rows": size + 1}
     if token:
-        query = query.where(_after(keys, _decode(token, bound_to, keys)))
-    ordered = query.order_by(*(key.asc() if is_ascending else key.desc() for key, is_ascending in keys))
-    extra = [key.label(f"key_{place}") for place, (key, _) in enumerate(keys)]
-    rows = session.execute(ordered.add_columns(*extra).limit(size + 1)).all()
+        given |= {f"asked_last_{place}": value for place, value in enumerate(_decode(token, bound_to, keys))}
+    rows = session.execute(statement, given).all()
     shown = rows[:size]
     if len(rows) <= size:
         return list(shown), None
-    return list(shown), _encode(bound_to, list(shown[-1])[-len(keys) :])
+    last = shown[-1]
+    return list(shown), _encode(bound_to, [getattr(last, f"order_{place}") for place in range(len(keys))])
 
 
 def _after(keys: Sequence[tuple[Any, bool]], last: Sequence[Any]) -> ColumnElement[bool]:
