@@ -10,6 +10,7 @@ from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_imports import imports_router
 from fairlead.registry.api_issuers import issuers_router
+from fairlead.registry.api_lifecycle import cards_router, lifecycle_router, retention_router
 from fairlead.registry.api_models import aliases_router, models_router, versions_router
 from fairlead.registry.api_operations import audit_router, ledger_router, tokens_router
 from fairlead.registry.api_promotion import environments_router, history_router, promotions_router, rollbacks_router
@@ -19,6 +20,7 @@ from fairlead.registry.api_role_bindings import role_bindings_router
 from fairlead.registry.api_signatures import signers_router, version_signatures_router
 from fairlead.registry.api_workspaces import workspaces_router
 from fairlead.registry.audit import AuditLog
+from fairlead.registry.cards import Cards
 from fairlead.registry.environments import Environments
 from fairlead.registry.evaluations import Evaluations
 from fairlead.registry.history import History
@@ -26,10 +28,12 @@ from fairlead.registry.identity import Tokens
 from fairlead.registry.imports import Imports
 from fairlead.registry.issuers import Issuers
 from fairlead.registry.ledger import Ledger
+from fairlead.registry.lifecycle import Lifecycle
 from fairlead.registry.models import Models
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.promotion_policies import PromotionPolicies
 from fairlead.registry.replica_policies import ReplicaPolicies
+from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.signers import Signers
@@ -56,6 +60,9 @@ def record_routers(
     return [
         models_router(Models(database, clock)),
         versions_router(Versions(database, clock)),
+        lifecycle_router(Lifecycle(database, clock, deployments)),
+        cards_router(Cards(database, clock)),
+        retention_router(RetentionPolicies(database, clock, deployments)),
         imports_router(Imports(database, clock)),
         aliases_router(Aliases(database, clock)),
         environments_router(Environments(database, clock)),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from fairlead.core.ids import VERSION_MAX
 from fairlead.registry.access import MayRead, MayWrite
 from fairlead.registry.aliases import Aliases
-from fairlead.registry.models import Labels, ModelChange, Models
+from fairlead.registry.models import Labels, ModelChange, Models, Shown
 from fairlead.registry.schemas import (
     AliasIn,
     AliasMoveOut,
@@ -25,6 +25,7 @@ from fairlead.registry.schemas import (
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.registry.wire import ExpectedRevision, Listing, MayRepeat, WantedPage, etag, listing
 
+ShownState = Annotated[Shown, Query(description="`archived` ones alone, or `deleted` ones, which can be restored.")]
 Version = Annotated[int, Path(ge=1, le=VERSION_MAX)]
 
 
@@ -47,9 +48,14 @@ def models_router(models: Models) -> APIRouter:
         )
 
     @router.get("/models", response_model=Listing[ModelOut])
-    def list_models(caller: MayRead, page: WantedPage, name_prefix: Annotated[str, Query()] = "") -> Any:
+    def list_models(
+        caller: MayRead,
+        page: WantedPage,
+        name_prefix: Annotated[str, Query()] = "",
+        state: ShownState = "active",
+    ) -> Any:
         """List models by name."""
-        return listing(ModelOut, models.list(caller, page, name_prefix=name_prefix))
+        return listing(ModelOut, models.list(caller, page, name_prefix=name_prefix, shown=state))
 
     @router.get("/models/{name}", response_model=ModelOut)
     def get_model(name: str, caller: MayRead) -> Any:
@@ -83,9 +89,9 @@ def versions_router(versions: Versions) -> APIRouter:
         return versions.register(caller, name, draft, key=key)
 
     @router.get("/models/{name}/versions", response_model=Listing[VersionOut])
-    def list_versions(name: str, caller: MayRead, page: WantedPage) -> Any:
+    def list_versions(name: str, caller: MayRead, page: WantedPage, state: ShownState = "active") -> Any:
         """List a model's versions, newest first."""
-        return listing(VersionOut, versions.list(caller, name, page))
+        return listing(VersionOut, versions.list(caller, name, page, shown=state))
 
     @router.get("/models/{name}/versions/{version}", response_model=VersionOut)
     def get_version(name: str, version: Version, caller: MayRead) -> Any:

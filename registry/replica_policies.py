@@ -233,6 +233,8 @@ class _Workspace:
 
     def wanted(self, artifact: ArtifactRow) -> frozenset[str]:
         """The ids of the locations where an artifact should be or has to stay for now."""
+        if artifact.released_at is not None:
+            return frozenset()
         patterns = wanted_regions(self._policies, self._facts(artifact), self._now)
         permitted = [each for each in self.locations if each.permits(artifact.residency, artifact.regions)]
         wanted = {each.id for each in permitted if patterns is None or is_match(patterns, each.region)}

@@ -200,7 +200,11 @@ def derive_replicas(session: Session, now: datetime) -> int:
                 ReplicaRow.artifact_digest == ArtifactRow.digest,
                 ReplicaRow.location_id == location.id,
             )
-            missing = session.scalars(select(ArtifactRow).where(ArtifactRow.workspace_id == workspace_id, ~is_there))
+            missing = session.scalars(
+                select(ArtifactRow).where(
+                    ArtifactRow.workspace_id == workspace_id, ArtifactRow.released_at.is_(None), ~is_there
+                )
+            )
             for artifact in missing.all():
                 inserted += _want(session, artifact, location, now)
     return inserted

@@ -79,6 +79,8 @@ class ModelOut(AnswerModel):
     created_by: str
     created_at: Time
     updated_at: Time
+    archived_at: Time | None
+    deleted_at: Time | None
 
 
 class VersionIn(RequestModel):
@@ -147,6 +149,8 @@ class VersionOut(AnswerModel):
     source: Annotated[str | None, Field(description="Where MLflow says that its files come from.")]
     run_link: str | None
     stage: Annotated[str | None, Field(description="The label that MLflow calls a stage; null: none.")]
+    archived_at: Time | None
+    deleted_at: Time | None
 
 
 class ResolvedOut(VersionOut):

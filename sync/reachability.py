@@ -37,7 +37,10 @@ _READS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A replica of the location, as the record has it. `may_go`: it is not wanted, and another one is VERIFIED."""
+    """A replica of the location, as the record has it.
+
+    `may_go`: it is not wanted, and another one is VERIFIED, or the artifact is released and nobody's any more.
+    """
 
     key: ReplicaKey
     key_id: str
@@ -88,7 +91,7 @@ def find_references(session: Session, location: Location) -> References:
     """What the record refers to at a location now."""
     at = (ReplicaRow.workspace_id == ArtifactRow.workspace_id) & (ReplicaRow.residency == ArtifactRow.residency)
     query = (
-        select(ReplicaRow, ArtifactRow.key_id, _has_another())
+        select(ReplicaRow, ArtifactRow, _has_another())
         .join(ArtifactRow, at & (ReplicaRow.artifact_digest == ArtifactRow.digest))
         .where(ReplicaRow.location_id == location.id)
         .order_by(ReplicaRow.residency, ReplicaRow.artifact_digest)
@@ -101,12 +104,13 @@ def find_references(session: Session, location: Location) -> References:
                 artifact_digest=row.artifact_digest,
                 location_id=row.location_id,
             ),
-            key_id=key_id,
+            key_id=artifact.key_id,
             state=row.state,
             layout_key=row.layout_key,
-            may_go=(not row.is_wanted or location.state == "RETIRED") and has_another,
+            may_go=(not row.is_wanted or location.state == "RETIRED")
+            and (has_another or artifact.released_at is not None),
         )
-        for row, key_id, has_another in session.execute(query)
+        for row, artifact, has_another in session.execute(query)
     )
     handed_over = select(UploadRow.layout_key, UploadRow.artifact_digest).where(
         UploadRow.location_id == location.id, UploadRow.state == "VERIFYING"

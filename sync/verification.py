@@ -33,6 +33,7 @@ from fairlead.registry.replicas import (
     require_replica_work,
     want_replicas,
 )
+from fairlead.registry.retention import reclaim_artifact
 from fairlead.registry.tables import PLAIN_KEY_ID, ArtifactRow, LocationRow, ReplicaRow, UploadRow
 from fairlead.registry.uploads import shelf_of
 from fairlead.sync.shelves import domain_of, open_location, to_place
@@ -391,6 +392,7 @@ def _ensure_artifact(session: Session, upload: UploadRow, reader: ArtifactReader
         session.add(row)
         session.flush()
         return row
+    reclaim_artifact(session, row, now)
     # What was encrypted under another key, or not at all, is kept under the key of the newer upload from now on.
     move_to_key(session, row, upload.key_id, now)
     if row.regions is None or upload.regions is None:

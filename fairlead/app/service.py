@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
@@ -37,6 +38,7 @@ from fairlead.registry.mlflow.staging import Staging
 from fairlead.registry.mlflow.tracking_servers import TrackingServers, tracking_rules
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
+from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retirement import Retirements
 from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
@@ -69,7 +71,7 @@ from fairlead.sync.transfer import BytesInFlight, Transfers
 from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.version_files import StoredVersionFiles
 from fairlead.sync.version_pulls import PULL_VERSION, VersionPull, derive_pulls
-from fairlead.sync.worker import Lane, Worker
+from fairlead.sync.worker import Lane, Worker, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
+RETENTION_EVERY = timedelta(hours=1)
 PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = PULL_THREADS = 2
 _KEY_BYTES = 32
 _ARTIFACT_USES = (model_uses, bundle_uses, snapshot_uses)
@@ -352,6 +355,7 @@ class Service:
             },
             derivers=[
                 PolicySweep(_ARTIFACT_USES),
+                throttled(self._retention().sweep, RETENTION_EVERY),
                 derive_pulls,
                 *self.duties.derivers,
                 *self.features.derivers(regions),
@@ -363,6 +367,9 @@ class Service:
         )
         self._wakers.append(worker)
         worker.start()
+
+    def _retention(self) -> RetentionPolicies:
+        return RetentionPolicies(self.database, self.clock, FollowingDeployments(self.database))
 
     def _lanes(self) -> list[Lane]:
         """Threads for what takes long, or may hang, beside those for what somebody waits for."""
