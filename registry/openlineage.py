@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from fairlead.registry.webhook_messages import Format, render_event, sign_standard
 
-OPENLINEAGE_FORMAT = Format(events=("version.ready",), render=render_event, sign=sign_standard)
+OPENLINEAGE_FORMAT = Format(actions=("version.ready",), render=render_event, sign=sign_standard)

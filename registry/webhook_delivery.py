@@ -35,12 +35,12 @@ from fairlead.core.errors import FairleadError, JsonValue, LeaseLost, Permission
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.audit import AuditEvent, to_event
-from fairlead.registry.events import head_of, read_events
+from fairlead.registry.events import EventFilter, head_of, read_events
 from fairlead.registry.identity import system_caller
 from fairlead.registry.tables import AuditEventRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
-from fairlead.registry.webhook_messages import Format, Message, may_hold_facts, message_id, to_body
-from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING, to_webhook
+from fairlead.registry.webhook_messages import Format, Message, Telling, may_hold_facts, message_id, to_body
+from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING
 from fairlead.registry.work import retry_delay
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ class _Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One event to send. `delivery_id` is set where it is sent again; `headers` need the time, and come later."""
+    """One event to send. `delivery_id` is set where it is sent again; headers need the time, and come later."""
 
     event: AuditEvent
     url: str
-    message: Message
-    headers: Callable[[datetime], dict[str, str]]
+    messages: tuple[Message, ...]
+    headers: Callable[[Message, datetime], dict[str, str]]
     delivery_id: str | None
 
 
@@ -258,7 +258,7 @@ class Deliverer:
         start = max(row.position, self._looked_through.get(row.id, 0))
         if row.not_before > now or head <= start:
             return False
-        page = read_events(session, row.workspace_id, to_webhook(row).wanted, after=start, limit=1)
+        page = read_events(session, row.workspace_id, self._wanted(row), after=start, limit=1)
         if not page.events and page.position - row.position < _SKIPPED_MAX:
             self._looked_through[row.id] = page.position
             return False
@@ -274,9 +274,13 @@ class Deliverer:
                 if self._tls is None:
                     # Reading the certificates takes longer than most deliveries.
                     self._tls = await asyncio.to_thread(ssl.create_default_context)
-                headers = job.headers(self._clock.now())
-                answer = await send(job.url, job.message.body, headers, rules=self._rules, tls=self._tls)
-                sent += 1
+                answer = Answer(status=None, error=None, duration_ms=0)
+                for message in job.messages:
+                    headers = job.headers(message, self._clock.now())
+                    answer = await send(job.url, message.body, headers, rules=self._rules, tls=self._tls)
+                    sent += 1
+                    if not answer.is_taken:
+                        break
                 await asyncio.to_thread(self._record, lease, job, answer)
         except LeaseLost:
             return sent
@@ -301,7 +305,7 @@ class Deliverer:
                     return job
                 session.delete(resend)
             while row.state == ACTIVE and row.not_before <= now:
-                page = read_events(session, row.workspace_id, to_webhook(row).wanted, after=row.position, limit=1)
+                page = read_events(session, row.workspace_id, self._wanted(row), after=row.position, limit=1)
                 event = page.events[0] if page.events else None
                 job = None if event is None else self._job(session, row, event, None)
                 if job is not None:
@@ -314,20 +318,31 @@ class Deliverer:
 
     def _job(self, session: Session, row: WebhookRow, event: AuditEvent, delivery_id: str | None) -> _Job | None:
         form = self._formats[row.format]
-        members = form.render(session, row.workspace_id, event, may_hold_facts(event, row.jurisdiction))
-        if members is None:
+        has_facts = may_hold_facts(event, row.jurisdiction)
+        bodies = form.render(
+            session,
+            Telling(workspace_id=row.workspace_id, event=event, events=tuple(row.events), has_facts=has_facts),
+        )
+        if not bodies:
             return None
-        message = Message(id=message_id(row.id, event.id), body=to_body(members))
+        messages = [
+            Message(id=message_id(row.id, event.id, index), body=to_body(body)) for index, body in enumerate(bodies)
+        ]
         keys = [self._box.open(row.secret, of=row.id)] if row.secret is not None else []
         is_overlapping = row.previous_secret_until is not None and row.previous_secret_until > self._clock.now()
         if row.previous_secret is not None and is_overlapping:
             keys.append(self._box.open(row.previous_secret, of=row.id))
         credentials = credentials_of(row.credentials_env)
 
-        def headers(now: datetime) -> dict[str, str]:
+        def headers(message: Message, now: datetime) -> dict[str, str]:
             return {**form.sign(message, now, keys), **credentials}
 
-        return _Job(event=event, url=row.url, message=message, headers=headers, delivery_id=delivery_id)
+        return _Job(event=event, url=row.url, messages=tuple(messages), headers=headers, delivery_id=delivery_id)
+
+    def _wanted(self, row: WebhookRow) -> EventFilter:
+        form = self._formats[row.format]
+        actions = form.actions if form.has_own_words else tuple(row.events)
+        return EventFilter(actions=actions, models=row.models, environments=row.environments)
 
     def _resend(self, session: Session, row: WebhookRow, now: datetime) -> WebhookDeliveryRow | None:
         return session.scalars(

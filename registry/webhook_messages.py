@@ -40,8 +40,21 @@ class Message:
     body: bytes
 
 
-Render = Callable[[Session, str, AuditEvent, bool], Mapping[str, Any] | None]
-"""The body for an event of a workspace, or None where there is none to send; the claim: whether its facts may go."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """An event that a webhook is to be told of; `events` is what it wants, in its format's words.
+
+    `has_facts` says whether the event's facts may be sent to where its receiver is.
+    """
+
+    workspace_id: str
+    event: AuditEvent
+    events: tuple[str, ...]
+    has_facts: bool
+
+
+Render = Callable[[Session, Telling], Sequence[Mapping[str, Any]]]
+"""The bodies that tell of an event, in order; none where the format has no words for it."""
 
 Sign = Callable[[Message, datetime, Sequence[bytes]], dict[str, str]]
 """The headers that go with a message sent at a time, signed with each of the secrets; without any: not signed."""
@@ -49,16 +62,21 @@ Sign = Callable[[Message, datetime, Sequence[bytes]], dict[str, str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A form of messages. `events` are the patterns of the actions that it has words for."""
+    """A form of messages. `actions` are patterns of the audit events that it has words for.
 
-    events: tuple[str, ...]
+    Where it has words of its own for events, what a webhook wants is in those words (`has_own_words`), and all that it
+    has words for is looked at.
+    """
+
+    actions: tuple[str, ...]
+    has_own_words: bool = False
     render: Render
     sign: Sign
 
 
-def message_id(webhook_id: str, event_id: str) -> str:
-    """The id of the message that tells one webhook of one event: always the same one."""
-    return str(uuid.uuid5(uuid.UUID(webhook_id), event_id))
+def message_id(webhook_id: str, event_id: str, index: int) -> str:
+    """The id of the n-th message that tells one webhook of one event: always the same one."""
+    return str(uuid.uuid5(uuid.UUID(webhook_id), f"{event_id}/{index}"))
 
 
 def to_body(members: Mapping[str, Any]) -> bytes:
@@ -78,14 +96,15 @@ def may_hold_facts(event: AuditEvent, jurisdiction: str | None) -> bool:
     )
 
 
-def render_event(session: Session, workspace_id: str, event: AuditEvent, has_facts: bool) -> Mapping[str, Any]:  # noqa: ARG001, FBT001  (a `Render`)
+def render_event(_session: Session, telling: Telling) -> Sequence[Mapping[str, Any]]:
     """An event as it is in the audit log; `facts` is null where they may not leave their jurisdiction."""
-    return {
+    event = telling.event
+    body = {
         "type": event.action,
         "timestamp": format_time(event.happened_at),
         "data": {
             "id": event.id,
-            "workspace": workspace_id,
+            "workspace": telling.workspace_id,
             "sequence": event.sequence,
             "residency": event.residency,
             "actor": event.actor,
@@ -93,11 +112,12 @@ def render_event(session: Session, workspace_id: str, event: AuditEvent, has_fac
             "subject": event.subject,
             "model": event_model(event),
             "environment": event_environment(event),
-            "facts": dict(event.facts) if has_facts else None,
+            "facts": dict(event.facts) if telling.has_facts else None,
             "happened_at": format_time(event.happened_at),
             "event_hash": event.event_hash,
         },
     }
+    return [body]
 
 
 def sign_standard(message: Message, now: datetime, keys: Sequence[bytes]) -> dict[str, str]:
@@ -122,4 +142,4 @@ def signature(key: bytes, message: Message, timestamp: str) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-FAIRLEAD_FORMAT = Format(events=("*",), render=render_event, sign=sign_standard)
+FAIRLEAD_FORMAT = Format(actions=("*",), render=render_event, sign=sign_standard)

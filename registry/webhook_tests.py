@@ -13,7 +13,7 @@ from fairlead.registry import audit
 from fairlead.registry.audit import AuditEvent
 from fairlead.registry.tables_webhooks import WebhookRow
 from fairlead.registry.webhook_delivery import Answer, credentials_of, send
-from fairlead.registry.webhook_messages import Format, Message, render_event, to_body
+from fairlead.registry.webhook_messages import Format, Message, Telling, render_event, to_body
 from fairlead.registry.webhooks import find_webhook
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class WebhookTests:
             previous_hash=None,
             event_hash=None,
         )
-        rendered = self._formats[row.format].render(session, caller.workspace_id, event, True)  # noqa: FBT003  (a `Render`)
-        return render_event(session, caller.workspace_id, event, True) if rendered is None else rendered  # noqa: FBT003  (the same)
+        telling = Telling(workspace_id=caller.workspace_id, event=event, events=tuple(row.events), has_facts=True)
+        return (self._formats[row.format].render(session, telling) or render_event(session, telling))[0]
 
     def _record(self, caller: Caller, name: str, answer: Answer) -> None:
         facts = {"status": answer.status, "is_taken": answer.is_taken}

@@ -30,7 +30,7 @@ from fairlead.core.ids import new_row_id, parse_name
 from fairlead.core.outbound import OutboundRules
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
-from fairlead.registry.events import EventFilter, head_of, parse_event_filter
+from fairlead.registry.events import head_of, parse_event_filter
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import DESCRIPTION_MAX_LENGTH, parse_row_id, parse_text
@@ -77,11 +77,6 @@ class Webhook:
     created_by: str
     created_at: datetime
     updated_at: datetime
-
-    @property
-    def wanted(self) -> EventFilter:
-        """Which events it is told of."""
-        return EventFilter(actions=self.events, models=self.models, environments=self.environments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,7 +338,7 @@ class Webhooks:
             description=parse_text(draft.description, what="description", max_length=DESCRIPTION_MAX_LENGTH),
             url=draft.url,
             format=draft.format,
-            events=list(wanted.actions or self._formats[draft.format].events),
+            events=list(wanted.actions or self._formats[draft.format].actions),
             models=wanted.models,
             environments=wanted.environments,
             jurisdiction=where,
@@ -368,7 +363,7 @@ class Webhooks:
             models=row.models if change.models is None else change.models,
             environments=row.environments if change.environments is None else change.environments,
         )
-        row.events = list(wanted.actions or self._formats[row.format].events)
+        row.events = list(wanted.actions or self._formats[row.format].actions)
         row.models, row.environments = wanted.models, wanted.environments
         if change.title is not None:
             row.title = parse_text(change.title, what="title", max_length=500)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from fairlead.app.http import Server, create_app, listen
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
@@ -43,7 +45,9 @@ def running_server(
 ) -> Generator[RunningServer]:
     """Serve while the block runs; the sealer runs too, and the worker if wanted."""
     service = Service.build(
-        ServerSettings(home=folder / "home", database_url=database_url, **settings), SystemClock(), is_embedded=True
+        ServerSettings(home=folder / "home", database_url=SecretStr(database_url), **settings),
+        SystemClock(),
+        is_embedded=True,
     )
     listener = listen("127.0.0.1", 0)
     process = Server(create_app(service, instance="one"))

@@ -98,6 +98,29 @@ class Fields:
             return True
         raise _wrong_type(name, "true or false")
 
+    def object(self, name: str) -> dict[str, Any] | None:
+        """An object, or None where it is missing.
+
+        Raises:
+            InvalidInput: naming the field.
+        """
+        found: object = self._values.get(name)
+        if found is None or isinstance(found, dict):
+            return cast("dict[str, Any] | None", found)
+        raise _wrong_type(name, "an object")
+
+    def objects(self, name: str) -> list[dict[str, Any]]:
+        """Objects, none where the field is missing; at most 100.
+
+        Raises:
+            InvalidInput: naming the field.
+        """
+        found: object = self._values.get(name) or []
+        items = cast("list[object]", found) if isinstance(found, list) else [None]
+        if len(items) > 100 or not all(isinstance(item, dict) for item in items):
+            raise _wrong_type(name, "a list of objects")
+        return cast("list[dict[str, Any]]", items)
+
     def tags(self) -> dict[str, str]:
         """The tags of a creating call: objects with `key` and `value`, the last of a key counting.
 

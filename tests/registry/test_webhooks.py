@@ -65,7 +65,8 @@ class Stage:
     def create(self, name: str = "hook", **draft: Any) -> str:
         """A webhook at the receiver; its secret."""
         self.seal()
-        made = WebhookDraft(**{"name": name, "url": self.receiver.url, "events": ("version.step-*",), **draft})
+        wanted: dict[str, Any] = {"name": name, "url": self.receiver.url, "events": ("version.step-*",), **draft}
+        made = WebhookDraft(**wanted)
         return self.webhooks.create(self.world.owner, made)[1] or ""
 
     def note(self, *actions: str, residency: str = "unrestricted", **facts: Any) -> None:
