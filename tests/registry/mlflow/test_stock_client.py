@@ -1,4 +1,4 @@
-"""MLflow's own client, without a plug-in, against `fairlead server`, with its runs in MLflow's own tracking server."""
+"""MLflow's client, without the plug-in and with it, against `fairlead server`; its runs are in MLflow's own server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow import sklearn as mlflow_sklearn
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sklearn.linear_model import LogisticRegression
@@ -51,6 +51,8 @@ def registry(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch)
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        # It would resolve this project's lock for every model that is saved.
+        "MLFLOW_UV_AUTO_DETECT": "false",
     }.items():
         monkeypatch.setenv(name, value)
     with running_server(shell) as (server, url):
@@ -109,7 +111,75 @@ def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry
         client.create_model_version("leavers", "models:/m-0123456789abcdef")
 
 
-def test_every_registry_method_of_the_client_works(registry: Registry, tmp_path: Path) -> None:
+def use_plugin(registry: Registry, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let MLflow reach the registry by the plug-in, with a token that is Fairlead's alone."""
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    for name, value in {
+        "FAIRLEAD_HOME": str(home),
+        "FAIRLEAD_URL": registry.url,
+        "FAIRLEAD_TOKEN": registry.secret,
+        "MLFLOW_TRACKING_AUTH": "fairlead",
+    }.items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_registry_uri(registry.url.replace("http://", "fairlead://"))
+
+
+def test_with_the_plug_in_the_server_needs_to_reach_no_tracking_server(
+    registry: Registry, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_plugin(registry, monkeypatch, tmp_path / "home")
+    mlflow.set_tracking_uri(tracking)
+    client = MlflowClient()
+    model = cast("Any", LogisticRegression()).fit(ROWS, EXPECTED)
+    saved = tmp_path / "saved"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mlflow_sklearn.save_model(model, str(saved), pip_requirements=["scikit-learn"])
+        with mlflow.start_run() as run:
+            logged = mlflow_sklearn.log_model(
+                model, name="model", registered_model_name="leavers", pip_requirements=["scikit-learn"]
+            )
+            mlflow.log_text("hello", "notes/readme.txt")
+    versions = [
+        client.get_model_version("leavers", str(logged.registered_model_version)),
+        mlflow.register_model(f"models:/{logged.model_id}", "leavers", tags={"k": "v"}),
+        mlflow.register_model(f"runs:/{run.info.run_id}/model", "leavers"),
+        mlflow.register_model(str(saved), "leavers"),
+        mlflow.register_model(saved.as_uri(), "leavers"),
+        client.create_model_version("leavers", f"runs:/{run.info.run_id}/notes", run.info.run_id, description="notes"),
+        client.copy_model_version("models:/leavers/1", "others"),
+        mlflow.register_model("models:/leavers/2", "others"),
+    ]
+    found = [client.get_model_version(each.name, each.version) for each in versions]
+    assert [each.status for each in found] == ["READY"] * 8
+    assert [each.source for each in found[:4]] == [f"models:/{logged.model_id}"] * 3 + [str(saved)]
+    assert (found[1].tags, found[5].run_id, found[5].description) == ({"k": "v"}, run.info.run_id, "notes")
+    assert registry.admin.json("model", "show", "leavers/1")["flavor"] == "sklearn"
+    client.set_registered_model_alias("leavers", "champion", "2")
+    with pytest.raises(MlflowException) as unknown:
+        client.create_model_version("nobody", str(saved))
+    assert unknown.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+    client.delete_logged_model(logged.model_id)
+    client.delete_run(run.info.run_id)
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    for uri in ("models:/leavers@champion", "models:/leavers/3", "models:/leavers/5", "models:/others/latest"):
+        assert mlflow.pyfunc.load_model(uri).predict(ROWS).tolist() == EXPECTED
+    assert client.get_model_version_download_uri("leavers", "6").endswith("/models/leavers/6")
+    for uri in ("models:/leavers/6", client.get_model_version_download_uri("leavers", "6")):
+        assert (Path(download_artifacts(uri)) / "readme.txt").read_text() == "hello"
+        assert Path(download_artifacts(f"{uri}/readme.txt")).read_text() == "hello"
+        assert [each.path for each in list_artifacts(uri)] == [f"{'' if uri[0] == 'm' else '6/'}readme.txt"]
+    events = registry.admin.json("audit", "--action", "version.register")
+    assert len(events) == 8
+
+
+@pytest.mark.parametrize("is_plugin", [False, True], ids=["stock", "plug-in"])
+def test_every_registry_method_of_the_client_works(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_plugin: bool
+) -> None:
+    if is_plugin:
+        use_plugin(registry, monkeypatch, tmp_path / "home")
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     client = MlflowClient()
     made = client.create_registered_model("iris", tags={"a": "1"}, description="petals")
