@@ -66,9 +66,10 @@ class MlflowVersions:
         is_prompt = request.tags.get(PROMPT_TAG, "").lower() == "true"
         with self.database.read() as session:
             find_model(session, caller.workspace_id, request.name)
-            source = parse_source(request.source)
-            upload_id = None if is_prompt else self._upload_of(session, caller.workspace_id, source, request)
-        if upload_id is None and not is_prompt:
+            # A prompt has no files; what stands for their source means nothing.
+            source = None if is_prompt else parse_source(request.source)
+            upload_id = source and self._upload_of(session, caller.workspace_id, source, request)
+        if upload_id is None and source is not None:
             upload_id = self._find_files(caller, request, source)
         draft = VersionDraft(
             upload_id=upload_id,
