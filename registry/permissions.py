@@ -72,7 +72,7 @@ def evaluate(
     most = _implied(cast("Iterable[Scope]", ceiling))
     if roles is None and models is None and environments is None:
         return frozenset(cast("Iterable[Scope]", ceiling)), ()
-    sources = [(SCOPES, "*", "*")] if roles is None else [(_scopes_of(role), *role[1:]) for role in roles]
+    sources = [(WORKSPACE_SCOPES, "*", "*")] if roles is None else [(_scopes_of(role), *role[1:]) for role in roles]
     held: defaultdict[tuple[Patterns, Patterns], set[Scope]] = defaultdict(set)
     for scopes, of_models, of_environments in sources:
         for model in models or ("*",):

@@ -79,7 +79,12 @@ def delete(name: _Name, *, revision: _Revision = None) -> None:
 @command(role_app, "bind", has_dry_run=True)
 def bind(
     principal: Annotated[str, typer.Argument(help="Principal, or group:NAME.")],
-    role: Annotated[str, typer.Argument(help="Role that policies ask for, or on-call.")],
+    role: Annotated[
+        str,
+        typer.Argument(
+            help="viewer, contributor, promoter, approver, deployer, admin; on-call; or one that policies ask for."
+        ),
+    ],
     *,
     models: Annotated[str, typer.Option(help="Pattern of model names.")] = "*",
     environments: Annotated[str, typer.Option(help="Pattern of environments.")] = "*",
