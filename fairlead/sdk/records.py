@@ -89,8 +89,6 @@ class RegisteredModel(Record):
     created_at: datetime | None = None
     archived_at: datetime | None = None
     deleted_at: datetime | None = None
-    archived_at: datetime | None = None
-    deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
