@@ -29,6 +29,7 @@ from fairlead.cli import (
     imports,
     issuer,
     keys,
+    lifecycle,
     location,
     login,
     policy,
@@ -68,6 +69,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(policy.role_app, name="role")
 app.add_typer(location.app, name="location")
 app.add_typer(replica_policy.app, name="replica-policy")
+app.add_typer(lifecycle.app, name="retention")
 app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")

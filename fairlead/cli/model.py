@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from fairlead.sdk.features import PinnedData
 app = group("Models: register, find, promote, roll back.")
 
 Reference = Annotated[str, typer.Argument(help="NAME/VERSION or NAME@ALIAS.", metavar="REFERENCE")]
+State = Annotated[
+    Literal["active", "archived", "deleted"], typer.Option(help="Show what is archived, or what can be restored.")
+]
 TrustedKey = Annotated[
     list[Path] | None,
     typer.Option(help="Public key (PEM) whose signature counts, in place of the workspace's signers; repeat."),
@@ -79,15 +82,19 @@ def register(
 @command(app, "list")
 def list_(
     name_prefix: Annotated[str | None, typer.Option("--prefix", help="Only names that begin so.")] = None,
+    *,
+    state: State = "active",
 ) -> None:
     """List registered models."""
     with connected() as (client, output):
         columns = ["name", "last_version", "residency", "labels.owner", "labels.team", "created_at"]
-        output.table(client.models.list(name_prefix=name_prefix), columns)
+        output.table(client.models.list(name_prefix=name_prefix, state=state), columns)
 
 
 @command(app, "show")
-def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NAME@ALIAS.")]) -> None:
+def show(
+    reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NAME@ALIAS.")], *, state: State = "active"
+) -> None:
     """Show a model with its versions, or one version."""
     with connected() as (client, output):
         if "@" in reference or "/" in reference:
@@ -95,12 +102,12 @@ def show(reference: Annotated[str, typer.Argument(help="NAME, NAME/VERSION or NA
             return
         registered = client.models.get(reference)
         if output.form != "human":
-            versions = [version.to_json() for version in client.models.versions(reference)]
+            versions = [version.to_json() for version in client.models.versions(reference, state=state)]
             output.record(registered.to_json() | {"versions": versions})
             return
         output.record(registered)
         columns = ["reference", "state", "aliases", "metrics", "artifact_digest", "created_by", "created_at"]
-        output.table(client.models.versions(reference), columns, title="versions")
+        output.table(client.models.versions(reference, state=state), columns, title="versions")
 
 
 @command(app, "rollback", has_dry_run=True)

@@ -13,6 +13,7 @@ from fairlead.sdk.identity_tokens import IdentitySource, exchange
 from fairlead.sdk.imports import Imports
 from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
+from fairlead.sdk.lifecycle import Cards, Lifecycle, RetentionPolicies
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.logins import Logins
 from fairlead.sdk.models import Models
@@ -43,7 +44,7 @@ class Fairlead:
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `replica_policies`,
     `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`, `workspaces`, `imports`,
     `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`,
-    `keys`, `signers`, `signatures` and `record` group the calls by noun.
+    `keys`, `signers`, `signatures`, `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -70,6 +71,9 @@ class Fairlead:
         self.replica_policies = ReplicaPolicies(transport)
         self.promotion_policies = PromotionPolicies(transport)
         self.role_bindings = RoleBindings(transport)
+        self.lifecycle = Lifecycle(transport)
+        self.cards = Cards(transport)
+        self.retention = RetentionPolicies(transport)
         self.placements = Placements(transport)
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)

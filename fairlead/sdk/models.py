@@ -86,13 +86,14 @@ class Models:
         """
         return RegisteredModel.from_json(self._transport.get(_model_path(name)))
 
-    def list(self, *, name_prefix: str | None = None) -> Iterator[RegisteredModel]:
-        """Registered models by name."""
-        return map(RegisteredModel.from_json, self._transport.items("/api/v1/models", name_prefix=name_prefix))
+    def list(self, *, name_prefix: str | None = None, state: str = "active") -> Iterator[RegisteredModel]:
+        """Registered models by name that are `active`, `archived` or `deleted`."""
+        found = self._transport.items("/api/v1/models", name_prefix=name_prefix, state=state)
+        return map(RegisteredModel.from_json, found)
 
-    def versions(self, name: str) -> Iterator[ModelVersion]:
-        """Versions of a model, newest first."""
-        return map(ModelVersion.from_json, self._transport.items(f"{_model_path(name)}/versions"))
+    def versions(self, name: str, *, state: str = "active") -> Iterator[ModelVersion]:
+        """Versions of a model, newest first, that are `active`, `archived` or `deleted`."""
+        return map(ModelVersion.from_json, self._transport.items(f"{_model_path(name)}/versions", state=state))
 
     def resolve(self, reference: str) -> ModelVersion:
         """The version that `churn/3` or `churn@production` means now.
