@@ -13,8 +13,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from fairlead import __version__
 from fairlead.cli import (
@@ -29,6 +29,7 @@ from fairlead.cli import (
     imports,
     issuer,
     keys,
+    lineage,
     lifecycle,
     location,
     login,
@@ -54,7 +55,7 @@ from fairlead.core.problems import to_problem
 from fairlead.sync.store.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
 
@@ -82,7 +83,9 @@ app.add_typer(workspace.app, name="workspace")
 app.add_typer(signer.app, name="signer")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(audit.app)
+app.add_typer(audit.audit_app, name="audit")
 app.add_typer(events.app)
+app.add_typer(lineage.app)
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(work.app)
 app.add_typer(scrub.app)
@@ -120,9 +123,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _leave(left)
     except SystemExit as leaving:
         return _leave(leaving.code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         return _leave(INTERRUPTED)
-    except click.ClickException as error:
+    except TyperException as error:
         return _tell_usage(error, sys.argv[1:] if arguments is None else arguments)
     except FairleadError as error:
         return _tell(error)
@@ -142,15 +145,18 @@ def _leave(code: object) -> int:
     return code if isinstance(code, int) else ExitCode.OK
 
 
-def _tell_usage(error: click.ClickException, arguments: Sequence[str]) -> int:
+def _tell_usage(error: TyperException, arguments: Sequence[str]) -> int:
     """A command that was typed wrongly: its options were not read, so what it says of its output is looked for."""
     text = " ".join(arguments).replace("=", " ")
     is_json = re.search(r"(^| )(--output|-o) ?json( |$)", text) or os.environ.get("FAIRLEAD_OUTPUT") == "json"
-    if not is_json or isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-        return error.exit_code
     context = getattr(error, "ctx", None)
     path = "fairlead" if context is None else context.command_path
+    if not is_json:
+        show: Callable[[], None] | None = getattr(error, "show", None)
+        if show is None:
+            return _tell(InvalidInput(error.format_message(), hint=f"See: {path} --help"))
+        show()
+        return error.exit_code
     return _tell(InvalidInput(error.format_message(), hint=f"See: {path} --help"), is_json=True)
 
 

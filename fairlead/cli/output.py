@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 OutputFormat = Literal["human", "json", "quiet", "markdown"]
 
@@ -35,9 +35,16 @@ class Output:
     """How one command answers."""
 
     def __init__(
-        self, form: OutputFormat = "human", *, stdout: TextIO | None = None, stderr: TextIO | None = None
+        self,
+        form: OutputFormat = "human",
+        *,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        nothing: str = "There is nothing to list.",
     ) -> None:
+        """`nothing` is what `human` says in the place of an empty table."""
         self.form: OutputFormat = form
+        self._nothing = nothing
         self._stdout = stdout or sys.stdout
         self._stderr = stderr or sys.stderr
 
@@ -58,6 +65,8 @@ class Output:
             heads = [_words(column.rpartition(".")[2]) for column in columns]
             cells = [[render_value(reach(row, column)) for column in columns] for row in rows]
             self._stdout.write(markdown_table(heads, cells))
+        elif not rows:
+            self.message(self._nothing)
         else:
             self._print_table(rows, columns, title)
 
@@ -85,7 +94,7 @@ class Output:
         elif human is not None:
             self._stdout.write(without_controls(human(row).rstrip()) + "\n")
         else:
-            shown = {_words(key): value for key, value in row.items() if value not in _NOTHING}
+            shown = {_words(key): value for key, value in _spread(row) if value not in _NOTHING}
             width = max((len(key) for key in shown), default=0)
             self._stdout.writelines(f"{key:<{width}}  {render_value(value)}\n" for key, value in shown.items())
 
@@ -188,7 +197,7 @@ def render_value(value: object, *, is_short: bool = False) -> str:
         return ", ".join(render_value(item, is_short=is_short) for item in items) or "-"
     if isinstance(value, dict):
         members = cast("dict[str, object]", value)
-        rendered = (f"{key}={render_value(item, is_short=is_short)}" for key, item in members.items())
+        rendered = (f"{key}={_render_inner(item, is_short=is_short)}" for key, item in members.items())
         return without_controls(", ".join(rendered), keep="") or "-"
     text = without_controls(str(value), keep="")
     if not is_short:
@@ -197,6 +206,29 @@ def render_value(value: object, *, is_short: bool = False) -> str:
         return text[:_SHORT_DIGEST_LENGTH]
     time = _TIME.fullmatch(text)
     return f"{time[1]}Z" if time else _DIGITS_INSIDE.sub(r"\1…", text)
+
+
+def _render_inner(value: object, *, is_short: bool) -> str:
+    text = render_value(value, is_short=is_short)
+    return f"({text})" if isinstance(value, dict | list) and value else text
+
+
+def _spread(row: dict[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    """The members of a thing; what holds objects itself has a line for each of their members."""
+    for key, value in row.items():
+        name = f"{above}{key}"
+        items: list[tuple[str, object]] = []
+        if isinstance(value, dict):
+            items = list(cast("dict[str, object]", value).items())
+        elif isinstance(value, list):
+            items = [(str(number), item) for number, item in enumerate(cast("list[object]", value), start=1)]
+        has_objects = any(isinstance(item, dict) and item for _, item in items)
+        if has_objects:
+            yield from _spread(dict(items), f"{name}.")
+        elif isinstance(value, dict) and above:
+            yield from _spread(cast("dict[str, Any]", value), f"{name}.")
+        else:
+            yield name, value
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -21,10 +21,13 @@ def show() -> None:
     """Show where copies of the record are, how far each goes, and the keys that sign them."""
     with connected() as (client, output):
         found = client.record.show()
+        copies = [{**each.to_json(), "sequence": None if each.sequence < 0 else each.sequence} for each in found.copies]
         if output.form != "human":
-            output.record(found)
+            output.record({**found.to_json(), "copies": copies})
             return
-        output.table(found.copies, ["region", "location", "sequence", "url"])
+        output.table(copies, ["region", "location", "sequence", "url"])
+        if any(each["sequence"] is None for each in copies):
+            output.message("A copy without a sequence was found damaged, and is being written again.")
         output.message("Signed by " + ", ".join(str(key) for key in found.public_keys.values()))
 
 

@@ -92,6 +92,25 @@ def test_with_json_output_an_error_is_a_problem_document(fairlead: Run) -> None:
     assert json.loads(stderr) == to_problem(error)
 
 
+@pytest.mark.parametrize("wanted", [["--output", "json"], ["-o", "json"], ["--output=json"]])
+def test_with_json_output_a_mistyped_command_is_a_problem_document_too(fairlead: Run, wanted: list[str]) -> None:
+    for arguments in (["model", "register"], ["model", "list", "--no-such-option"], ["nope"]):
+        code, stdout, stderr = fairlead(*arguments, *wanted)
+        assert (code, stdout) == (ExitCode.USAGE, "")
+        problem = json.loads(stderr)
+        assert problem["type"] == "urn:fairlead:error:invalid-input"
+        assert problem["hint"].startswith("See: fairlead")
+
+
+def test_an_empty_list_says_what_to_type(fairlead: Run) -> None:
+    empty = [Answer(body={"items": [], "next_page_token": None})]
+    assert fairlead("model", "list", answers=empty) == (
+        0,
+        "",
+        "There is none yet. To make one: fairlead model register --help\n",
+    )
+
+
 def test_a_refused_promotion_shows_its_plan(fairlead: Run) -> None:
     gate: JsonValue = {"gate": "roc_auc", "value": 0.5, "limit": 0.9, "verdict": "failed", "detail": "Too low."}
     error = GateRefused("churn/2 may not go to production.", plan={"moves": {"from": 1, "to": 2}, "gates": [gate]})
@@ -128,7 +147,7 @@ def test_an_answer_that_is_not_understood_is_no_traceback(fairlead: Run) -> None
 
 def test_a_broken_chain_is_told_with_where_it_broke(fairlead: Run) -> None:
     verdict = {"is_intact": False, "sealed": 9, "unsealed": 0, "anchor": None, "problem": "edited", "sequence": 4}
-    code, stdout, stderr = fairlead("audit", "--verify", "-o", "json", answers=[Answer(body=verdict)])
+    code, stdout, stderr = fairlead("audit", "verify", "-o", "json", answers=[Answer(body=verdict)])
     assert code == ExitCode.FAILURE
     assert json.loads(stdout) == verdict
     assert "edited at event 4" in json.loads(stderr)["detail"]

@@ -155,6 +155,25 @@ def test_a_record_shows_what_it_holds_and_nothing_empty() -> None:
     ]
 
 
+def test_what_a_record_holds_inside_has_a_line_of_its_own() -> None:
+    identity = {"kind": "workload", "role_arn": "arn"}
+    row = {"settings": {"endpoint": "https://x", "identity": identity}, "labels": {"a": "b"}, "sources": [{"n": 1}]}
+    assert printed("human", row) == (
+        "settings.endpoint           https://x\n"
+        "settings.identity.kind      workload\n"
+        "settings.identity.role arn  arn\n"
+        "labels                      a=b\n"
+        "sources.1.n                 1\n"
+    )
+
+
+def test_an_empty_table_says_so_and_what_to_type() -> None:
+    stdout, stderr = io.StringIO(), io.StringIO()
+    Output("human", stdout=stdout, stderr=stderr, nothing="Type: fairlead x add").table([], ["name"])
+    assert (stdout.getvalue(), stderr.getvalue()) == ("", "Type: fairlead x add\n")
+    assert printed("json", [], "name") == "[]\n"
+
+
 def test_messages_go_to_stderr_and_nowhere_when_quiet() -> None:
     answers: dict[OutputFormat, str] = {"human": "hello\n", "json": "hello\n", "quiet": ""}
     for form, expected in answers.items():
@@ -174,7 +193,7 @@ def test_a_progress_bar_appears_on_a_terminal_only() -> None:
     ("value", "expected"),
     [
         *[(None, "-"), (True, "yes"), (0.1 + 0.2, "0.3"), ([], "-"), ({}, "-"), (12, "12"), ("", "")],
-        *[(["a", 1], "a, 1"), ({"a": {"b": None}}, "a=b=-")],
+        *[(["a", 1], "a, 1"), ({"a": {"b": None}}, "a=(b=-)")],
     ],
 )
 def test_values_are_shown_as_a_person_reads_them(value: object, expected: str) -> None:
