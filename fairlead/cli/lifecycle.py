@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,8 +99,8 @@ def edit_card(reference: _Reference, *, template: _Template = False) -> None:
     with connected() as (client, output):
         card = client.cards.get(reference)
         before = card.text or (client.cards.draft(reference) if template else "")
-        after = typer.edit(before, extension=".md")
-        if after is None or after == card.text:
+        after = _edit(before)
+        if after == card.text:
             output.message("Nothing was changed.")
             return
         _say(output, client.cards.put(reference, after, revision=card.revision).to_json())
@@ -189,6 +193,19 @@ def _show_steps(output: Output, steps: tuple[RetentionStep, ...]) -> None:
 
 def _say(output: Output, row: dict[str, Any]) -> None:
     output.record({name: value for name, value in row.items() if output.form == "json" or name != "text"})
+
+
+def _edit(text: str) -> str:
+    """What the person's editor makes of a text."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "card.md"
+        file.write_text(text, encoding="utf-8")
+        try:
+            subprocess.run([*shlex.split(editor), str(file)], check=True)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise InvalidInput(f"The editor {editor!r} failed: {error}.", hint="Set EDITOR, or use: card set") from None
+        return _read(file)
 
 
 def _read(file: Path) -> str:
