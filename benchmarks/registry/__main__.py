@@ -53,6 +53,7 @@ SIZES = (1_000, 100_000)
 LARGE = 1_000_000
 CLIENTS = (1, 16, 64)
 PROCESSES = (1, 2, 4)
+MLFLOW_WORKERS = (1, 4)
 # As in production: what was answered is on the disk.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
 
@@ -108,7 +109,7 @@ class Benchmark:
                         stack.enter_context(
                             mlflow_server(theirs_here, folder / f"mlflow-{workers}", workers=workers, driver=driver)
                         )
-                        for workers in (1, 4)
+                        for workers in MLFLOW_WORKERS
                     ),
                 ]
                 for versions in SIZES:

@@ -137,19 +137,16 @@ class _Rows:
     def insert(self, table: str, columns: dict[str, str], *, of_versions: bool = False) -> None:
         """A row for each missing model, or for each version of one."""
         each = VERSIONS_EACH if of_versions else 1
-        if self._is_sqlite:
-            numbers = (
-                f"WITH RECURSIVE m(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM m WHERE n < {self._models}),"
-                f" v(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM v WHERE n < {each})"
-            )
-        else:
-            numbers = (
-                f"WITH m(n) AS (SELECT generate_series(1, {self._models})), v(n) AS (SELECT generate_series(1, {each}))"
-            )
+        count = (
+            "(WITH RECURSIVE s(n) AS (VALUES(1) UNION ALL SELECT n + 1 FROM s WHERE n < {0}) SELECT n FROM s)"
+            if self._is_sqlite
+            else "(SELECT generate_series(1, {0}) AS n)"
+        )
+        numbers = f"{count.format(self._models)} AS m CROSS JOIN {count.format(each)} AS v"
         names, expressions = ", ".join(columns), ", ".join(columns.values())
         _execute(
             self._connection,
-            f"INSERT INTO {table} ({names}) {numbers} SELECT {expressions} FROM m CROSS JOIN v WHERE m.n > :known",  # noqa: S608
+            f"INSERT INTO {table} ({names}) SELECT {expressions} FROM {numbers} WHERE m.n > :known",  # noqa: S608
             self._values,
         )
 

@@ -1,7 +1,7 @@
 """The straight way to routes that are asked all the time.
 
-FastAPI finds a route by trying one after the other, and runs each dependency on its own, on another thread each. That is
-most of what a small answer costs. Routes of MLflow's dialect, whose paths are fixed and which ask for no more than its
+FastAPI finds a route by trying one after the other, and runs each dependency on its own, on another thread each: most
+of what a small answer costs. Routes of MLflow's dialect, whose paths are fixed and which ask for no more than its
 fields, a caller, a key to repeat the call by and the request, are found here by their path, and permission and answer
 are one errand of one thread. What runs is what the route declares: its own permission, its own function and the
 application's own error handlers.

@@ -59,12 +59,11 @@ class Replicas:
 
     def _keep(self, ready: threading.Event) -> None:
         while not self._stopping.is_set():
-            with subprocess.Popen(
-                self._arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            ) as replica:
+            pipe = subprocess.PIPE
+            with subprocess.Popen(self._arguments, stdin=pipe, stdout=pipe, start_new_session=True) as replica:
                 threading.Thread(target=self._end, args=(replica,), daemon=True).start()
-                assert replica.stdout is not None
-                if replica.stdout.readline() != _READY and not self._stopping.is_set():
+                said = cast("IO[bytes]", replica.stdout).readline()
+                if said != _READY and not self._stopping.is_set():
                     _log.warning("an API process did not start and is tried again")
                 ready.set()
                 status = replica.wait()
