@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from fairlead.core.audit_chain import parse_anchor
 from fairlead.registry.access import IsKnown, MayAdmin, MayRead
-from fairlead.registry.audit import AuditLog, parse_anchor
+from fairlead.registry.audit import AuditLog
 from fairlead.registry.identity import Reach, Tokens
 from fairlead.registry.ledger import Ledger
 from fairlead.registry.paging import Page

@@ -16,15 +16,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.orm import Session
 
-from fairlead.core.canonical import canonical_json
+from fairlead.core.audit_chain import FIRST_PREVIOUS_HASH, Anchor, ChainCheck, Problem, hash_event
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
-from fairlead.core.errors import InvalidInput, JsonValue
+from fairlead.core.errors import JsonValue
 from fairlead.core.ports import Clock
 from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
@@ -33,10 +33,6 @@ from fairlead.registry.tables import AuditEventRow
 if TYPE_CHECKING:
     from fairlead.registry.identity import Caller
 
-FIRST_PREVIOUS_HASH = "0" * 64
-"""What the first event of a chain names as the hash before it."""
-
-_FORMAT = 1
 _BATCH = 500
 _SAFE_INTEGER = 2**53 - 1
 
@@ -58,30 +54,17 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Anchor:
-    """A place in the chain, to be kept where whoever can change the database cannot change it."""
-
-    sequence: int
-    event_hash: str
-
-    def __str__(self) -> str:
-        return f"{self.sequence}:{self.event_hash}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What reading the whole chain found.
 
-    `problem` names the first thing that is wrong: `edited` (an event is not what its hash says), `broken` (it does not
-    follow the one before it), `missing` (a gap in the count) or `cut` (the chain ends before the anchor, or runs
-    through another event there). `sequence` says where.
+    `problem` names the first thing that is wrong, `sequence` says where (see `ChainCheck`).
     """
 
     is_intact: bool
     sealed: int
     unsealed: int
     head: Anchor | None
-    problem: Literal["edited", "broken", "missing", "cut"] | None = None
+    problem: Problem | None = None
     sequence: int | None = None
 
 
@@ -196,7 +179,7 @@ class Sealer:
             changes: list[dict[str, object]] = []
             for row in rows:
                 sequence += 1
-                event_hash = hash_event(row, sequence=sequence, previous_hash=previous_hash)
+                event_hash = hash_event(chained(row), sequence=sequence, previous_hash=previous_hash)
                 changes.append(
                     {
                         "workspace_id": workspace_id,
@@ -212,10 +195,9 @@ class Sealer:
             return len(changes)
 
 
-def hash_event(row: AuditEventRow, *, sequence: int, previous_hash: str) -> str:
-    """The sha256, in hexadecimal, of the event's canonical JSON at this place of the chain."""
-    members: dict[str, JsonValue] = {
-        "format": _FORMAT,
+def chained(row: AuditEventRow) -> dict[str, JsonValue]:
+    """What of an event is hashed (see `fairlead.core.audit_chain`)."""
+    return {
         "workspace_id": row.workspace_id,
         "id": row.id,
         "residency": row.residency,
@@ -224,18 +206,12 @@ def hash_event(row: AuditEventRow, *, sequence: int, previous_hash: str) -> str:
         "subject": row.subject,
         "facts": cast("JsonValue", row.facts),
         "happened_at": format_time(row.happened_at),
-        "sequence": sequence,
-        "previous_hash": previous_hash,
     }
-    return hashlib.sha256(canonical_json(members)).hexdigest()
 
 
 def verify(database: Database, workspace_id: str, *, anchor: Anchor | None = None) -> Verification:
     """Read a workspace's whole chain and compare every hash; memory stays bounded."""
-    sealed = 0
-    head: Anchor | None = None
-    is_anchor_met = anchor is None
-    problem: tuple[Literal["edited", "broken", "missing", "cut"], int] | None = None
+    check = ChainCheck(anchor=anchor)
     with database.read() as session:
         chain = session.scalars(
             select(AuditEventRow)
@@ -244,55 +220,20 @@ def verify(database: Database, workspace_id: str, *, anchor: Anchor | None = Non
             .execution_options(yield_per=_BATCH)
         )
         for row in chain:
-            problem = problem or _problem_of(row, sealed + 1, FIRST_PREVIOUS_HASH if head is None else head.event_hash)
-            sealed += 1
-            head = Anchor(sequence=row.sequence or 0, event_hash=row.event_hash or "")
-            is_anchor_met = is_anchor_met or head == anchor
+            check.add(chained(row), sequence=row.sequence, previous_hash=row.previous_hash, event_hash=row.event_hash)
         unsealed = session.scalar(
             select(func.count())
             .select_from(AuditEventRow)
             .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_(None))
         )
-    if problem is None and anchor is not None and not is_anchor_met:
-        problem = ("cut", anchor.sequence)
     return Verification(
-        is_intact=problem is None,
-        sealed=sealed,
+        is_intact=check.finish(),
+        sealed=check.sealed,
         unsealed=unsealed or 0,
-        head=head,
-        problem=None if problem is None else problem[0],
-        sequence=None if problem is None else problem[1],
+        head=check.head,
+        problem=check.problem,
+        sequence=check.sequence,
     )
-
-
-def parse_anchor(text_: str) -> Anchor:
-    """Read an anchor that was exported as `SEQUENCE:HASH`.
-
-    Raises:
-        InvalidInput: if it is not one.
-    """
-    number, _, event_hash = text_.partition(":")
-    is_number = number.isascii() and number.isdigit() and len(number) < 19
-    if not is_number or len(event_hash) != 64 or set(event_hash) - set("0123456789abcdef"):
-        raise InvalidInput(f"{text_[:80]!r} is no anchor.", hint="Write it as SEQUENCE:HASH, as it was exported.")
-    return Anchor(sequence=int(number), event_hash=event_hash)
-
-
-def _problem_of(
-    row: AuditEventRow, expected_sequence: int, previous_hash: str
-) -> tuple[Literal["edited", "broken", "missing", "cut"], int] | None:
-    if row.sequence != expected_sequence:
-        return "missing", expected_sequence
-    try:
-        event_hash = hash_event(row, sequence=expected_sequence, previous_hash=row.previous_hash or "")
-    except InvalidInput:
-        # What was put in its place has no canonical form, so it was never sealed.
-        return "edited", expected_sequence
-    if event_hash != row.event_hash:
-        return "edited", expected_sequence
-    if row.previous_hash != previous_hash:
-        return "broken", expected_sequence
-    return None
 
 
 def _exact(value: JsonValue) -> JsonValue:

@@ -48,6 +48,8 @@ def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
     if members is None:
         yield path, command
         return
+    if getattr(command, "invoke_without_command", False):
+        yield path, command
     for name, member in members.items():
         yield from _walk(member, f"{path} {name}".strip())
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from fairlead.sdk.records import AuditEvent, Environment, LedgerEntry, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from fairlead.core.errors import JsonValue
+    from fairlead.sdk.audit_export import CheckedExport
     from fairlead.sdk.transport import JsonObject, Transport
 
 
@@ -116,6 +118,28 @@ class Audit:
         was cut off since.
         """
         return self._transport.get("/api/v1/audit/verification", anchor=anchor)
+
+    def export(self, file: Path) -> CheckedExport:
+        """Write all sealed events into one new file, which `fairlead.sdk.audit_export.check_export` checks anywhere.
+
+        Keep the answer's `anchor` elsewhere.
+
+        Raises:
+            InvalidInput: if there is something at `file`.
+            PermissionDenied: if the caller may not see every event.
+            IntegrityError: if the chain was changed; nothing is written.
+        """
+        from fairlead.sdk.audit_export import write_export
+
+        workspace = str(self._transport.get("/api/v1/whoami")["workspace_id"])
+        return write_export(file, workspace, self._sealed())
+
+    def _sealed(self) -> Iterator[JsonObject]:
+        after, is_last = 0, False
+        while not is_last:
+            page = self._transport.get("/api/v1/events", after=after, limit=500)
+            yield from cast("list[JsonObject]", page["items"])
+            after, is_last = cast("int", page["next_after"]), bool(page["is_last"])
 
 
 class Ledger:

@@ -152,12 +152,12 @@ def test_the_trail_and_the_ledger_tell_what_happened(fairlead: CommandLine) -> N
     assert len(newest) == 2
 
     def sealed() -> str | None:
-        verdict = fairlead.json("audit", "--verify")
+        verdict = fairlead.json("audit", "verify")
         return None if verdict["unsealed"] else str(verdict["anchor"])
 
     anchor = when(sealed)
-    assert fairlead.json("audit", "--verify", "--anchor", anchor)["is_intact"] is True
-    wrong = fairlead("audit", "--verify", "--anchor", f"{anchor.split(':')[0]}:{'0' * 64}", "-o", "json", code=1)
+    assert fairlead.json("audit", "verify", "--anchor", anchor)["is_intact"] is True
+    wrong = fairlead("audit", "verify", "--anchor", f"{anchor.split(':')[0]}:{'0' * 64}", "-o", "json", code=1)
     assert wrong.json["is_intact"] is False
 
     copies = fairlead.json("ledger", "--kind", "replicate")

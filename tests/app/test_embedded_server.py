@@ -68,7 +68,7 @@ def test_a_killed_server_is_replaced_by_the_next_command(fairlead: CommandLine) 
     assert fairlead.address["pid"] == killed, "a killed server cannot take its address back"
     assert [model["name"] for model in fairlead.json("model", "list")] == ["churn"]
     assert fairlead.address["pid"] != killed
-    assert fairlead.json("audit", "--verify")["is_intact"] is True
+    assert fairlead.json("audit", "verify")["is_intact"] is True
 
 
 def test_a_server_that_is_stopped_seals_what_happened_and_takes_its_address_back(fairlead: CommandLine) -> None:

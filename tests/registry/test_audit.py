@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import ColumnElement, Update, delete, func, select, update
 
+from fairlead.core.audit_chain import FIRST_PREVIOUS_HASH, hash_event, parse_anchor
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ids import new_row_id
 from fairlead.registry import audit
-from fairlead.registry.audit import AuditLog, Sealer, parse_anchor, verify
+from fairlead.registry.audit import AuditLog, Sealer, verify
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.tables import AuditEventRow
 from tests.record_world import World, make_world, run_together
@@ -49,7 +50,7 @@ def test_sealed_events_are_numbered_without_a_gap_and_each_names_the_one_before(
     seal(world)
     events = AuditLog(world.database).list(world.owner, PageRequest()).items
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    assert events[0].previous_hash == audit.FIRST_PREVIOUS_HASH
+    assert events[0].previous_hash == FIRST_PREVIOUS_HASH
     for before, after in itertools.pairwise(events):
         assert after.previous_hash == before.event_hash
     assert verify(world.database, world.owner.workspace_id).is_intact
@@ -132,7 +133,7 @@ def insert_between(world: World) -> None:
             sequence=4,
             previous_hash=before.event_hash,
         )
-        forged.event_hash = audit.hash_event(forged, sequence=4, previous_hash=before.event_hash or "")
+        forged.event_hash = hash_event(audit.chained(forged), sequence=4, previous_hash=before.event_hash or "")
         session.add(forged)
 
 
@@ -167,7 +168,7 @@ def test_an_edit_with_its_hash_made_good_breaks_the_chain_after_it(world: World)
     with world.database.write() as session:
         row = session.scalars(select(AuditEventRow).where(*of(world), AuditEventRow.sequence == 3)).one()
         row.actor = "mallory"
-        row.event_hash = audit.hash_event(row, sequence=3, previous_hash=row.previous_hash or "")
+        row.event_hash = hash_event(audit.chained(row), sequence=3, previous_hash=row.previous_hash or "")
     found = verify(world.database, world.owner.workspace_id)
     assert (found.problem, found.sequence) == ("broken", 4)
 
@@ -278,5 +279,5 @@ def test_the_hash_of_an_event_is_that_of_its_documented_form() -> None:
         **{name: members[name] for name in ("workspace_id", "id", "residency", "actor", "action", "subject", "facts")},
         happened_at=datetime(2026, 3, 1, 12, tzinfo=UTC),
     )
-    assert audit.hash_event(row, sequence=1, previous_hash="0" * 64) == expected
+    assert hash_event(audit.chained(row), sequence=1, previous_hash="0" * 64) == expected
     assert f"`{expected}`" in (Path(__file__).parents[2] / "docs/reference/format.md").read_text(encoding="utf-8")
