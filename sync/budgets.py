@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal, cast
 
-from sqlalchemy import or_, select
+from sqlalchemy import BigInteger, Float, func, or_, select
+from sqlalchemy import cast as cast_sql
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import BudgetExhausted, BudgetNotFound, InvalidInput
@@ -45,6 +46,7 @@ LOOK_AGAIN = timedelta(minutes=1)
 
 _LIMIT_MAX = Decimal(10) ** 9
 _RATE_MAX = 10**15
+_PICO = 12
 _TRANSFERS = ("replicate", "repair")
 
 
@@ -267,14 +269,16 @@ def _shortfall(session: Session, row: BudgetRow, leased: LeasedWork, usd: Decima
 
 def _spent(session: Session, row: BudgetRow, now: datetime) -> Decimal:
     begin, end = period_of(row.period, now)
-    amounts = select(LedgerRow.actual_usd).where(
+    # Whole picodollars: texts have to be added as numbers, and floats would not add up.
+    amount = cast_sql(func.round(cast_sql(LedgerRow.actual_usd, Float) * 10.0**_PICO), BigInteger)
+    spent = select(func.sum(amount)).where(
         LedgerRow.workspace_id == row.workspace_id,
         LedgerRow.kind.in_(_TRANSFERS),
         LedgerRow.recorded_at >= begin,
         LedgerRow.recorded_at < end,
         *_between(row, LedgerRow.source_region, LedgerRow.region),
     )
-    return sum((Decimal(amount) for amount in session.scalars(amounts)), Decimal(0))
+    return Decimal(session.scalar(spent) or 0).scaleb(-_PICO)
 
 
 def _reserved(session: Session, row: BudgetRow, *, but: str | None = None) -> Decimal:

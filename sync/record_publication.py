@@ -54,6 +54,7 @@ _EVERY = timedelta(seconds=5)
 _COST_SHARE = 20
 
 KEPT_COPIES = 8
+_DELETED_AT_ONCE = 16
 """How many copies back a reader may be, that began to read one before a newer one was made."""
 
 
@@ -183,7 +184,7 @@ class RecordPublication:
             row = session.get_one(LocationRow, (leased.workspace_id, location.id))
             published = row.published_record_sequence
         if state.index.sequence > 0:
-            self._publish(open_location(self._open_store, location), location.id, published, state)
+            self._publish(open_location(self._open_store, location), leased, published, state)
         self._cost_seconds = time.thread_time() - began
         with self._database.write() as session:
             session.execute(
@@ -193,7 +194,8 @@ class RecordPublication:
             )
             work.finish(session, leased)
 
-    def _publish(self, store: ObjectStore, location_id: str, published: int, state: RecordState) -> None:
+    def _publish(self, store: ObjectStore, leased: LeasedWork, published: int, state: RecordState) -> None:
+        location_id = leased.subject
         index, objects = build_copy(state)
         known, held = self._held.get(location_id, (None, deque[frozenset[str]]()))
         if known != published:
@@ -208,16 +210,24 @@ class RecordPublication:
         write_index(store, index, self._signing_key)
         held.append(frozenset(objects))
         self._held[location_id] = (index.sequence, held)
-        self._forget(store, index.workspace, held)
+        self._forget(store, leased, held)
 
-    def _forget(self, store: ObjectStore, workspace: str, held: deque[frozenset[str]]) -> None:
-        """Remove what only older copies than the last few are made of."""
-        for sequence in list_sequences(store, workspace)[KEPT_COPIES:]:
-            store.delete(index_key(workspace, sequence))
+    def _forget(self, store: ObjectStore, leased: LeasedWork, held: deque[frozenset[str]]) -> None:
+        """Remove what only older copies than the last few are made of.
+
+        Raises:
+            LeaseLost: if another worker took over: what it writes may be made of these again.
+        """
+        workspace = leased.workspace_id
+        doomed = [index_key(workspace, sequence) for sequence in list_sequences(store, workspace)[KEPT_COPIES:]]
         while len(held) > KEPT_COPIES:
             oldest = held.popleft()
-            for key in sorted(oldest.difference(*held)):
-                store.delete(key)
+            doomed += sorted(oldest.difference(*held))
+        for number, key in enumerate(doomed):
+            if number % _DELETED_AT_ONCE == 0:
+                with self._database.write() as session:
+                    work.check_lease(session, leased)
+            store.delete(key)
 
 
 def build_copy(state: RecordState) -> tuple[RecordIndex, dict[str, bytes]]:

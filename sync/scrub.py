@@ -44,8 +44,8 @@ from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.manifest import Manifest
 from fairlead.sync.store.outline import Outline, Run
 from fairlead.sync.store.pack import DELTA_TRAILER_MAGIC, TRAILER_MAGIC, digest_of_entries, parse_pack
-from fairlead.sync.store.record import RecordCopy, index_key
-from fairlead.sync.store.refs import key_id_of, public_key_of, refs_key, verify_refs
+from fairlead.sync.store.record import RecordCopy, index_key, list_sequences
+from fairlead.sync.store.refs import public_keys_of, refs_key, verify_refs
 from fairlead.sync.upkeep import Pass, Report
 
 if TYPE_CHECKING:
@@ -72,14 +72,15 @@ class Damage:
 
 
 class Scrub:
-    """The task `scrub`. `signing_key` (32 raw bytes) is the one that signs refs."""
+    """The task `scrub`. `signing_keys` (32 raw bytes each) are those that may have signed refs and the record."""
 
-    def __init__(self, database: Database, clock: Clock, *, open_store: StoreOpener, signing_key: bytes) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, open_store: StoreOpener, signing_keys: Sequence[bytes]
+    ) -> None:
         self._database = database
         self._clock = clock
         self._open_store = open_store
-        public_key = public_key_of(signing_key)
-        self._trusted = {key_id_of(public_key): public_key}
+        self._trusted = public_keys_of(signing_keys)
         self._repacking = Repacking(database, clock, below=0.0)
 
     def __call__(self, running: Pass) -> Report:
@@ -182,16 +183,21 @@ class Scrub:
         newest = max((each for each in objects if each.startswith(prefix)), default="")
         if newest < key:
             return Damage(key=key, code="stale-revision", harm="rolled-back" if newest else "missing")
-        try:
-            copy = RecordCopy.open(store, workspace_id, self._trusted)
-            copy.workspace()
-            for _ in copy.models():
-                pass
-        except IntegrityError as error:
-            return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="flipped")
-        except ObjectNotFound as error:
-            return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="missing")
-        return None
+        while True:
+            before = list_sequences(store, workspace_id)[:1]
+            try:
+                copy = RecordCopy.open(store, workspace_id, self._trusted)
+                copy.workspace()
+                for _ in copy.models():
+                    pass
+            except IntegrityError as error:
+                return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="flipped")
+            except ObjectNotFound as error:
+                # Copies that were superseded meanwhile may have taken with them what this one was made of.
+                if list_sequences(store, workspace_id)[:1] != before:
+                    continue
+                return Damage(key=str(error.attributes.get("key") or newest), code=error.code, harm="missing")
+            return None
 
     def _mend(
         self,

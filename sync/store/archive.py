@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import AREGTYPE, REGTYPE, ReadError
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Self, cast
 
@@ -46,6 +47,8 @@ SIGNATURES_FORMAT = "fairlead/signatures"
 _HEADER_MAX_BYTES = 64 * 2**10
 _SIGNATURES_MAX_BYTES = 16 * 2**20
 _MEMBERS_MAX = 10**7
+# Where a member's header says of what kind it is.
+_TYPE_AT = 156
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +156,25 @@ def is_archive(path: Path) -> bool:
             return file.read(len(HEADER_NAME) + 1) == HEADER_NAME.encode() + b"\0"
     except OSError:
         return False
+
+
+class _PlainMember(tarfile.TarInfo):
+    """A regular file. Other members are refused by their header: the library reads extended ones whole, at any size."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """The next member.
+
+        Raises:
+            ReadError: if it is anything else.
+        """
+        file = cast("BinaryIO", tarfile.fileobj)
+        begins = file.tell()
+        kind = file.read(_TYPE_AT + 1)[_TYPE_AT:]
+        file.seek(begins)
+        if kind not in {REGTYPE, AREGTYPE, b""}:
+            raise ReadError("it has a member that is no file")
+        return super().fromtarfile(tarfile)
 
 
 class ArchiveStore:
@@ -278,7 +300,7 @@ class ArchiveStore:
         try:
             end = self._file.seek(0, os.SEEK_END)
             self._file.seek(0)
-            with tarfile.open(fileobj=self._file, mode="r:", ignore_zeros=False) as archive:
+            with tarfile.open(fileobj=self._file, mode="r:", ignore_zeros=False, tarinfo=_PlainMember) as archive:
                 for member in archive:
                     is_placed = member.isreg() and 0 <= member.offset_data <= end - member.size
                     if not is_placed or member.name in self._members or len(self._members) >= _MEMBERS_MAX:

@@ -8,9 +8,10 @@ from collections.abc import Generator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from fairlead.app.schema import metadata, upgrade
 from fairlead.core.db import Database
@@ -28,11 +29,11 @@ from fairlead.registry.audit import Sealer
 from fairlead.registry.keys import Keys
 from fairlead.registry.locations import to_location
 from fairlead.registry.models import Labels, Models
-from fairlead.registry.tables import LocationRow
+from fairlead.registry.tables import LocationRow, WorkRow
 from fairlead.registry.tables_bytes import ReplicaPolicyRow
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.sync.inventory import StoredObject, list_objects
-from fairlead.sync.record_publication import build_copy, collect_record
+from fairlead.sync.record_publication import KEPT_COPIES, build_copy, collect_record
 from fairlead.sync.record_rows import registry_rows
 from fairlead.sync.restoration import restore_record
 from fairlead.sync.store.encryption import EncryptedStore
@@ -436,3 +437,44 @@ def test_a_copy_that_is_made_while_a_scrub_lists_is_not_taken_for_rolled_back(
 
     monkeypatch.setattr("fairlead.sync.scrub.list_objects", list_and_publish)
     assert run_task(fleet, "scrub").findings == []
+
+
+def test_copies_that_supersede_one_while_a_scrub_reads_it_are_no_damage(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(fleet, "churn", b"one")
+    publish(fleet)
+    opened = RecordCopy.open
+
+    def open_and_supersede(*arguments: Any, **options: Any) -> RecordCopy:
+        copy = opened(*arguments, **options)
+        monkeypatch.undo()
+        for turn in range(KEPT_COPIES + 1):
+            point(fleet, "churn", "champion", 1, turn)
+            publish(fleet)
+        return copy
+
+    monkeypatch.setattr("fairlead.sync.scrub.RecordCopy.open", open_and_supersede)
+    assert run_task(fleet, "scrub").findings == []
+
+
+def test_a_worker_that_lost_its_lease_deletes_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(fleet, "churn", b"one")
+    names = ("virginia", "amsterdam", "eemshaven")
+    for turn in range(KEPT_COPIES + 1):
+        point(fleet, "churn", "champion", 1, turn)
+        publish(fleet)
+    before = {name: set(record_objects(fleet, name)) for name in names}
+
+    def write_and_lose(*arguments: Any) -> None:
+        write_index(*arguments)
+        monkeypatch.undo()
+        with fleet.database.write() as session:
+            session.execute(update(WorkRow).values(lease_token=WorkRow.lease_token + 1))
+
+    monkeypatch.setattr("fairlead.sync.record_publication.write_index", write_and_lose)
+    point(fleet, "churn", "champion", 1, KEPT_COPIES + 1)
+    Sealer(fleet.database, fleet.clock).seal_once()
+    fleet.clock.advance(timedelta(seconds=6))
+    fleet.run()
+    assert sum(before[name] <= set(record_objects(fleet, name)) for name in names) == 1

@@ -105,6 +105,19 @@ def test_a_tar_file_of_something_else_is_refused(tmp_path: Path) -> None:
     assert not is_archive(tmp_path / "missing")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SYMTYPE])
+def test_an_archive_with_a_member_that_is_no_file_is_refused_by_its_header(tmp_path: Path, kind: bytes) -> None:
+    file = tmp_path / "x.tar"
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, 2**33
+    # Sparse: whoever reads what the header promises would need as much memory.
+    with file.open("wb") as out:
+        out.write(member.tobuf(tarfile.GNU_FORMAT))
+        out.truncate(2**33 + 2**20)
+    with pytest.raises(CorruptArchive):
+        ArchiveStore(file)
+
+
 def test_an_export_replaces_nothing_and_leaves_nothing_half_done(store: MemoryStore, tmp_path: Path) -> None:
     written = write_artifact(store, DOMAIN, FILES)
     file = tmp_path / "a.fairlead"
