@@ -196,7 +196,7 @@ def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identity:
         PermissionDenied: if they match none, or the rule's principal cannot be made of them.
     """
     for number, rule in enumerate(rules, 1):
-        if all(_is_match(claims.get(name), pattern) for name, pattern in rule.claims.items()):
+        if all(_is_match(_find_claim(claims, name), pattern) for name, pattern in rule.claims.items()):
             return Identity(principal=_principal(rule.principal, claims, number), rule=rule, number=number)
     raise PermissionDenied(
         "No rule of the issuer is about this identity.",
@@ -260,6 +260,16 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
+def _find_claim(claims: Mapping[str, object], name: str) -> object:
+    """A claim, or what it holds: `kubernetes.io/namespace` is the member `namespace` of `kubernetes.io`."""
+    found: object = claims.get(name)
+    if found is None and "/" in name:
+        found = claims
+        for part in name.split("/"):
+            found = cast("Mapping[str, object]", found).get(part) if isinstance(found, Mapping) else None
+    return found
+
+
 def _is_match(value: object, pattern: str) -> bool:
     if isinstance(value, bool):
         value = "true" if value else "false"
@@ -270,7 +280,7 @@ def _is_match(value: object, pattern: str) -> bool:
 
 def _principal(template: str, claims: Mapping[str, object], rule: int) -> str:
     def fill(found: re.Match[str]) -> str:
-        value = claims.get(found[1])
+        value = _find_claim(claims, found[1])
         if not isinstance(value, str) or not value:
             raise PermissionDenied(f"Rule {rule} names the principal by the claim {found[1]!r}, which is not there.")
         return value

@@ -14,6 +14,7 @@ from fairlead.sdk.imports import Imports
 from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
 from fairlead.sdk.lifecycle import Cards, Lifecycle, RetentionPolicies
+from fairlead.sdk.lineage import Lineages
 from fairlead.sdk.locations import Locations
 from fairlead.sdk.logins import Logins
 from fairlead.sdk.models import Models
@@ -84,6 +85,7 @@ class Fairlead:
         self.audit = Audit(transport)
         self.events = Events(transport)
         self.webhooks = Webhooks(transport)
+        self.lineage = Lineages(transport)
         self.ledger = Ledger(transport)
         self.replications = Replications(transport)
         self.budgets = Budgets(transport)
@@ -165,6 +167,7 @@ def _connect(url: str, settings: ClientSettings) -> Transport:
     """By the token that is set, or by the identity of the CI job that this is, or as whoever is logged in."""
     identity = IdentitySource(
         id_token=settings.id_token,
+        id_token_file=settings.id_token_file,
         request_url=settings.actions_request_url,
         request_token=settings.actions_request_token,
     )

@@ -14,6 +14,8 @@ from fairlead.core.errors import InvalidInput, Unauthenticated
 from fairlead.core.problems import from_problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fairlead.sdk.transport import JsonObject
 
 EXCHANGE_PATH = "/api/v1/tokens/exchange"
@@ -22,16 +24,18 @@ _TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySource:
-    """Where a job's identity token comes from: the variable that holds it, or the address that issues one."""
+    """Where an identity token comes from: the variable or file that holds it, or the address that issues one."""
 
     id_token: str | None = field(default=None, repr=False)
+    id_token_file: Path | None = None
     request_url: str | None = None
     request_token: str | None = field(default=None, repr=False)
 
     @property
     def is_there(self) -> bool:
         """Whether this process runs in a job that has an identity."""
-        return self.id_token is not None or (self.request_url is not None and self.request_token is not None)
+        is_held = self.id_token is not None or self.id_token_file is not None
+        return is_held or (self.request_url is not None and self.request_token is not None)
 
     def token(self, audience: str) -> str:
         """A token for an audience.
@@ -41,6 +45,15 @@ class IdentitySource:
         """
         if self.id_token is not None:
             return self.id_token
+        if self.id_token_file is not None:
+            # Whoever put it there renews it there.
+            try:
+                return self.id_token_file.read_text().strip()
+            except OSError as error:
+                raise Unauthenticated(
+                    f"The identity token in {self.id_token_file} cannot be read: {error.strerror}.",
+                    hint="Check FAIRLEAD_ID_TOKEN_FILE.",
+                ) from None
         import httpx2
 
         try:

@@ -83,6 +83,14 @@ class ClientSettings:
             "FAIRLEAD_TOKEN is not set.",
         },
     )
+    id_token_file: Path | None = field(
+        default=None,
+        metadata={
+            "env": "FAIRLEAD_ID_TOKEN_FILE",
+            "help": "File of an identity token that somebody renews, as Kubernetes does in a pod; exchanged for an API "
+            "token if neither FAIRLEAD_TOKEN nor FAIRLEAD_ID_TOKEN is set.",
+        },
+    )
     actions_request_url: str | None = field(
         default=None,
         metadata={
@@ -126,6 +134,7 @@ class ClientSettings:
             workspace=setting("workspace") or None,
             audience=setting("audience") or None,
             id_token=_check_token(setting("id_token")),
+            id_token_file=Path(setting("id_token_file")).expanduser() if setting("id_token_file") else None,
             actions_request_url=environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") or None,
             actions_request_token=environment.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN") or None,
         )

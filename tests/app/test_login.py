@@ -18,7 +18,7 @@ from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.cli.main import run
 from fairlead.core.clock import SystemClock
-from fairlead.core.errors import JsonValue, Unauthenticated
+from fairlead.core.errors import JsonValue, PermissionDenied, Unauthenticated
 from fairlead.sdk.client import Fairlead
 from fairlead.sdk.logins import Logins
 from fairlead.sdk.settings import ClientSettings
@@ -191,33 +191,41 @@ def test_where_there_are_several_places_to_log_in_one_is_chosen(
         bea.issuers.delete("staff")
 
 
-def test_a_service_account_of_kubernetes_is_a_principal(provider: LoginProvider, owner: Fairlead, server: Any) -> None:
-    """Its token names it as `system:serviceaccount:NAMESPACE:NAME`, and again in a claim of Kubernetes' own."""
+def test_a_service_account_of_kubernetes_is_a_principal(
+    provider: LoginProvider, owner: Fairlead, server: tuple[str, str], tmp_path: Path
+) -> None:
+    """Its token names it as `system:serviceaccount:NAMESPACE:NAME`, and in a claim of Kubernetes' own by parts."""
     rule: dict[str, JsonValue] = {
-        "claims": {"sub": "system:serviceaccount:training:*"},
-        "principal": "k8s/training",
+        "claims": {"sub": "system:serviceaccount:training:*", "kubernetes.io/namespace": "training"},
+        "principal": "k8s/{kubernetes.io/namespace}/{kubernetes.io/serviceaccount/name}",
         "scopes": ["read", "write"],
         "models": ["churn*"],
     }
     audience = "https://fairlead.example"
-    owner.issuers.put(
-        "cluster", {"issuer": provider.url, "audience": audience, "rules": [rule], "jwks_url": f"{provider.url}/keys"}
-    )
-    named = {"namespace": "training", "serviceaccount": {"name": "trainer", "uid": "1"}, "pod": {"name": "job-1"}}
+    keys = f"{provider.url}/keys"
+    owner.issuers.put("cluster", {"issuer": provider.url, "audience": audience, "rules": [rule], "jwks_url": keys})
+    file = tmp_path / "token"
 
-    def pod(subject: str) -> Fairlead:
-        claims: dict[str, Any] = {"sub": subject, "kubernetes.io": named}
-        token = provider.token(SystemClock().now(), audience=audience, **claims)
-        return Fairlead.connect(ClientSettings(url=server[0], home=owner.settings.home, id_token=token))
+    def project(namespace: str) -> None:
+        """Put a token where Kubernetes puts it."""
+        account = {"name": "trainer", "uid": "1"}
+        claims: dict[str, Any] = {
+            "sub": f"system:serviceaccount:{namespace}:trainer",
+            "kubernetes.io": {"namespace": namespace, "serviceaccount": account, "pod": {"name": "job-1", "uid": "2"}},
+        }
+        file.write_text(provider.token(SystemClock().now(), audience=audience, **claims) + "\n")
 
-    try:
-        with pod("system:serviceaccount:training:trainer") as client:
-            answer = client.whoami()
-        assert (answer["principal"], answer["grants"]) == (
-            "k8s/training",
-            [{"scopes": ["read", "write"], "models": ["churn*"], "environments": []}],
-        )
-        with pytest.raises(Exception, match="No rule"), pod("system:serviceaccount:default:trainer") as client:
-            client.whoami()
-    finally:
-        owner.issuers.delete("cluster")
+    settings = ClientSettings(url=server[0], home=tmp_path / "pod", id_token_file=file)
+    with pytest.raises(Unauthenticated, match="cannot be read"):
+        Fairlead.connect(settings)
+    project("training")
+    with Fairlead.connect(settings) as client:
+        answer = client.whoami()
+        owner.tokens.revoke(str(answer["token_id"]))
+        project("training")
+        assert client.whoami()["principal"] == answer["principal"] == "k8s/training/trainer"
+    assert answer["grants"] == [{"scopes": ["read", "write"], "models": ["churn*"], "environments": []}]
+    project("default")
+    with pytest.raises(PermissionDenied, match="No rule"):
+        Fairlead.connect(settings)
+    owner.issuers.delete("cluster")
