@@ -18,12 +18,18 @@ from fairlead.app.schema import metadata
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.catalog import load_catalog
+from fairlead.core.signatures import create_key, read_private_key, sign
 from fairlead.registry.issuers import Issuers, Rule
+from fairlead.registry.lifecycle import Lifecycle
 from fairlead.registry.policy import Policy
 from fairlead.registry.promotion_policies import PromotionPolicies
 from fairlead.registry.promotion_policy import PromotionPolicy
 from fairlead.registry.replica_policy import ReplicaPolicy
+from fairlead.registry.retention import RetentionPolicies
+from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.role_bindings import RoleBindings
+from fairlead.registry.signers import SignerDraft, Signers
+from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.keyring import make_key_file
@@ -41,6 +47,7 @@ READS = {
     "POST /features/online",
     "POST /locations/backfill-plan",
     "POST /replications/plan",
+    "POST /retention/plan",
     "POST /uploads/{upload_id}/bases",
     # Addresses change nothing by themselves; a rehearsal is given none (tests/sync/test_storage_access.py).
     "POST /artifacts/{digest}/addresses",
@@ -163,6 +170,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
+    envelope = prepare_lifecycle(service, world)
     believed: dict[str, Any] = {
         "issuer": "https://issuer.example",
         "audience": "https://fairlead.example",
@@ -170,6 +178,25 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     }
     return {
         "PUT /issuers/{name}": Call(path="/issuers/gitlab", body=believed),
+        "PUT /signers/{name}": Call(path="/signers/ci", body={"public_key": create_key()[1].decode()}),
+        "POST /signers/{name}/revoke": Call(path="/signers/old/revoke", body={"reason": "Lost."}),
+        "POST /models/{name}/versions/{version}/signatures": Call(
+            path="/models/old/versions/1/signatures", body={"envelope": envelope}
+        ),
+        "POST /models/{name}/archive": Call(path="/models/spare/archive"),
+        "POST /models/{name}/unarchive": Call(path="/models/attic/unarchive"),
+        "POST /models/{name}/restore": Call(path="/models/gone/restore"),
+        "DELETE /models/{name}": Call(path="/models/spare"),
+        "POST /models/{name}/versions/{version}/archive": Call(path="/models/old/versions/3/archive"),
+        "POST /models/{name}/versions/{version}/unarchive": Call(path="/models/old/versions/1/unarchive"),
+        "POST /models/{name}/versions/{version}/restore": Call(path="/models/old/versions/2/restore"),
+        "DELETE /models/{name}/versions/{version}": Call(path="/models/old/versions/3"),
+        "PUT /models/{name}/card": Call(path="/models/old/card", body={"text": "# Old"}),
+        "PUT /models/{name}/versions/{version}/card": Call(path="/models/old/versions/1/card", body={"text": "# 1"}),
+        "PUT /retention-policies/{name}": Call(path="/retention-policies/more", body={"keep_last": 9}),
+        "DELETE /retention-policies/{name}": Call(path="/retention-policies/few"),
+        "POST /retention/plan": Call(path="/retention/plan", body={"drafts": {"few": {"keep_last": 2}}}),
+        "POST /retention/run": Call(path="/retention/run"),
         "DELETE /issuers/{name}": Call(path="/issuers/github"),
         "POST /tokens/exchange": Call(
             path="/tokens/exchange",
@@ -284,6 +311,28 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         ),
         "DELETE /deployments/{name}": Call(path="/deployments/live"),
     }
+
+
+def prepare_lifecycle(service: Service, world: World) -> dict[str, Any]:
+    """Models and versions in every state; the envelope of a signature of `old/1` that counts."""
+    lifecycle = Lifecycle(service.database, world.clock)
+    for name, versions in {"old": 3, "attic": 0, "gone": 0, "spare": 0, "surplus": 2}.items():
+        world.model(name)
+        for _ in range(versions):
+            world.version(name)
+    lifecycle.archive_model(world.owner, "attic", is_archived=True)
+    lifecycle.delete_model(world.owner, "gone")
+    lifecycle.archive_version(world.owner, "old", 1, is_archived=True)
+    lifecycle.delete_version(world.owner, "old", 2)
+    RetentionPolicies(service.database, world.clock).put(
+        world.owner, "few", RetentionPolicy(models=("surplus",), keep_last=1), expected_revision=0
+    )
+    private, public = create_key()
+    signers = Signers(service.database, world.clock)
+    for name, key in {"release": public, "old": create_key()[1]}.items():
+        signers.put(world.owner, name, SignerDraft(public_key=key.decode()), expected_revision=0)
+    statement = VersionSignatures(service.database, world.clock).statement(world.owner, "old", 1)
+    return sign(statement, read_private_key(private))
 
 
 def test_any_change_can_be_rehearsed_and_leaves_no_trace(stage: Stage) -> None:
