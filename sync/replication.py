@@ -192,13 +192,16 @@ class Replication:
         try:
             progress = progress_reporter(self._database, leased, phase="look")
             reader = read_back(store, task.domain, digest, task.layout_key, progress)
-        except DAMAGE:
+        except DAMAGE as damage:
             with self._database.read() as session:
                 indexed = blocks.list_packs(session, task.shelf)
             packs = find_damaged_packs(store, task.domain, digest, task.layout_key, indexed)
             with self._database.write() as session:
                 work.check_lease(session, leased)
                 forget_packs(session, task.shelf, task.destination.region, packs, self._clock.now())
+                replica = lock_replica(session, task.key)
+                if replica is not None:
+                    replica.error_code = replica.error_code or damage.code
             return False
         with self._database.write() as session:
             replica = lock_replica(session, task.key)
@@ -466,7 +469,7 @@ class Replication:
             if replica is not None and replica.state != "VERIFIED":
                 # A damaged replica stays CORRUPT, with what was found, until it is mended: that is what it is.
                 if task.is_repair:
-                    replica.state = "CORRUPT"
+                    replica.state = _state_of_repair(replica)
                 else:
                     replica.state = "PENDING" if not task.sources.ranked else "FAILED"
                     replica.error_code = error.code
@@ -490,7 +493,7 @@ class Replication:
             work.check_lease(session, leased)
             replica = lock_replica(session, task.key)
             if replica is not None and replica.state == "COPYING":
-                replica.state = "CORRUPT" if task.is_repair else "PENDING"
+                replica.state = _state_of_repair(replica) if task.is_repair else "PENDING"
                 replica.updated_at = self._clock.now()
         work.postpone(self._database, leased, until, reason)
 
@@ -516,3 +519,8 @@ class Replication:
             residency=task.key.residency,
             facts=facts,
         )
+
+
+def _state_of_repair(replica: ReplicaRow) -> str:
+    """CORRUPT where something was found to be wrong; one that was restored with the record was not looked at yet."""
+    return "CORRUPT" if replica.error_code is not None else "PENDING"

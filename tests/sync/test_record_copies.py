@@ -348,6 +348,25 @@ def test_a_registry_is_made_again_from_a_bucket(fleet: Fleet, database_url: str)
         database.close()
 
 
+def test_a_restored_replica_that_cannot_be_read_yet_is_pending_and_not_corrupt(fleet: Fleet, tmp_path: Path) -> None:
+    digest = register(fleet, "churn", b"one")
+    publish(fleet)
+    database = empty_database(f"sqlite:///{tmp_path / 'restored.db'}")
+    try:
+        restore_record(database, fleet.clock, [copy_at(fleet, "eemshaven")])
+        again = Fleet(root=fleet.root, database=database, clock=fleet.clock, signing_key=fleet.signing_key)
+        for name in ("virginia", "amsterdam", "eemshaven"):
+            fleet.folder(name).rename(tmp_path / name)
+        again.run()
+        assert set(again.states(digest).values()) == {"PENDING"}
+        for name in ("virginia", "amsterdam", "eemshaven"):
+            (tmp_path / name).rename(fleet.folder(name))
+        again.settle()
+        assert set(again.states(digest).values()) == {"VERIFIED"}
+    finally:
+        database.close()
+
+
 def test_copies_of_several_locations_make_the_whole(fleet: Fleet, tmp_path: Path) -> None:
     scoring = register(fleet, "scoring", b"eu", residency="eu", near="amsterdam")
     churn = register(fleet, "churn", b"one")
