@@ -126,10 +126,9 @@ def store_pack(store: ObjectStore, domain: DedupDomain, pack: Digest, data: byte
         LocationUnavailable, StorageFull, PermissionDenied: from the store.
     """
     key = domain.pack_key(pack)
-    if store.has_create_only and len(data) <= _LOOK_FIRST_BYTES:
-        # To look costs about as much as to send. What is there already is read back by the store.
-        if not store.write(key, data, create_only=True):
-            store.write(key, data)
+    # To look at a small one first costs about as much as to send it.
+    is_sent_at_once = store.has_create_only and len(data) <= _LOOK_FIRST_BYTES
+    if is_sent_at_once and store.write(key, data, create_only=True):
         return True
     if holds_pack(store, domain, pack, len(data)):
         return False

@@ -25,6 +25,7 @@ from fairlead.sync.store import plain_reader
 from fairlead.sync.store.codec import decode_block
 from fairlead.sync.store.delta import decode_delta
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.layout import read_outline
 from fairlead.sync.store.local import LocalStore
 from fairlead.sync.store.manifest import Manifest
 from fairlead.sync.store.pack import read_pack_index, verify_pack
@@ -37,6 +38,7 @@ DOMAIN = DedupDomain("acme", "eu-only")
 ARTIFACT = Digest("sha256:67c41fb88f3e7163f4a8979e6c23e4dc4ca48f3b29b299b67b7eb12d7021ae51")
 PUBLIC_KEY = bytes.fromhex("03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8")
 TUNED = Digest("sha256:8f70f3821ed7d1bbe20dfcfca8f6434193d4da9432a7f7771c9fe80ff363776b")
+DESCRIBED = Digest("sha256:7cc98a9129fa46ba14c9a17a0df6475191c2d901f089305ff1562742a714cdee")
 BLOCKS: list[dict[str, Any]] = json.loads((VECTORS / "blocks.json").read_text())
 
 
@@ -61,6 +63,16 @@ def test_this_release_and_the_document_read_the_same_bytes() -> None:
     assert found == _read_from_the_document(LOCATION / "acme" / "eu-only" / "plain", ARTIFACT)
     assert found["config/größe.json"] == found["copy.json"] == b'{"n": 1}\n'
     assert Manifest.parse(reader.manifest.to_bytes()).digest == ARTIFACT
+
+
+def test_blocks_that_a_layout_leaves_to_the_index_of_a_pack_are_read() -> None:
+    location = VECTORS / "described"
+    reader = ArtifactReader.open(LocalStore(location), DOMAIN, DESCRIBED)
+    assert [run.blocks for run in read_outline(LocalStore(location), DOMAIN, DESCRIBED, reader.layout_key).runs] == [17]
+    reader.verify()
+    found = {file.path: reader.read_file(file.path) for file in reader.manifest.files}
+    assert found == _read_from_the_document(location, DESCRIBED)
+    assert (len(found), found["00.txt"], found["02.txt"]) == (18, b"another part\n", b"part 2\n" * 3)
 
 
 def test_the_index_of_a_pack_is_where_the_document_says() -> None:
