@@ -31,7 +31,7 @@ class RestRegistry:
             from mlflow import MlflowClient
         except ModuleNotFoundError as error:
             raise MissingExtra(
-                "Reading an MLflow server needs MLflow's client.", hint="Run: pip install 'fairlead[serving]'"
+                "Reading an MLflow server needs MLflow's client.", hint="Run: pip install 'fairlead[mlflow]'"
             ) from error
         self._uri = uri
         self._roots = artifact_roots
