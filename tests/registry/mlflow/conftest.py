@@ -18,6 +18,7 @@ from fairlead.registry.identity import Caller, Scope
 from fairlead.sync.version_pulls import PULL_VERSION, derive_pulls
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
+from tests.servers.mlflow_server import mlflow_server
 
 MLFLOW = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -86,6 +87,19 @@ def code_of(response: Any) -> tuple[int, str]:
     assert set(body) == {"error_code", "message"}, response.text
     assert response.headers["content-type"] == "application/json"
     return response.status_code, body["error_code"]
+
+
+@pytest.fixture(scope="session")
+def tracking_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where MLflow's own server keeps its database, and its files in `artifacts`."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def tracking(tracking_folder: Path, server_logs: Path) -> Iterator[str]:
+    """MLflow's own server, for runs and as a registry to move from."""
+    with mlflow_server(tracking_folder, server_logs) as url:
+        yield url
 
 
 @pytest.fixture

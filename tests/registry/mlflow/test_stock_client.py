@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import httpx2
 import mlflow
 import numpy as np
 import pytest
@@ -19,9 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sklearn.linear_model import LogisticRegression
 
-from tests.acceptance.command_line import CommandLine
-from tests.acceptance.servers import running_server
-from tests.servers.mlflow_server import mlflow_server
+from tests.registry.mlflow.stock import Registry, stock_registry
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -29,46 +25,10 @@ ROWS = np.array([[1.0], [2.0], [20.0], [30.0]])
 EXPECTED = [1, 1, 0, 0]
 
 
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory, server_logs: Path) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow"), server_logs) as url:
-        yield url
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registry:
-    url: str
-    secret: str
-    admin: CommandLine
-
-
 @pytest.fixture
-def registry(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    (tmp_path / "server").mkdir()
-    shell = CommandLine(home=tmp_path / "server", variables={"FAIRLEAD_DATABASE_URL": database_url})
-    shell("db", "upgrade")
-    for name, value in {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        # It would resolve this project's lock for every model that is saved.
-        "MLFLOW_UV_AUTO_DETECT": "false",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with running_server(shell) as (server, url):
-        secret = server.wait_for(r"shown this once: (fl_\S+)")[1]
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", secret)
-        headers = {"Authorization": f"Bearer {secret}"}
-        location = {"name": "us", "region": "aws:us-east-1", "url": (tmp_path / "us").as_uri()}
-        assert httpx2.post(f"{url}/api/v1/locations", json=location, headers=headers, trust_env=False).is_success
-        admin = CommandLine(home=tmp_path, variables={"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": secret})
-        before = mlflow.get_tracking_uri()
-        mlflow.set_registry_uri(url)
-        try:
-            yield Registry(url=url, secret=secret, admin=admin)
-        finally:
-            mlflow.set_registry_uri(None)  # pyright: ignore[reportArgumentType]
-            mlflow.set_tracking_uri(before)
+def registry(tmp_path: Path, database_url: str) -> Iterator[Registry]:
+    with stock_registry(tmp_path, database_url) as running:
+        yield running
 
 
 def test_a_model_is_logged_registered_brought_here_and_outlives_its_run(registry: Registry, tracking: str) -> None:
