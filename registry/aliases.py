@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
@@ -151,7 +151,8 @@ class Aliases:
             model_row = find_model(session, caller.workspace_id, model, lock=True)
             advance_refs(session, caller.workspace_id)
             # Looked for after the workspace is locked: no environment can take the name meanwhile.
-            if session.get(EnvironmentRow, (caller.workspace_id, name)) is not None:
+            environment = session.execute(_ENVIRONMENT, {"in_workspace": caller.workspace_id, "called": name}).first()
+            if environment is not None:
                 raise Conflict(
                     f"{name!r} is an environment, which only a promotion or a roll-back moves.",
                     hint=f"Run: fairlead model promote {model_row.name}/{version or 'VERSION'} --to {name}",
@@ -179,13 +180,21 @@ class Aliases:
             )
 
 
+_ADVANCE_REFS = (
+    update(WorkspaceRow)
+    .where(WorkspaceRow.workspace_id == bindparam("in_workspace"))
+    .values(refs_revision=WorkspaceRow.refs_revision + 1)
+    # Nobody holds the row: what is read of it is read anew.
+    .execution_options(synchronize_session=False)
+)
+_ENVIRONMENT = select(EnvironmentRow.rank).where(
+    EnvironmentRow.workspace_id == bindparam("in_workspace"), EnvironmentRow.name == bindparam("called")
+)
+
+
 def advance_refs(session: Session, workspace_id: str) -> None:
     """Note that a pointer moves in this transaction. Locks the workspace: movers take it after their model."""
-    session.execute(
-        update(WorkspaceRow)
-        .where(WorkspaceRow.workspace_id == workspace_id)
-        .values(refs_revision=WorkspaceRow.refs_revision + 1)
-    )
+    session.execute(_ADVANCE_REFS, {"in_workspace": workspace_id})
 
 
 def current_pointer(session: Session, model: RegisteredModelRow, name: str) -> tuple[int | None, int]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import parse_residency
@@ -198,6 +198,10 @@ def parse_scopes(scopes: Iterable[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in cast("tuple[Scope, ...]", get_args(Scope)) if scope in found)
 
 
+# Columns, and not a row of the ORM's: this is asked with every request.
+_BY_SECRET = select(*TokenRow.__table__.columns).where(TokenRow.secret_sha256 == bindparam("digest"))
+
+
 class Tokens:
     """Issues, lists, revokes and recognises API tokens."""
 
@@ -332,7 +336,7 @@ class Tokens:
             raise Unauthenticated("That is not a Fairlead token.", hint=hint)
         digest = _hash(secret)
         with self._database.read() as session:
-            row = session.scalars(select(TokenRow).where(TokenRow.secret_sha256 == digest)).one_or_none()
+            row = session.execute(_BY_SECRET, {"digest": digest}).one_or_none()
             roles = None if row is None or not row.by_roles else _roles_of(session, row)
         if row is None or not hmac.compare_digest(row.secret_sha256, digest):
             raise Unauthenticated("The token is not known here.", hint=hint)
@@ -502,7 +506,7 @@ def _only_once(issued: list[IssuedToken], token: Token) -> IssuedToken:
     return issued[0]
 
 
-def _roles_of(session: Session, row: TokenRow) -> list[RoleGrant]:
+def _roles_of(session: Session, row: Any) -> list[RoleGrant]:
     """The roles of a token's principal and groups."""
     holders = [row.principal, *(f"{GROUP_PREFIX}{group}" for group in row.groups)]
     query = select(RoleBindingRow.role, RoleBindingRow.models, RoleBindingRow.environments).where(

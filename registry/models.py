@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, bindparam, select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import check, load_catalog, parse_residency
@@ -226,6 +226,13 @@ def render_model(session: Session, row: RegisteredModelRow) -> RegisteredModel:
     return render_models(session, [row])[0]
 
 
+_BY_NAME = select(RegisteredModelRow).where(
+    RegisteredModelRow.workspace_id == bindparam("in_workspace"), RegisteredModelRow.name == bindparam("called")
+)
+# Rows that refer to the model may be inserted meanwhile; only movers wait.
+_BY_NAME_LOCKED = _BY_NAME.with_for_update(key_share=True)
+
+
 def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
     """The row of a model that is not deleted. Locking it is how everything that moves below one model takes turns.
 
@@ -250,13 +257,8 @@ def find_any_model(session: Session, workspace_id: str, name: str, *, lock: bool
         ModelNotFound: if there was never one of that name.
         InvalidName: if none could have that name.
     """
-    query = select(RegisteredModelRow).where(
-        RegisteredModelRow.workspace_id == workspace_id, RegisteredModelRow.name == parse_name(name)
-    )
-    if lock:
-        # Rows that refer to the model may be inserted meanwhile; only movers wait.
-        query = query.with_for_update(key_share=True)
-    row = session.scalars(query).one_or_none()
+    wanted = {"in_workspace": workspace_id, "called": parse_name(name)}
+    row = session.scalars(_BY_NAME_LOCKED if lock else _BY_NAME, wanted).one_or_none()
     if row is None:
         raise ModelNotFound(
             f"There is no registered model {name[:255]!r}.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
@@ -87,6 +87,7 @@ class ModelVersion:
     size_bytes: int | None
     source: str | None = None
     run_link: str | None = None
+    code_commit: str | None = None
     stage: str | None = None
     archived_at: datetime | None = None
     deleted_at: datetime | None = None
@@ -118,6 +119,7 @@ class VersionDraft:
     has_files: bool = True
     source: str | None = None
     run_link: str | None = None
+    code_commit: str | None = None
     flavor: str | None = None
     signature: Mapping[str, object] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -249,6 +251,10 @@ class Versions:
             return ResolvedVersion(version=render_versions(session, model, [row])[0], revision=revision)
 
 
+# Said without the ORM, once the version itself was checked and written with it.
+_INSERT_TAGS = insert(VersionTagRow.__table__)  # pyright: ignore[reportArgumentType]  (a table)
+
+
 def register_row(
     session: Session,
     caller: Caller,
@@ -268,7 +274,7 @@ def register_row(
     now = row.created_at
     model_row = find_model(session, caller.workspace_id, model, lock=True)
     require_unarchived(model_row)
-    upload = None if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
+    upload, size_bytes = (None, None) if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
     if row.parent_version is not None:
         find_version(session, model_row, row.parent_version)
     row.version = _choose_number(session, model_row, origin)
@@ -280,10 +286,9 @@ def register_row(
         row.created_at, row.stage = origin.created_at, origin.stage
     session.add(row)
     session.flush()
-    session.add_all(
-        VersionTagRow(workspace_id=row.workspace_id, model_id=row.model_id, version=row.version, key=key, value=value)
-        for key, value in tags.items()
-    )
+    if tags:
+        of_version = {"workspace_id": row.workspace_id, "model_id": row.model_id, "version": row.version}
+        session.execute(_INSERT_TAGS, [{**of_version, "key": key, "value": value} for key, value in tags.items()])
     facts: dict[str, JsonValue] = {
         "upload": row.upload_id,
         "source": row.source,
@@ -298,16 +303,13 @@ def register_row(
     _record(session, caller, now, action=action, of=(model_row, row), facts=facts)
     if upload is not None and row.state == READY:
         _record_ready(session, model_row, row, now)
-    artifact = None
-    if row.artifact_digest is not None:
-        artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, row.artifact_digest))
     return to_version(
         model_row.name,
         row,
         tags=dict(sorted(tags.items())),
         aliases=(),
         sent_bytes=None if upload is None else upload.sent_bytes,
-        size_bytes=None if artifact is None else artifact.size_bytes,
+        size_bytes=size_bytes,
     )
 
 
@@ -443,6 +445,7 @@ def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRo
         upload_id=None if draft.upload_id is None else parse_row_id(draft.upload_id, UploadNotFound, what="upload"),
         source=None if draft.source is None else parse_text(draft.source, what="source", max_length=2_000),
         run_link=None if draft.run_link is None else parse_text(draft.run_link, what="run link", max_length=2_000),
+        code_commit=None if draft.code_commit is None else parse_text(draft.code_commit, what="commit", max_length=255),
         description=parse_text(draft.description, what="description"),
         flavor=name(draft.flavor, "flavor"),
         signature=None if draft.signature is None else parse_json(draft.signature, what="signature"),
@@ -458,8 +461,28 @@ def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRo
     )
 
 
-def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) -> UploadRow:
-    upload = session.get(UploadRow, (model.workspace_id, upload_id), with_for_update={"key_share": True})
+_UPLOAD = (
+    select(
+        UploadRow.kind,
+        UploadRow.residency,
+        UploadRow.state,
+        UploadRow.artifact_digest,
+        UploadRow.sent_bytes,
+        UploadRow.error_detail,
+    )
+    .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
+    .with_for_update(key_share=True)
+)
+_ARTIFACT = select(ArtifactRow.size_bytes, ArtifactRow.released_at).where(
+    ArtifactRow.workspace_id == bindparam("in_workspace"),
+    ArtifactRow.residency == bindparam("in_residency"),
+    ArtifactRow.digest == bindparam("artifact_digest"),
+)
+
+
+def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) -> tuple[Any, int | None]:
+    """An upload that versions of a model may be registered on, locked, and the size of its artifact once known."""
+    upload = session.execute(_UPLOAD, {"in_workspace": model.workspace_id, "upload_id": upload_id}).one_or_none()
     if upload is None:
         raise UploadNotFound(f"There is no upload {upload_id!r}.", hint="Begin one, or run fairlead model register.")
     if upload.kind != "model":
@@ -476,14 +499,17 @@ def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) ->
             hint="Run the same fairlead model register again; what arrived is not sent twice.",
             upload_state=upload.state,
         )
-    if upload.artifact_digest is not None:
-        artifact = session.get(ArtifactRow, (model.workspace_id, model.residency, upload.artifact_digest))
-        if artifact is not None and artifact.released_at is not None:
-            raise Conflict(
-                f"The bytes of the upload {upload_id!r} were let go since.",
-                hint="Run the same fairlead model register again, which uploads them.",
-            )
-    return upload
+    if upload.artifact_digest is None:
+        return upload, None
+    # Read once the upload is locked: it may have been verified while this waited.
+    of_upload = {"in_workspace": model.workspace_id, "in_residency": model.residency}
+    artifact = session.execute(_ARTIFACT, {**of_upload, "artifact_digest": upload.artifact_digest}).one_or_none()
+    if artifact is not None and artifact.released_at is not None:
+        raise Conflict(
+            f"The bytes of the upload {upload_id!r} were let go since.",
+            hint="Run the same fairlead model register again, which uploads them.",
+        )
+    return upload, None if artifact is None else artifact.size_bytes
 
 
 def _pending_versions(
@@ -626,6 +652,7 @@ def to_version(
         size_bytes=size_bytes,
         source=row.source,
         run_link=row.run_link,
+        code_commit=row.code_commit,
         stage=row.stage,
         archived_at=row.archived_at,
         deleted_at=row.deleted_at,

@@ -11,7 +11,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Select, Text, cast, func, select, tuple_
+from sqlalchemy import Select, Text, bindparam, cast, func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from fairlead.core.errors import AliasNotFound, ModelNotFound, ModelVersionNotFound
@@ -53,12 +53,8 @@ def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = F
     Raises:
         ModelNotFound: if there is none of that name.
     """
-    query = select(RegisteredModelRow).where(
-        RegisteredModelRow.workspace_id == workspace_id,
-        RegisteredModelRow.name == _storable(name),
-        RegisteredModelRow.deleted_at.is_(None),
-    )
-    row = session.scalars(query.with_for_update(key_share=True) if lock else query).one_or_none()
+    wanted = {"in_workspace": workspace_id, "called": _storable(name)}
+    row = session.scalars(_MODEL_LOCKED if lock else _MODEL, wanted).one_or_none()
     if row is None:
         raise model_not_found(name)
     return row
@@ -70,12 +66,24 @@ def find_version(session: Session, workspace_id: str, name: str, version: int) -
     Raises:
         ModelVersionNotFound: if there is none.
     """
-    found = session.execute(
-        pairs(workspace_id).where(RegisteredModelRow.name == _storable(name), ModelVersionRow.version == version)
-    ).one_or_none()
+    wanted = {"in_workspace": workspace_id, "called": _storable(name), "numbered": version}
+    found = session.execute(_VERSION, wanted).one_or_none()
     if found is None:
-        raise ModelVersionNotFound(f"Model Version (name={name[:80]}, version={version}) not found.")
+        raise _version_not_found(name, version)
     return found[0], found[1]
+
+
+def find_files(session: Session, workspace_id: str, name: str, version: int) -> tuple[str, str | None]:
+    """The state and the upload of a version that is not deleted.
+
+    Raises:
+        ModelVersionNotFound: if there is none.
+    """
+    wanted = {"in_workspace": workspace_id, "called": _storable(name), "numbered": version}
+    found = session.execute(_FILES, wanted).one_or_none()
+    if found is None:
+        raise _version_not_found(name, version)
+    return found.state, found.upload_id
 
 
 def find_by_alias(session: Session, workspace_id: str, name: str, alias: str) -> Pair:
@@ -116,6 +124,18 @@ def pairs(workspace_id: Any) -> Select[RegisteredModelRow, ModelVersionRow]:
             ModelVersionRow.deleted_at.is_(None),
         )
     )
+
+
+_MODEL = select(RegisteredModelRow).where(
+    RegisteredModelRow.workspace_id == bindparam("in_workspace"),
+    RegisteredModelRow.name == bindparam("called"),
+    RegisteredModelRow.deleted_at.is_(None),
+)
+_MODEL_LOCKED = _MODEL.with_for_update(key_share=True)
+_VERSION = pairs(bindparam("in_workspace")).where(
+    RegisteredModelRow.name == bindparam("called"), ModelVersionRow.version == bindparam("numbered")
+)
+_FILES = _VERSION.with_only_columns(ModelVersionRow.state, ModelVersionRow.upload_id)
 
 
 def latest_of_each_stage(session: Session, models: Sequence[RegisteredModelRow]) -> dict[str, list[Pair]]:
@@ -274,6 +294,10 @@ def own_source(model: str, version: int) -> str:
 def model_not_found(name: str) -> ModelNotFound:
     """That there is no such model."""
     return ModelNotFound(f"Registered Model with name={name[:80]} not found.")
+
+
+def _version_not_found(name: str, version: int) -> ModelVersionNotFound:
+    return ModelVersionNotFound(f"Model Version (name={name[:80]}, version={version}) not found.")
 
 
 def render_version(model: str, row: Any, tags: list[Wire], aliases: list[str]) -> Wire:

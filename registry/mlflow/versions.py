@@ -19,7 +19,15 @@ from fairlead.registry.lifecycle import delete_version
 from fairlead.registry.mlflow.filters import PROMPT_TAG
 from fairlead.registry.mlflow.models import parse_stage
 from fairlead.registry.mlflow.ports import VersionFiles
-from fairlead.registry.mlflow.records import NO_STAGE, Wire, find_model, find_version, render_versions, wire_of_version
+from fairlead.registry.mlflow.records import (
+    NO_STAGE,
+    Wire,
+    find_files,
+    find_model,
+    find_version,
+    render_versions,
+    wire_of_version,
+)
 from fairlead.registry.mlflow.sources import Source, no_tracking_server, parse_source
 from fairlead.registry.models import to_labels
 from fairlead.registry.tables import ModelVersionRow
@@ -28,6 +36,8 @@ from fairlead.registry.versions import READY, VersionDraft, Versions
 if TYPE_CHECKING:
     from fairlead.registry.mlflow.staging import Staging
     from fairlead.registry.mlflow.tracking_servers import TrackingServers
+
+_COMMIT_TAG = "mlflow.source.git.commit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +87,7 @@ class MlflowVersions:
             source=request.source,
             run_link=request.run_link or None,
             run_id=request.run_id or None,
+            code_commit=request.tags.get(_COMMIT_TAG) or None,
             description=request.description,
             tags=request.tags,
             flavor="prompt" if is_prompt else None,
@@ -211,12 +222,10 @@ class MlflowVersions:
         if own is None:
             return None
         name, version = own
-        _, row = find_version(session, workspace_id, name, version)
-        if row.state != READY or row.upload_id is None:
-            raise NotReady(
-                f"Model version {name}/{version} is {row.state}.", hint="Copy it once its files are verified."
-            )
-        return row.upload_id
+        state, upload_id = find_files(session, workspace_id, name, version)
+        if state != READY or upload_id is None:
+            raise NotReady(f"Model version {name}/{version} is {state}.", hint="Copy it once its files are verified.")
+        return upload_id
 
 
 def _own_version(path: str) -> tuple[str, int] | None:
