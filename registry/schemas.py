@@ -100,6 +100,7 @@ class VersionIn(RequestModel):
         str | None, Field(max_length=2_000, description="Where MLflow says that its files come from; a note.")
     ] = None
     run_link: Annotated[str | None, Field(max_length=2_000)] = None
+    code_commit: Annotated[Name | None, Field(description="The commit of the code that made it.")] = None
     description: Description = ""
     tags: Tags = Field(default_factory=dict)
 
@@ -148,6 +149,7 @@ class VersionOut(AnswerModel):
     size_bytes: int | None
     source: Annotated[str | None, Field(description="Where MLflow says that its files come from.")]
     run_link: str | None
+    code_commit: str | None
     stage: Annotated[str | None, Field(description="The label that MLflow calls a stage; null: none.")]
     archived_at: Time | None
     deleted_at: Time | None

@@ -229,6 +229,8 @@ class Deployer:
         deployment = session.get_one(DeploymentRow, (leased.workspace_id, leased.subject.partition("/")[0]))
         model = session.get_one(RegisteredModelRow, (leased.workspace_id, deployment.model_id))
         facts: dict[str, JsonValue] = {
+            "model": model.name,
+            "environment": deployment.environment,
             "region": spec.region,
             "from_version": from_version,
             "to_version": job.version,

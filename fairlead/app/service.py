@@ -51,6 +51,7 @@ from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.bundles import BUILD_BUNDLE
 from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles
 from fairlead.serving.leaving import RegionDeployments
+from fairlead.serving.lineage import Lineages
 from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
@@ -102,7 +103,7 @@ class Service:
     quick_reads: QuickReads
     clock: Clock
     home: Path
-    signing_key: bytes = field(repr=False)
+    signing_keys: tuple[bytes, ...] = field(repr=False)
     tokens: Tokens
     keys: Keys
     locations: Locations
@@ -189,14 +190,14 @@ class Service:
         )
         region_use = RegionDeployments(database, catalog)
         plans = ReplicationPlans(database, catalog=catalog, open_store=open_store, versions=Versions(database, clock))
-        signing_key = read_signing_key(settings.signing_key_file or home / "refs.key")
+        signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         return cls(
             settings=settings,
             database=database,
             quick_reads=QuickReads(database),
             clock=clock,
             home=home,
-            signing_key=signing_key,
+            signing_keys=signing_keys,
             tokens=Tokens(database, clock),
             keys=keys,
             locations=locations,
@@ -228,7 +229,8 @@ class Service:
                 clock,
                 catalog=catalog,
                 open_store=open_store,
-                signing_key=signing_key,
+                signing_key=signing_keys[0],
+                former_signing_keys=signing_keys[1:],
                 plans=plans,
                 region_use=region_use,
                 record_sources=(registry_rows, feature_rows, bundle_rows),
@@ -248,7 +250,7 @@ class Service:
                 database,
                 clock,
                 hosts=None if settings.webhook_hosts is None else tuple(settings.webhook_hosts),
-                box=SecretBox(lambda: [*(read_key_file(path) for path in settings.key_file), signing_key]),
+                box=SecretBox(lambda: [*(read_key_file(path) for path in settings.key_file), *signing_keys]),
                 patience=settings.webhook_patience,
             ),
             tracking_servers=TrackingServers(database, clock, rules=tracking_rules(settings.tracking_hosts)),
@@ -301,6 +303,7 @@ class Service:
         from fairlead.registry.issuers import Issuers
         from fairlead.registry.mlflow.api_tracking_servers import tracking_servers_router
         from fairlead.registry.token_exchange import TokenExchange
+        from fairlead.serving.api_lineage import lineage_router
         from fairlead.sync.api import sync_routers
         from fairlead.sync.api_record import record_router
 
@@ -318,7 +321,7 @@ class Service:
             tracking_servers_router(self.tracking_servers),
             events_router(EventLog(self.database), self.streams),
             webhooks_router(self.webhooks.webhooks, self.webhooks.tests, self.webhooks.deliverer.wake),
-            record_router(self.database, load_catalog(), self.signing_key),
+            record_router(self.database, load_catalog(), self.signing_keys),
             *sync_routers(
                 locations=self.locations,
                 backfills=self.backfills,
@@ -333,6 +336,7 @@ class Service:
             ),
             *self.features.routers(),
             *self.serving.routers(),
+            lineage_router(Lineages(self.database, Versions(self.database, self.clock))),
         ]
 
     def start(self, *, has_worker: bool = True, regions: Sequence[str] | None = None) -> None:

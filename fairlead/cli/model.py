@@ -45,6 +45,13 @@ def register(
     parent: Annotated[
         int | None, typer.Option(help="The version it was made from; what differs little from it is sent so.", min=1)
     ] = None,
+    run: Annotated[str | None, typer.Option(help="Id of the training run that made it.")] = None,
+    commit: Annotated[
+        str | None,
+        typer.Option(
+            help="Commit of the code that made it; a CI job's own, if any.", envvar=["GITHUB_SHA", "CI_COMMIT_SHA"]
+        ),
+    ] = None,
     description: Annotated[str, typer.Option(help="What this version is.")] = "",
     wait: Annotated[bool, typer.Option(help="Wait until every byte was read back.")] = True,
 ) -> None:
@@ -66,6 +73,8 @@ def register(
                 labels=parse_pairs(label),
                 residency=residency,
                 description=description,
+                run_id=run,
+                code_commit=commit,
                 parent_version=parent,
                 wait=wait,
                 progress=progress,

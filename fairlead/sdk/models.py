@@ -127,6 +127,7 @@ class Models:
         run_id: str | None = None,
         source: str | None = None,
         run_link: str | None = None,
+        code_commit: str | None = None,
         parent_version: int | None = None,
         wait: bool = True,
         progress: Callable[[int, int], None] | None = None,
@@ -138,7 +139,8 @@ class Models:
         `residency`. `trained_on` pins the feature service version and the snapshot digest. Only blocks that the
         location does not hold yet are sent, and those that differ little from `parent_version` (or else from the
         version before) as differences; `uploaded` is told what that came to. Returns when every byte was read back,
-        unless `wait` is False. `source` and `run_link` are notes of where MLflow has the files and the run.
+        unless `wait` is False. `source` and `run_link` are notes of where MLflow has the files and the run; `run_id`
+        and `code_commit` say by which run, and of which code, it was made, for lineage.
 
         Raises:
             InvalidInput: if there is nothing at the path, or the object is none that can be saved safely.
@@ -170,6 +172,7 @@ class Models:
             "run_id": run_id,
             "source": source,
             "run_link": run_link,
+            "code_commit": code_commit,
             "parent_version": parent_version,
         }
         if trained_on is not None:

@@ -122,6 +122,7 @@ class ModelVersion(Record):
     sent_bytes: int | None = None
     source: str | None = None
     run_link: str | None = None
+    code_commit: str | None = None
     stage: str | None = None
     created_by: str = ""
     created_at: datetime | None = None
