@@ -11,7 +11,7 @@ from sqlalchemy import select
 from fairlead.registry.access import MayRead
 from fairlead.registry.locations import to_location
 from fairlead.registry.tables import LocationRow
-from fairlead.sync.store.refs import key_id_of, public_key_of
+from fairlead.sync.store.refs import public_keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,10 @@ class RecordAnswer(BaseModel):
     copies: list[CopyAnswer]
 
 
-def record_router(database: Database, catalog: Catalog, signing_key: bytes) -> APIRouter:
-    """Copies of the record."""
+def record_router(database: Database, catalog: Catalog, signing_keys: Sequence[bytes]) -> APIRouter:
+    """Copies of the record. `signing_keys` are the one that signs them and those that are believed beside it."""
     router = APIRouter(prefix="/record", tags=["record"])
-    public_key = public_key_of(signing_key)
+    public_keys = {key_id: key.hex() for key_id, key in public_keys_of(signing_keys).items()}
 
     @router.get("")
     def show_copies(
@@ -59,7 +59,7 @@ def record_router(database: Database, catalog: Catalog, signing_key: bytes) -> A
             found = [(to_location(row), row.published_record_sequence) for row in session.scalars(query)]
         return RecordAnswer(
             workspace=caller.workspace_id,
-            public_keys={key_id_of(public_key): public_key.hex()},
+            public_keys=public_keys,
             copies=[_to_answer(*each) for each in _by_nearness(catalog, region, found)],
         )
 

@@ -52,6 +52,7 @@ def sync_duties(
     catalog: Catalog,
     open_store: StoreOpener,
     signing_key: bytes,
+    former_signing_keys: Sequence[bytes] = (),
     upkeep: UpkeepRules | None = None,
     region_use: RegionUse | None = None,
     transfers: Transfers | None = None,
@@ -73,7 +74,13 @@ def sync_duties(
             VERIFY_REPLICA: ReplicaVerification(database, clock, open_store=open_store),
             PUBLISH_REFS: Publication(database, clock, open_store=open_store, signing_key=signing_key),
             PUBLISH_RECORD: record,
-            UPKEEP: upkeep_work(database, clock, open_store=open_store, signing_key=signing_key, rules=rules),
+            UPKEEP: upkeep_work(
+                database,
+                clock,
+                open_store=open_store,
+                signing_keys=(signing_key, *former_signing_keys),
+                rules=rules,
+            ),
         },
         derivers=[
             derive_verifications,

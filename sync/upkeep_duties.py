@@ -45,14 +45,14 @@ class UpkeepRules:
 
 
 def upkeep_work(
-    database: Database, clock: Clock, *, open_store: StoreOpener, signing_key: bytes, rules: UpkeepRules
+    database: Database, clock: Clock, *, open_store: StoreOpener, signing_keys: Sequence[bytes], rules: UpkeepRules
 ) -> UpkeepWork:
     """The handler of `upkeep` with all its tasks."""
     return UpkeepWork(
         database,
         clock,
         tasks={
-            "scrub": Scrub(database, clock, open_store=open_store, signing_key=signing_key),
+            "scrub": Scrub(database, clock, open_store=open_store, signing_keys=signing_keys),
             "collect": Collection(
                 database,
                 clock,

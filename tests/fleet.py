@@ -59,6 +59,7 @@ class Fleet:
     database: Database
     clock: ManualClock = field(default_factory=ManualClock)
     signing_key: bytes = field(default_factory=generate_signing_key)
+    former_signing_keys: tuple[bytes, ...] = ()
     wrap: Callable[[str, ObjectStore], ObjectStore] = lambda _name, store: store
     # All of every location is read again each day.
     upkeep: UpkeepRules = field(default_factory=lambda: UpkeepRules(scrub_days=1))
@@ -81,6 +82,7 @@ class Fleet:
             catalog=load_catalog(),
             open_store=self.open_store,
             signing_key=self.signing_key,
+            former_signing_keys=self.former_signing_keys,
             transfers=self.transfers,
             region_use=self,
             upkeep=self.upkeep,

@@ -36,10 +36,11 @@ class ServerSettings(BaseSettings):
         "elsewhere are kept in it. None: those of unrestricted data alone are.",
     )
     owner: str = Field(default="owner", description="Principal of the first token.")
-    signing_key_file: Path | None = Field(
-        default=None,
-        description="Ed25519 private key (32 raw bytes) that signs refs and copies of the record; none: one in the "
-        "home. Servers and workers with different homes need the same one.",
+    signing_key_file: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list[Path],
+        description="Files of Ed25519 private keys (32 raw bytes), separated by colons: the first one signs refs and "
+        "copies of the record, all of them are believed. None: one in the home. Servers and workers with different "
+        "homes need the same ones.",
     )
     key_file: Annotated[list[Path], NoDecode] = Field(
         default_factory=list[Path],
@@ -177,7 +178,7 @@ class ServerSettings(BaseSettings):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(url or f"sqlite:///{self.folder / 'fairlead.db'}")
 
-    @field_validator("feature_source_roots", "key_file", mode="before")
+    @field_validator("feature_source_roots", "key_file", "signing_key_file", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
@@ -102,6 +102,11 @@ def public_key_of(private_key: bytes) -> bytes:
 def key_id_of(public_key: bytes) -> str:
     """The short name of a public key: the first 16 digits of its sha256."""
     return digest_hex(sha256_digest(public_key))[:16]
+
+
+def public_keys_of(private_keys: Iterable[bytes]) -> dict[str, bytes]:
+    """The public keys of private ones by their short names, as whoever verifies wants them."""
+    return {key_id_of(public_key): public_key for public_key in map(public_key_of, private_keys)}
 
 
 def sign_refs(refs: RefSet, private_key: bytes) -> bytes:

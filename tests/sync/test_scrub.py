@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.ids import digest_hex
+from fairlead.registry.audit import Sealer
 from fairlead.registry.tables import LocationRow
 from fairlead.sync.store.objects import open_store
-from fairlead.sync.store.refs import refs_key
+from fairlead.sync.store.refs import generate_signing_key, refs_key
 from fairlead.sync.store.writer import WrittenArtifact
 from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.testing.objects import FaultyStore
@@ -107,6 +108,22 @@ def test_old_refs_in_place_of_new_ones_are_found_out_and_written_again(fleet: Fl
     assert [(each["code"], each["action"]) for each in done.findings] == [("bad-signature", "written again")]
     with fleet.database.read() as session:
         assert session.get_one(LocationRow, (WORKSPACE, location_id)).published_refs_revision == -1
+
+
+def test_what_a_former_key_signed_counts_for_as_long_as_that_is_believed(
+    fleet: Fleet, written: WrittenArtifact
+) -> None:
+    assert written.digest
+    Sealer(fleet.database, fleet.clock).seal_once()
+    fleet.settle()
+    former, fleet.signing_key = fleet.signing_key, generate_signing_key()
+    fleet.former_signing_keys = (former,)
+    assert run_task(fleet, "scrub").findings == []
+    fleet.former_signing_keys = ()
+    done = run_task(fleet, "scrub")
+    assert {(each["code"], each["action"]) for each in done.findings} == {("bad-signature", "written again")}
+    fleet.settle()
+    assert run_task(fleet, "scrub").findings == []
 
 
 def test_a_pack_that_several_artifacts_share_is_read_once_and_all_of_them_are_mended(fleet: Fleet) -> None:
