@@ -103,7 +103,13 @@ def test_what_nobody_trusted_signed_is_refused(churn: World) -> None:
         signed(churn, model="fraud")
     envelope = sign(signatures(churn).statement(churn.owner, "churn", 1), KEY)
     twice = {**envelope, "payload": base64.b64encode(b'{"_type":1,"_type":1}').decode()}
-    for broken in (twice, {"payload": 1}, {}, {"payloadType": "text", "payload": "", "signatures": []}):
+    broken_ones: list[dict[str, Any]] = [
+        twice,
+        {"payload": 1},
+        {},
+        {"payloadType": "text", "payload": "", "signatures": []},
+    ]
+    for broken in broken_ones:
         with pytest.raises(SignatureInvalid):
             signatures(churn).record(churn.owner, "churn", 1, broken)
 
@@ -148,7 +154,9 @@ def test_a_signer_keeps_its_key_and_its_revision(churn: World) -> None:
         signers(churn).put(churn.owner, "release", SignerDraft(public_key=PUBLIC.decode()), expected_revision=1)
     with pytest.raises(SignerNotFound):
         signers(churn).get(churn.owner, "nobody")
-    for wrong in ({}, {"public_key": "x"}, {"public_key": PUBLIC.decode(), "identity": "a", "issuer": "b"}):
+    mixed: dict[str, Any] = {"public_key": PUBLIC.decode(), "identity": "a", "issuer": "b"}
+    wrongs: list[dict[str, Any]] = [{}, {"public_key": "x"}, mixed]
+    for wrong in wrongs:
         with pytest.raises(InvalidInput):
             signers(churn).put(churn.owner, "wrong", SignerDraft(**wrong), expected_revision=None)
 
