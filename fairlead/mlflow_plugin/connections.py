@@ -10,10 +10,11 @@ token belongs to its tracking server, and ours goes to no other server than the 
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -123,11 +124,21 @@ def _client(settings: ClientSettings) -> Fairlead:
 # Sockets are not shared with a forked process, hence its id; settings may change while a process lives.
 
 
-@lru_cache(maxsize=16)
-def _connected(settings: ClientSettings, _pid: int) -> Fairlead:
+@cache
+def _connected(settings: ClientSettings, pid: int) -> Fairlead:
     from fairlead.sdk.client import Fairlead
 
-    return Fairlead.connect(settings)
+    return _closed_at_exit(Fairlead.connect(settings), pid)
+
+
+@cache
+def _connected_to(server: EmbeddedServer, settings: ClientSettings, pid: int) -> Fairlead:
+    from fairlead.sdk.client import Fairlead
+    from fairlead.sdk.transport import Transport
+
+    token = settings.token or server.token
+    transport = Transport(server.url, token, timeout_seconds=settings.timeout_seconds)
+    return _closed_at_exit(Fairlead(transport, settings), pid)
 
 
 @lru_cache(maxsize=4)
@@ -138,10 +149,10 @@ def _embedded_server(home: Path, _pid: int, _when: float) -> EmbeddedServer:
     return find_or_start(Home(path=home))
 
 
-@lru_cache(maxsize=16)
-def _connected_to(server: EmbeddedServer, settings: ClientSettings, _pid: int) -> Fairlead:
-    from fairlead.sdk.client import Fairlead
-    from fairlead.sdk.transport import Transport
+def _closed_at_exit(client: Fairlead, pid: int) -> Fairlead:
+    def close() -> None:
+        if os.getpid() == pid:
+            client.close()
 
-    token = settings.token or server.token
-    return Fairlead(Transport(server.url, token, timeout_seconds=settings.timeout_seconds), settings)
+    atexit.register(close)
+    return client
