@@ -27,7 +27,9 @@ PICO = 10**12
 READ_BACK_BYTES_PER_SECOND = 600_000_000
 """What one core reads back, hashes included: a round figure of what was measured, and an estimate elsewhere."""
 
-_EXTRA_OBJECTS = 2
+EXTRA_OBJECTS = 2
+"""Layout and manifest, which are sent beside packs."""
+
 _MICRO = 10**6
 _BITS_PER_GBIT = 10**9
 
@@ -90,15 +92,22 @@ class HopPrices:
         line = self._line(source.region, destination.region)
         limits = (line.bytes_per_second, source.bytes_per_second, destination.bytes_per_second)
         speed = min(limit for limit in limits if limit is not None)
-        here, there = self._request_prices(source.region), self._request_prices(destination.region)
-        objects = missing.packs + _EXTRA_OBJECTS
         return HopPrice(
             # USD/GB is nanodollars a byte, so microdollars/GB x bytes is thousandths of a picodollar.
             egress_picodollars=(missing.bytes * line.microdollars_per_gb + 500) // 1000,
-            request_picodollars=objects * (there["write"] + there["read"] + here["read"]),
+            request_picodollars=self.requests(source.region, destination.region, missing.packs + EXTRA_OBJECTS),
             seconds=missing.bytes / speed + missing.bytes / READ_BACK_BYTES_PER_SECOND,
             is_estimate=line.is_estimate,
         )
+
+    def requests(self, source: str, destination: str, objects: int) -> int:
+        """Picodollars of the requests that so many objects take: each is got, put and read back.
+
+        Raises:
+            UnknownRegion: if the catalog has not one of the regions.
+        """
+        here, there = self._request_prices(source), self._request_prices(destination)
+        return objects * (there["write"] + there["read"] + here["read"])
 
     def _line(self, source: str, destination: str) -> _Line:
         found = self._lines.get((source, destination))

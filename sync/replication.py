@@ -39,6 +39,7 @@ from fairlead.registry.locations import Location, get_location
 from fairlead.registry.replicas import REPLICATE, ReplicaKey, key_of, lock_replica, mark_corrupt, mark_verified
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.sync import budgets
+from fairlead.sync.copy_cost import copy_cost, planned_objects, sent_objects
 from fairlead.sync.overlap import Overlaps, Rival
 from fairlead.sync.pack_journal import PackJournal
 from fairlead.sync.shelves import address_of, by_digest, domain_of, open_for_writing, open_location, to_place
@@ -101,6 +102,8 @@ class _Copy:
     source: Source
     reader: ArtifactReader
     planned_bytes: int
+    planned_objects: int
+    sent_objects: int
 
 
 class _TooEarly(Exception):
@@ -289,7 +292,14 @@ class Replication:
         written = ArtifactReader(
             destination, task.domain, manifest=reader.manifest, layout=report.layout, layout_key=report.layout_key
         )
-        return _Copy(source=source, reader=written, planned_bytes=planned)
+        packs = {resumed[each].pack for each in brought}
+        return _Copy(
+            source=source,
+            reader=written,
+            planned_bytes=planned,
+            planned_objects=planned_objects(plan, packs),
+            sent_objects=sent_objects(plan, report.layout, packs),
+        )
 
     def _limits(self, task: _Task, source: Source) -> tuple[RateLimit, ...]:
         with self._database.read() as session:
@@ -310,8 +320,12 @@ class Replication:
 
         def reserve(session: Session) -> budgets.Shortfall | None:
             size_bytes = work.moved_bytes(session, leased) + plan.bytes
-            cost = ledger.transfer_cost(
-                self._catalog, source_region=source_region, region=region, size_bytes=size_bytes
+            cost = copy_cost(
+                self._catalog,
+                source_region=source_region,
+                region=region,
+                size_bytes=size_bytes,
+                objects=planned_objects(plan, ()),
             )
             return budgets.reserve(
                 session, leased, source_region=source_region, region=region, usd=cost.usd, now=self._clock.now()
@@ -433,8 +447,8 @@ class Replication:
         kind: Literal["repair", "replicate"] = "repair" if task.is_repair else "replicate"
         source, region = copy.source.location.region, task.destination.region
         planned, actual = (
-            ledger.transfer_cost(self._catalog, source_region=source, region=region, size_bytes=size)
-            for size in (copy.planned_bytes, moved_bytes)
+            copy_cost(self._catalog, source_region=source, region=region, size_bytes=size, objects=objects)
+            for size, objects in ((copy.planned_bytes, copy.planned_objects), (moved_bytes, copy.sent_objects))
         )
         ledger.record(
             session,
