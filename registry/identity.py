@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import unicodedata
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import Text, bindparam, case, delete, func, literal, or_, select
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import parse_residency
@@ -52,7 +54,7 @@ from fairlead.registry.tables import EnvironmentRow, TokenRow, WorkspaceRow
 from fairlead.registry.tables_governance import RoleBindingRow
 
 if TYPE_CHECKING:
-    from sqlalchemy import CursorResult
+    from sqlalchemy import CursorResult, Select
 
 GROUP_PREFIX = "group:"
 GROUPS_MAX = 200
@@ -198,16 +200,13 @@ def parse_scopes(scopes: Iterable[str]) -> tuple[Scope, ...]:
     return tuple(scope for scope in cast("tuple[Scope, ...]", get_args(Scope)) if scope in found)
 
 
-# Columns, and not a row of the ORM's: this is asked with every request.
-_BY_SECRET = select(*TokenRow.__table__.columns).where(TokenRow.secret_sha256 == bindparam("digest"))
-
-
 class Tokens:
     """Issues, lists, revokes and recognises API tokens."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._by_secret = _by_secret(is_sqlite=database.is_sqlite)
 
     def create(
         self,
@@ -336,15 +335,15 @@ class Tokens:
             raise Unauthenticated("That is not a Fairlead token.", hint=hint)
         digest = _hash(secret)
         with self._database.read() as session:
-            row = session.execute(_BY_SECRET, {"digest": digest}).one_or_none()
-            roles = None if row is None or not row.by_roles else _roles_of(session, row)
+            row = session.execute(self._by_secret, {"digest": digest}).one_or_none()
         if row is None or not hmac.compare_digest(row.secret_sha256, digest):
             raise Unauthenticated("The token is not known here.", hint=hint)
         if row.revoked_at is not None:
             raise Unauthenticated(f"The token {row.name!r} was revoked.", hint=hint)
         if row.expires_at is not None and row.expires_at <= self._clock.now():
             raise Unauthenticated(f"The token {row.name!r} has expired.", hint=hint)
-        scopes, grants = evaluate(row.scopes, models=row.models, environments=row.environments, roles=roles)
+        held = [RoleGrant(*role) for role in json.loads(row.roles or "[]")] if row.by_roles else None
+        scopes, grants = evaluate(row.scopes, models=row.models, environments=row.environments, roles=held)
         return Caller(
             workspace_id=row.workspace_id,
             principal=row.principal,
@@ -506,13 +505,26 @@ def _only_once(issued: list[IssuedToken], token: Token) -> IssuedToken:
     return issued[0]
 
 
-def _roles_of(session: Session, row: Any) -> list[RoleGrant]:
-    """The roles of a token's principal and groups."""
-    holders = [row.principal, *(f"{GROUP_PREFIX}{group}" for group in row.groups)]
-    query = select(RoleBindingRow.role, RoleBindingRow.models, RoleBindingRow.environments).where(
-        RoleBindingRow.workspace_id == row.workspace_id, RoleBindingRow.principal.in_(holders)
+def _by_secret(*, is_sqlite: bool) -> Select[*tuple[Any, ...]]:
+    """The token of a secret and, where it goes by roles, those of its principal and groups as JSON: one statement."""
+    binding = RoleBindingRow
+    if is_sqlite:
+        group = func.json_each(TokenRow.groups).table_valued("value").c.value
+        roles = func.json_group_array(func.json_array(binding.role, binding.models, binding.environments))
+    else:
+        group = func.jsonb_array_elements_text(TokenRow.groups).table_valued("value").c.value
+        roles = func.json_agg(func.json_build_array(binding.role, binding.models, binding.environments))
+    is_of_group = binding.principal.in_(select(literal(GROUP_PREFIX) + sql_cast(group, Text)))
+    held = (
+        select(sql_cast(roles, Text))
+        .where(binding.workspace_id == TokenRow.workspace_id, or_(binding.principal == TokenRow.principal, is_of_group))
+        .correlate(TokenRow)
+        .scalar_subquery()
     )
-    return [RoleGrant(*found) for found in session.execute(query)]
+    # Columns, and not a row of the ORM's: this is asked with every request.
+    return select(*TokenRow.__table__.columns, case((TokenRow.by_roles, held), else_=None).label("roles")).where(
+        TokenRow.secret_sha256 == bindparam("digest")
+    )
 
 
 def _reach_of(row: TokenRow) -> Reach:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from fairlead.core.errors import (
     AlreadyExists,
@@ -107,6 +108,24 @@ def test_roles_of_a_group_count_at_once_and_end_at_once(world: World) -> None:
     assert not caller.may("promote")
     bindings.unbind(world.owner, bound.id)
     assert not world.tokens.authenticate(secret).may_somewhere("read")
+
+
+@pytest.mark.parametrize("by_roles", [False, True])
+def test_a_token_is_recognised_by_one_statement(world: World, by_roles: bool) -> None:  # noqa: FBT001  (a parameter)
+    RoleBindings(world.database, world.clock).bind(world.owner, principal="group:risk", role="viewer")
+    reach = Reach(scopes=["read"], groups=["risk", "it's"], by_roles=by_roles)
+    secret = world.tokens.create(world.owner, name="t", principal="eve", reach=reach).secret
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(world.database.engine, "before_cursor_execute", note)
+    try:
+        assert world.tokens.authenticate(secret).may("read")
+    finally:
+        event.remove(world.database.engine, "before_cursor_execute", note)
+    assert len(statements) == 1, statements
 
 
 def test_whoever_may_promote_to_one_environment_does_not_to_another(world: World) -> None:
