@@ -29,7 +29,9 @@ from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.signers import SignerDraft, Signers
+from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.version_signatures import VersionSignatures
+from fairlead.registry.webhooks import WebhookDraft
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.keyring import make_key_file
@@ -45,6 +47,7 @@ DRY = {"fairlead-dry-run": "true"}
 READS = {
     "POST /features/historical",
     "POST /features/online",
+    "POST /webhooks/{name}/test",
     "POST /locations/backfill-plan",
     "POST /replications/plan",
     "POST /retention/plan",
@@ -171,6 +174,9 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
     envelope = prepare_lifecycle(service, world)
+    hook = WebhookDraft(name="ops", url="https://hooks.example.org/ops")
+    service.webhooks.webhooks.create(world.owner, hook)
+    told = dead_letter(service, world)
     believed: dict[str, Any] = {
         "issuer": "https://issuer.example",
         "audience": "https://fairlead.example",
@@ -198,6 +204,12 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "POST /retention/plan": Call(path="/retention/plan", body={"drafts": {"few": {"keep_last": 2}}}),
         "POST /retention/run": Call(path="/retention/run"),
         "DELETE /issuers/{name}": Call(path="/issuers/github"),
+        "POST /webhooks": Call(path="/webhooks", body={"name": "ci", "url": hook.url}),
+        "PATCH /webhooks/{name}": Call(path="/webhooks/ops", body={"models": "churn-*"}),
+        "POST /webhooks/{name}/rotate-secret": Call(path="/webhooks/ops/rotate-secret", body={}),
+        "POST /webhooks/{name}/redeliver": Call(path="/webhooks/ops/redeliver", body={"deliveries": [told]}),
+        "POST /webhooks/{name}/test": Call(path="/webhooks/ops/test"),
+        "DELETE /webhooks/{name}": Call(path="/webhooks/ops"),
         "POST /tokens/exchange": Call(
             path="/tokens/exchange",
             body={"token": issuer.token(world.clock.now(), audience="https://fairlead.example", sub="job")},
@@ -311,6 +323,28 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         ),
         "DELETE /deployments/{name}": Call(path="/deployments/live"),
     }
+
+
+def dead_letter(service: Service, world: World) -> str:
+    """The id of a delivery that the webhook's receiver refused."""
+    now = world.clock.now()
+    with service.database.write() as session:
+        (webhook,) = session.scalars(select(WebhookRow))
+        webhook.position = 1
+        row = WebhookDeliveryRow(
+            workspace_id=webhook.workspace_id,
+            webhook_id=webhook.id,
+            sequence=1,
+            action="model.create",
+            subject="churn",
+            state="DEAD",
+            attempts=8,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(row)
+        session.flush()
+        return row.id
 
 
 def prepare_lifecycle(service: Service, world: World) -> dict[str, Any]:
