@@ -65,8 +65,8 @@ def pieces_of(plan: CopyPlan) -> Iterator[PackPiece]:
         yield _new_pack(batch, plan)
 
 
-def with_bounded_loss(plan: CopyPlan, threads: int) -> tuple[CopyPlan, int]:
-    """A plan, and how many of its packs to bring at once, such that a worker that dies loses a small part of it.
+def with_bounded_loss(plan: CopyPlan, threads: int) -> CopyPlan:
+    """A plan of which so few and small packs are brought at once that a worker that dies loses a small part of it.
 
     What is in flight then has to be read again. Of a large artifact that are some packs among many; of a small one
     fewer are brought at once, or it is cut into smaller packs. None is smaller than what asking for it costs.
@@ -75,7 +75,7 @@ def with_bounded_loss(plan: CopyPlan, threads: int) -> tuple[CopyPlan, int]:
     packs = [*plan.whole_packs.values(), *([plan.pack_bytes] if plan.loose else [])]
     for fewer in range(threads, min(threads, 2) - 1, -1):
         if fewer * max(packs, default=0) <= bound:
-            return plan, fewer
+            return replace(plan, at_once=fewer)
     blocks = sorted(plan.moved.values(), key=lambda block: (block.pack, block.offset))
     # A pack is closed by the block that fills it.
     largest = max((block.stored_length for block in blocks), default=0)
@@ -86,7 +86,7 @@ def with_bounded_loss(plan: CopyPlan, threads: int) -> tuple[CopyPlan, int]:
     else:
         fewer = 1
     pack_bytes = min(plan.pack_bytes, max(least, bound // fewer - largest))
-    return replace(plan, whole_packs={}, loose=tuple(blocks), pack_bytes=pack_bytes), fewer
+    return replace(plan, whole_packs={}, loose=tuple(blocks), pack_bytes=pack_bytes, at_once=fewer)
 
 
 def bring_packs(

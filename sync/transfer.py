@@ -307,7 +307,7 @@ class Transfers:
 
     def plan(
         self,
-        source: ObjectStore,
+        source: PatientStore,
         destination: ObjectStore,
         domain: DedupDomain,
         digest: Digest,
@@ -315,8 +315,8 @@ class Transfers:
         reader: ArtifactReader,
         known_blocks: KnownBlocks,
     ) -> CopyPlan:
-        """Work out what a copy has to move, of an artifact that is open at the source; see `plan_copy`."""
-        return plan_copy(
+        """Work out what a copy has to move, of an artifact that is open at the source, and in what packs."""
+        plan = plan_copy(
             source,
             destination,
             domain,
@@ -326,6 +326,7 @@ class Transfers:
             pack_bytes=self._pack_bytes,
             threads=self._threads,
         )
+        return with_bounded_loss(plan, self.threads_for(source))
 
     def copy(
         self,
@@ -344,7 +345,7 @@ class Transfers:
         for what is encrypted.
         """
         progress = _by_the_byte(source, progress, plan.bytes)
-        plan, threads = with_bounded_loss(plan, self.threads_for(source))
+        threads = min(self.threads_for(source), plan.at_once)
         if self._engine is not None and domain.key_id == PLAIN_KEY_ID:
             plan = _bring(self._engine, source, destination, domain, plan=plan, progress=progress, addresses=addresses)
         with self._in_flight.hold(min(plan.bytes, 2 * threads * plan.pack_bytes)):

@@ -52,7 +52,8 @@ class CopyPlan:
 
     `whole_packs` (name to size) travel as they are, `loose` blocks in packs of their own, and `rewritten` ones decoded
     and stored alone. `known` is what the destination has of the artifact already, with what that stands on, and
-    `known_packs` (name to size) are the packs that hold it.
+    `known_packs` (name to size) are the packs that hold it. New packs are closed at `pack_bytes`, and at most `at_once`
+    are to be under way.
     """
 
     blocks: int
@@ -65,6 +66,7 @@ class CopyPlan:
     loose: tuple[StoredBlock, ...]
     rewritten: tuple[StoredBlock, ...]
     pack_bytes: int
+    at_once: int = THREADS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
