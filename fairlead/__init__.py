@@ -9,6 +9,7 @@
 The packages, from the top; an import never points up:
 
     fairlead.cli, fairlead.app    command line; composition root of server, worker and demo
+    fairlead.mlflow_plugin        `fairlead://` as MLflow's registry
     fairlead.serving              placement engine, bundles, deploy targets, gateway
     fairlead.featurestore         definitions, snapshots, point-in-time joins, online stores
     fairlead.sync                 content store, replication, verification
