@@ -44,7 +44,8 @@ def signatures(world: World) -> VersionSignatures:
 
 
 def trust(world: World, name: str = "release", **parts: Any) -> Signer:
-    draft = SignerDraft(**({"public_key": PUBLIC.decode()} | parts))
+    wanted: dict[str, Any] = {"public_key": PUBLIC.decode(), **parts}
+    draft = SignerDraft(**wanted)
     return signers(world).put(world.owner, name, draft, expected_revision=None)
 
 
