@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
@@ -86,8 +86,10 @@ class Express:
             given[direct.fields] = await read_fields(request)
             if direct.key is not None:
                 given[direct.key] = await read_idempotency_key(request, request.headers.get("idempotency-key"))
-            errand = partial(contextvars.copy_context().run, _permit_and_answer, direct, request, given)
-            response = await asyncio.get_running_loop().run_in_executor(self._threads, errand)
+            context, loop = contextvars.copy_context(), asyncio.get_running_loop()
+            response = await loop.run_in_executor(
+                self._threads, lambda: context.run(_permit_and_answer, direct, request, given)
+            )
         except (FairleadError, HTTPException) as error:
             kind = FairleadError if isinstance(error, FairleadError) else HTTPException
             handler = cast("Callable[..., Awaitable[Response]]", self._fastapi.exception_handlers[kind])
@@ -143,7 +145,7 @@ def _find_direct(app: FastAPI) -> dict[str, _Direct]:
 
 
 def _to_direct(route: RouteContext, dependant: Dependant | None) -> _Direct | None:
-    if dependant is None or dependant.call is None or asyncio.iscoroutinefunction(dependant.call):
+    if dependant is None or dependant.call is None or inspect.iscoroutinefunction(dependant.call):
         return None
     asks_more = (dependant.path_params, dependant.query_params, dependant.header_params, dependant.body_params)
     if any(asks_more) or dependant.cookie_params or dependant.response_param_name:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from fairlead.app.http import Server, create_app, listen
 from fairlead.app.service import Service
@@ -37,18 +37,20 @@ class Replicas:
     """The further processes of one server. A context: they are there while it lasts."""
 
     def __init__(self, count: int, *, host: str, port: int) -> None:
-        self._count = count
         self._arguments = [sys.executable, "-P", "-m", "fairlead.app.replicas", host, str(port)]
         self._stopping = threading.Event()
-        self._keepers: list[threading.Thread] = []
+        self._ready = [threading.Event() for _ in range(count)]
+        self._keepers = [threading.Thread(target=self._keep, args=(event,), daemon=True) for event in self._ready]
 
-    def __enter__(self) -> None:
-        """Start them, and wait until they answer."""
-        ready = [threading.Event() for _ in range(self._count)]
-        self._keepers = [threading.Thread(target=self._keep, args=(event,), daemon=True) for event in ready]
+    def __enter__(self) -> Self:
+        """Start them."""
         for keeper in self._keepers:
             keeper.start()
-        for event in ready:
+        return self
+
+    def wait(self) -> None:
+        """Wait until each answers, or did not start at its first try."""
+        for event in self._ready:
             event.wait()
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 
 from fairlead.app.http import Server, create_app, listen
@@ -39,6 +40,12 @@ def serve(*, host: str, port: int, has_worker: bool, processes: int = 1) -> None
         raise Conflict(
             f"Nothing can listen on {host}:{port}: {error.strerror}.", hint="Choose another with --port."
         ) from error
+    # The others start while this one does.
+    with Replicas(processes - 1, host=host, port=listener.getsockname()[1]) as replicas:
+        _serve(listener, settings, replicas, has_worker=has_worker)
+
+
+def _serve(listener: socket.socket, settings: ServerSettings, replicas: Replicas, *, has_worker: bool) -> None:
     service = Service.build(settings, SystemClock(), is_embedded=False)
     try:
         secret = service.issue_first_token()
@@ -53,7 +60,7 @@ def serve(*, host: str, port: int, has_worker: bool, processes: int = 1) -> None
             sys.stdout.write(f"Fairlead answers at {url}; its documentation is at {url}/docs\n")
             sys.stdout.flush()
 
-        with Replicas(processes - 1, host=host, port=bound_port):
-            Server(app).run_on(listener, on_ready=tell)
+        replicas.wait()
+        Server(app).run_on(listener, on_ready=tell)
     finally:
         service.close()

@@ -77,10 +77,9 @@ class QuickReads:
 
     def _open_sqlite(self) -> Any:
         if self._sqlite is None:
-            engine = self._database.engine
-            arguments, options = engine.dialect.create_connect_args(engine.url)
+            arguments, options = self._database.connect_arguments()
             options |= {"check_same_thread": False, "isolation_level": None, "timeout": 0}
-            connection = engine.dialect.loaded_dbapi.connect(*arguments, **options)
+            connection = self._database.engine.dialect.loaded_dbapi.connect(*arguments, **options)
             connection.execute("PRAGMA query_only=ON")
             self._sqlite = connection
         return self._sqlite

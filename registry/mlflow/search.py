@@ -202,7 +202,7 @@ def _versions_statement(shape: _Shape, is_after: bool, is_sqlite: bool) -> Selec
     )
 
 
-def _ordered(statement: Select[Any], keys: Sequence[tuple[Any, bool]], is_after: bool) -> Select[Any]:  # noqa: FBT001
+def _ordered(statement: Any, keys: Sequence[tuple[Any, bool]], is_after: bool) -> Select[Any]:  # noqa: FBT001
     if is_after:
         last = [bindparam(f"asked_last_{place}", type_=key.type) for place, (key, _) in enumerate(keys)]
         statement = statement.where(_after(keys, last))
