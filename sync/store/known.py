@@ -43,8 +43,8 @@ class BlockFinder:
 
     @property
     def pack_sizes(self) -> Mapping[Digest, int]:
-        """The packs that were looked at, and their sizes in bytes; 0 where there is none."""
-        return self._sizes
+        """The packs that hold what was found, and their sizes in bytes."""
+        return {block.pack: self._sizes[block.pack] for block in self.blocks.values()}
 
     def find(self, wanted: Mapping[Digest, int]) -> set[Digest]:
         """Those of the wanted blocks (digest to plain length) that the location holds.

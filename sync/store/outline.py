@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 from fairlead.core.errors import CorruptLayout, InvalidDigest, JsonValue
@@ -19,11 +20,13 @@ from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.codec import BLOCK_MAX_BYTES, CODEC, STORED_MAX_BYTES
 from fairlead.sync.store.delta import DELTA_CODEC
 from fairlead.sync.store.gunzip import gunzip
-from fairlead.sync.store.pack import HEADER, PACK_MAX_BYTES, digest_of_entries
+from fairlead.sync.store.pack import ENTRY_LEAST_BYTES, HEADER, PACK_MAX_BYTES, digest_of_entries
 
 FORMAT = "fairlead/layout"
 VERSION = 1
 _JSON_MAX_BYTES = 512 * 2**20
+# A range is a few bytes for any number of blocks: what a damaged or hostile location answers must not fill the memory.
+_PLACES_MAX = 2**24
 # Whoever reads a layout makes a request for each pack whose index it names: few, and only for many blocks.
 _RUN_LEAST_BLOCKS = 16
 _PACKS_WITH_RUNS = 16
@@ -150,15 +153,22 @@ def _parse(record: dict[str, object]) -> Outline:
     items = cast("list[dict[str, object]]", record["blocks"])
     entries = tuple(_parse_run(item, packs) if "entries" in item else _parse_block(item, packs) for item in items)
     n_blocks = sum(entry.blocks if isinstance(entry, Run) else 1 for entry in entries)
+    files = cast("list[dict[str, object]]", record["files"])
+    places = [cast("list[object]", item["blocks"]) for item in files]
+    if sum(map(_count_places, chain.from_iterable(places))) > _PLACES_MAX:
+        raise ValueError
     return Outline(
         artifact=parse_digest(_text(record["artifact"])),
         sequence=_number(record["sequence"], 1, 10**10 - 1),
         entries=entries,
         files={
-            _text(item["path"]): tuple(_parse_places(cast("list[object]", item["blocks"]), n_blocks))
-            for item in cast("list[dict[str, object]]", record["files"])
+            _text(item["path"]): tuple(_parse_places(used, n_blocks)) for item, used in zip(files, places, strict=True)
         },
     )
+
+
+def _count_places(place: object) -> int:
+    return _number(cast("list[object]", place)[1], 1, _PLACES_MAX) if isinstance(place, list) else 1
 
 
 def _parse_places(places: Sequence[object], n_blocks: int) -> Iterator[int]:
@@ -178,7 +188,7 @@ def _parse_run(item: dict[str, object], packs: Sequence[Digest]) -> Run:
         pack=packs[_number(item["pack"], 0, len(packs) - 1)],
         pack_size=pack_size,
         offset=offset,
-        blocks=_number(item["entries"], 1, pack_size),
+        blocks=_number(item["entries"], 1, pack_size // ENTRY_LEAST_BYTES),
         stored_length=_number(item["stored_length"], 1, pack_size - offset),
         digest=parse_digest(_text(item["entries_digest"])),
     )

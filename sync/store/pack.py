@@ -33,6 +33,7 @@ DELTA_TRAILER_MAGIC = b"\x02FLPEND\x89"
 _ENTRY = struct.Struct("<32s32sQIIB")
 _DELTA_ENTRY = struct.Struct("<32s32sQIIB32s")
 _TRAILER = struct.Struct("<I32s8s")
+ENTRY_LEAST_BYTES = _ENTRY.size
 _NO_BASE = bytes(32)
 # Frame and index of most packs in one request.
 _TAIL_BYTES = 64 * 2**10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.known import among
 from fairlead.sync.store.layout import Layout, read_layout, read_outline
 from fairlead.sync.store.local import LocalStore
+from fairlead.sync.store.outline import Outline
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.store.writer import WrittenArtifact, write_artifact
 from fairlead.testing.objects import FaultyStore, MemoryStore
@@ -133,3 +136,16 @@ def test_where_much_is_sent_anyway_every_block_is_described() -> None:
     grown = write_artifact(store, DOMAIN, {"m.safetensors": save(other)}, known_blocks=among(first.layout.blocks))
     assert grown.reused_blocks == 40
     assert read_outline(store, DOMAIN, grown.digest, grown.layout_key).runs == []
+
+
+def test_a_layout_that_is_made_to_fill_the_memory_is_refused() -> None:
+    layout = write_artifact(MemoryStore(), DOMAIN, {"a": b"a"}).layout
+    record = json.loads(gzip.decompress(layout.to_bytes()))
+    digest, pack = layout.packs[0], 2**25
+    run = {"pack": 0, "pack_size": pack, "offset": 8, "entries": 400_000, "stored_length": 9, "entries_digest": digest}
+    record["blocks"] = [run]
+    record["files"][0]["blocks"] = [[0, 400_000]] * 100
+    with pytest.raises(CorruptLayout):
+        Outline.parse(gzip.compress(json.dumps(record).encode()))
+    record["files"][0]["blocks"] = [[0, 400_000]]
+    assert len(Outline.parse(gzip.compress(json.dumps(record).encode())).files["a"]) == 400_000
