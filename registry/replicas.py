@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -184,13 +184,28 @@ class Artifacts:
         return self.get(caller, digest)
 
 
-def derive_replicas(session: Session, now: datetime) -> int:
+ArtifactKey = tuple[str, str, str]
+"""Workspace, residency class and digest of an artifact, in which order they are swept."""
+
+
+def next_artifacts(session: Session, after: ArtifactKey | None, count: int) -> Sequence[ArtifactKey]:
+    """The keys of the artifacts that follow one, at most `count`."""
+    key = (ArtifactRow.workspace_id, ArtifactRow.residency, ArtifactRow.digest)
+    query = select(*key).order_by(*key).limit(count)
+    if after is not None:
+        query = query.where(tuple_(*key) > tuple_(*after))
+    return [(workspace, residency, digest) for workspace, residency, digest in session.execute(query).all()]
+
+
+def derive_replicas(session: Session, now: datetime, among: Sequence[ArtifactKey] | None = None) -> int:
     """Insert the replica rows that should exist and do not; how many there were.
 
-    Reads every artifact's key, so it runs less often than `derive_replications`; what makes a replica wanted (a
-    verified upload, a new location) calls it, or `want_replicas`, itself. Workspaces with replica policies are left to
-    `replica_policies.PolicySweep`.
+    Reads every artifact's key, or those that lie between the first and the last of `among`. What makes a replica wanted
+    (a verified upload, a new location) calls it, or `want_replicas`, itself; so it finds only what was lost. Workspaces
+    with replica policies are left to `replica_policies.PolicySweep`.
     """
+    key = tuple_(ArtifactRow.workspace_id, ArtifactRow.residency, ArtifactRow.digest)
+    is_meant = [] if among is None else [key >= tuple_(*among[0]), key <= tuple_(*among[-1])]
     inserted = 0
     for workspace_id in session.scalars(select(WorkspaceRow.workspace_id).where(~_has_policies())).all():
         for location in filled_locations(session, workspace_id):
@@ -202,7 +217,7 @@ def derive_replicas(session: Session, now: datetime) -> int:
             )
             missing = session.scalars(
                 select(ArtifactRow).where(
-                    ArtifactRow.workspace_id == workspace_id, ArtifactRow.released_at.is_(None), ~is_there
+                    ArtifactRow.workspace_id == workspace_id, ArtifactRow.released_at.is_(None), ~is_there, *is_meant
                 )
             )
             for artifact in missing.all():

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, derive_replicas, derive_replications
+from fairlead.registry.replicas import (
+    REPLICATE,
+    VERIFY_REPLICA,
+    ArtifactKey,
+    derive_replicas,
+    derive_replications,
+    next_artifacts,
+)
 from fairlead.registry.retirement import LocationStates
 from fairlead.registry.tables import LocationRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, derive_verifications
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
     from fairlead.sync.transfer import Transfers
 
 _SWEEP_EVERY = timedelta(seconds=15)
+_SWEEP_PART = 2000
 _LOOK_FOR_PROMOTED_EVERY = timedelta(seconds=2)
 
 
@@ -102,16 +110,28 @@ class _NoUse:
 
 
 class ReplicaSweep:
-    """The deriver of replica rows: at once where a location is new, and else now and then, for rows that were lost."""
+    """The deriver of replica rows: all at once where a location is new, and else a part now and then.
 
-    def __init__(self, every: timedelta = _SWEEP_EVERY) -> None:
+    A part is some thousand artifacts, for rows that were lost; the next one goes on from there.
+    """
+
+    def __init__(self, every: timedelta = _SWEEP_EVERY, *, part: int = _SWEEP_PART) -> None:
         self._every = every
+        self._part = part
+        self._after: ArtifactKey | None = None
         self._due: datetime | None = None
         self._seen: frozenset[str] = frozenset()
 
     def __call__(self, session: Session, now: datetime) -> None:
         """Insert the replica rows that should exist and do not."""
         locations = frozenset(session.scalars(select(LocationRow.id)))
-        if self._due is None or now >= self._due or not locations <= self._seen:
+        if not locations <= self._seen:
             derive_replicas(session, now)
-            self._due, self._seen = now + self._every, locations
+        elif self._due is None or now >= self._due:
+            among = next_artifacts(session, self._after, self._part)
+            if among:
+                derive_replicas(session, now, among)
+            self._after = among[-1] if len(among) == self._part else None
+        else:
+            return
+        self._due, self._seen = now + self._every, locations
