@@ -16,12 +16,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fairlead import __version__
 from fairlead.core.clock import format_time
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow
-from fairlead.registry.webhook_messages import Format, Telling, sign_standard
+from fairlead.registry.webhook_messages import VERSION, Format, Telling, sign_standard
 
-PRODUCER = f"https://pypi.org/project/fairlead/{__version__}"
+PRODUCER = f"https://pypi.org/project/fairlead/{VERSION}"
 SCHEMA_URL = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
 _FACET_SCHEMAS = {

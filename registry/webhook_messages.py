@@ -17,17 +17,18 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from fairlead import __version__
 from fairlead.catalog import permits
 from fairlead.catalog.residency import Residency
 from fairlead.core.clock import format_time
 from fairlead.registry.audit import AuditEvent
 from fairlead.registry.events import event_environment, event_model
 
+VERSION = version("fairlead")
 SECRET_PREFIX = "whsec_"  # noqa: S105  (what every secret begins with)
 _SECRET_BYTES = 32
 
@@ -125,7 +126,7 @@ def sign_standard(message: Message, now: datetime, keys: Sequence[bytes]) -> dic
     timestamp = str(int(now.timestamp()))
     headers = {
         "content-type": "application/json",
-        "user-agent": f"fairlead/{__version__}",
+        "user-agent": f"fairlead/{VERSION}",
         "webhook-id": message.id,
         "webhook-timestamp": timestamp,
     }
