@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -27,8 +27,8 @@ from fairlead.mlflow_plugin.request_providers import AUTH_NAME, calling
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersionTag
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
     from fairlead.sdk.client import Fairlead
 
@@ -74,15 +74,16 @@ class FairleadRegistryStore(RestStore):
                 name, own or source, run_id, tags, run_link, description, local_model_path, model_id
             )
         self.get_registered_model(name)
+        logged = self._logged_model(source)
         with (
-            self._files(source, local_model_path) as path,
+            self._files(source if logged is None else logged.artifact_location, local_model_path) as path,
             as_mlflow_errors(),
             show_progress(f"register {name}") as progress,
         ):
             made = self._client.models.register(
                 name,
                 path,
-                run_id=run_id,
+                run_id=run_id or (None if logged is None else logged.source_run_id),
                 source=source,
                 run_link=run_link,
                 tags=noted,
@@ -135,37 +136,30 @@ class FairleadRegistryStore(RestStore):
             with as_mlflow_errors():
                 url = server_url(source)
             if url is None or is_same_server(url, self._client.url):
-                return "/".join(["models:", *parts[1:]])
+                return f"models:/{unquote(parts[1])}/{parts[2]}"
         return None
 
+    def _logged_model(self, source: str) -> LoggedModel | None:
+        """The tracking server's logged model that a source names, which says where its files and its run are."""
+        from mlflow import MlflowClient
+
+        if not is_models_uri(source):
+            return None
+        return MlflowClient(self._tracking_uri).get_logged_model(str(get_model_name_and_version(self, source)[0]))
+
     @contextmanager
-    def _files(self, source: str, local_model_path: str | None) -> Generator[Path]:
-        """The files of a source on this machine, brought here by MLflow's client where they are not."""
-        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+    def _files(self, place: str, local_model_path: str | None) -> Generator[Path]:
+        """The files at a place on this machine, brought here by MLflow's client where they are not."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         if local_model_path is not None:
             yield Path(local_model_path)
-            return
-        if is_local_uri(source):
-            yield Path(local_file_uri_to_path(source))
-            return
-        repository = self._repository(source)
-        if isinstance(repository, LocalArtifactRepository):
-            yield Path(repository.download_artifacts(""))
-            return
-        with tempfile.TemporaryDirectory(prefix="fairlead-") as folder:
-            yield Path(repository.download_artifacts("", folder))
-
-    def _repository(self, source: str) -> ArtifactRepository:
-        from mlflow import MlflowClient
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        location = source
-        if is_models_uri(source):
-            # Of the tracking server; its files as they were logged, without what MLflow adds to a loaded model.
-            model_id = get_model_name_and_version(self, source)[0]
-            location = MlflowClient(self._tracking_uri).get_logged_model(str(model_id)).artifact_location
-        return get_artifact_repository(location, tracking_uri=self._tracking_uri, registry_uri=self._store_uri)
+        elif is_local_uri(place):
+            yield Path(local_file_uri_to_path(place))
+        else:
+            repository = get_artifact_repository(place, tracking_uri=self._tracking_uri, registry_uri=self._store_uri)
+            with tempfile.TemporaryDirectory(prefix="fairlead-") as folder:
+                yield Path(repository.download_artifacts("", folder))
 
 
 def _is_creating(api: Any) -> bool:

@@ -112,6 +112,7 @@ def test_with_the_plug_in_the_server_needs_to_reach_no_tracking_server(
     ]
     found = [client.get_model_version(each.name, each.version) for each in versions]
     assert [each.status for each in found] == ["READY"] * 8
+    assert {each.run_id for each in found[:3]} == {run.info.run_id}
     assert [each.source for each in found[:4]] == [f"models:/{logged.model_id}"] * 3 + [str(saved)]
     assert (found[1].tags, found[5].run_id, found[5].description) == ({"k": "v"}, run.info.run_id, "notes")
     assert registry.admin.json("model", "show", "leavers/1")["flavor"] == "sklearn"
