@@ -9,8 +9,8 @@ version 2. `--zipnn` names a Python that can import zipnn and torch. Every resul
 
 Times are CPU seconds of all threads, medians of the repeats, so that neighbours on the machine do not count; hashing is
 left out except in the rows that say so: there plain and stored bytes are hashed when they are written, and plain bytes
-when they are read, as uploads and downloads do (stored bytes are hashed on the way back only by scrubs and verification,
-and where plain ones are wrong).
+when they are read, as uploads and downloads do (on the way back only scrubs and verification hash stored bytes, and
+whoever finds plain ones wrong).
 """
 
 # zstandard's parameters and JSON are typed in part.
