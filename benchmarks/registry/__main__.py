@@ -73,7 +73,8 @@ def main() -> None:
         run.measure(kind)
     (work / "results.json").write_text(json.dumps([dataclasses.asdict(each) for each in run.measured], indent=1))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
-    print(f"Python {platform.python_version()}, {machine}")
+    print("# What the record costs, against MLflow's server\n")
+    print(f"`.venv/bin/python -m benchmarks.registry`; Python {platform.python_version()}, {machine}.")
     for line in result_tables(run.measured):
         print(line)
     for line in target_lines(run.measured):

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from fastapi.routing import RouteContext
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-THREADS = 32
+THREADS = 16
+"""As many as the database's pool keeps connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -178,7 +178,7 @@ class Database:
         InvalidInput: if the URL is of neither kind, or names a database in memory.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 16) -> None:
+    def __init__(self, url: str, *, pool_size: int = 20) -> None:
         parsed = _parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -190,7 +190,9 @@ class Database:
             self.engine = create_engine(
                 parsed,
                 pool_size=pool_size,
-                max_overflow=16,
+                max_overflow=12,
+                # The connection that was used last has most statements prepared.
+                pool_use_lifo=True,
                 hide_parameters=True,
                 connect_args=_POSTGRES_OPTIONS,
             )
