@@ -13,7 +13,7 @@ The grace is longer than an upload may be open without asking anything, and than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,15 +26,14 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.clock import format_time
 from fairlead.registry import audit, blocks, garbage, work
-from fairlead.registry.blocks import BlockShelf
 from fairlead.registry.garbage import Garbage
 from fairlead.registry.identity import system_caller
 from fairlead.registry.replicas import REPLICATE, lock_replica
 from fairlead.registry.tables import UploadRow, WorkRow
 from fairlead.sync.inventory import StoredObject, classify, list_objects
-from fairlead.sync.reachability import Reach, References, Standing, find_reach, hex_of_pack_key
+from fairlead.sync.reachability import Reach, References, Standing, find_reach
 from fairlead.sync.repack import Repacking
-from fairlead.sync.shelves import open_location
+from fairlead.sync.shelves import open_location, packs_by_shelf
 from fairlead.sync.store.local import remove_abandoned
 from fairlead.sync.upkeep import Pass, Report
 
@@ -194,7 +193,7 @@ class Collection:
             withdrawn = garbage.advance(
                 session, workspace_id, location_id, plan.of("withdraw"), state="WITHDRAWN", now=now
             )
-            for shelf, packs in _packs_by_shelf(withdrawn, location_id).items():
+            for shelf, packs in packs_by_shelf(withdrawn, location_id).items():
                 blocks.drop_packs(session, shelf, packs)
             fresh = [row for row in plan.of("delete") if row.state != "DELETING"]
             left = [row.object_key for row in plan.of("delete") if row.state == "DELETING"]
@@ -337,18 +336,3 @@ def _find_builders(session: Session, location_id: str) -> _Builders:
     for residency, created_at in session.execute(runs):
         copies.setdefault(residency, []).append(created_at)
     return _Builders(uploads=uploads, copies=copies)
-
-
-def _packs_by_shelf(keys: Iterable[str], location_id: str) -> Mapping[BlockShelf, set[str]]:
-    found: dict[BlockShelf, set[str]] = {}
-    for key in keys:
-        each = classify(key, 0)
-        if each.kind == "pack" and each.domain is not None:
-            shelf = BlockShelf(
-                workspace_id=each.domain.workspace,
-                residency=each.domain.residency,
-                location_id=location_id,
-                key_id=each.domain.key_id,
-            )
-            found.setdefault(shelf, set()).add(hex_of_pack_key(key))
-    return found

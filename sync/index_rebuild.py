@@ -22,7 +22,7 @@ from fairlead.registry.blocks import BlockPlace, BlockShelf
 from fairlead.registry.tables_bytes import BlockRow
 from fairlead.sync.inventory import StoredObject, list_objects
 from fairlead.sync.scrub import in_parallel
-from fairlead.sync.shelves import domain_of, open_location, to_block, to_place
+from fairlead.sync.shelves import domain_of, open_location, shelf_of, to_block, to_place
 from fairlead.sync.store.chains import sound_blocks
 from fairlead.sync.store.codec import decode_block
 from fairlead.sync.store.domain import DedupDomain
@@ -83,7 +83,7 @@ class IndexRebuild:
         shelves: dict[BlockShelf, list[StoredObject]] = {shelf: [] for shelf in self._indexed_shelves(running)}
         for each in list_objects(store, running.leased.workspace_id):
             if each.kind == "pack" and each.domain is not None:
-                shelves.setdefault(_shelf(each.domain, running.location.id), []).append(each)
+                shelves.setdefault(shelf_of(each.domain, running.location.id), []).append(each)
         for shelf, packs in sorted(shelves.items(), key=lambda item: domain_of(item[0]).prefix):
             found = self._read(running, store, domain_of(shelf), packs, is_quick=is_quick, report=report)
             with self._database.read() as session:
@@ -252,9 +252,3 @@ def _leaving(session: Session, shelf: BlockShelf) -> frozenset[str]:
     """The objects on their way out that no upload may be told of any more."""
     rows = garbage.list_garbage(session, shelf.workspace_id, shelf.location_id)
     return frozenset(row.object_key for row in rows if row.state != "MARKED")
-
-
-def _shelf(domain: DedupDomain, location_id: str) -> BlockShelf:
-    return BlockShelf(
-        workspace_id=domain.workspace, residency=domain.residency, location_id=location_id, key_id=domain.key_id
-    )

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from fairlead.core.errors import CorruptPack, IntegrityError, ObjectNotFound, StorageFull
 from fairlead.core.ids import Digest
 from fairlead.registry import audit, blocks, garbage, work
-from fairlead.registry.blocks import BlockShelf
 from fairlead.registry.identity import system_caller
 from fairlead.registry.replicas import lock_replica
 from fairlead.sync.reachability import Reach, References, Standing, hex_of_pack_key, layouts_that_use
-from fairlead.sync.shelves import to_place
+from fairlead.sync.shelves import shelf_of, to_place
 from fairlead.sync.store.chains import closure_of
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
@@ -140,7 +139,7 @@ class Repacking:
         for standing, layout in layouts:
             written = _rewrite(store, domain, layout, moved)
             self._switch(running, domain, standing, written, graves)
-        shelf = _shelf(domain, running.location.id)
+        shelf = shelf_of(domain, running.location.id)
         with self._database.write() as session:
             work.check_lease(session, running.leased)
             # What is dead in them is not built on any more, or they would never go.
@@ -166,7 +165,7 @@ class Repacking:
             replica.layout_key = written.key
             replica.stored_bytes = layout.stored_bytes
             replica.updated_at = self._clock.now()
-            blocks.add_blocks(session, _shelf(domain, running.location.id), map(to_place, layout.blocks.values()))
+            blocks.add_blocks(session, shelf_of(domain, running.location.id), map(to_place, layout.blocks.values()))
             audit.record(
                 session,
                 system_caller(domain.workspace, "worker"),
@@ -233,9 +232,3 @@ def _rewrite(
     manifest = read_manifest(store, domain, layout.artifact)
     written = write_layout(store, domain, manifest, files, bases).stored
     return StoredLayout(key=written.key, layout=read_layout(store, domain, layout.artifact, written.key))
-
-
-def _shelf(domain: DedupDomain, location_id: str) -> BlockShelf:
-    return BlockShelf(
-        workspace_id=domain.workspace, residency=domain.residency, location_id=location_id, key_id=domain.key_id
-    )

@@ -25,7 +25,6 @@ from sqlalchemy.orm import Session
 from fairlead.core.errors import BadSignature, FairleadError, IntegrityError, JsonValue, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex, sha256_digest
 from fairlead.registry import audit, blocks, work
-from fairlead.registry.blocks import BlockShelf
 from fairlead.registry.identity import system_caller
 from fairlead.registry.replicas import lock_replica, mark_corrupt
 from fairlead.registry.tables import LocationRow, ReplicaRow
@@ -38,7 +37,7 @@ from fairlead.sync.reachability import (
     packs_of_layouts,
 )
 from fairlead.sync.repack import Repacking
-from fairlead.sync.shelves import open_location
+from fairlead.sync.shelves import open_location, packs_by_shelf, shelf_of
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.manifest import Manifest
@@ -213,7 +212,7 @@ class Scrub:
         if not running.is_dry_run:
             with self._database.write() as session:
                 work.check_lease(session, running.leased)
-                for shelf, packs in _packs_by_shelf(damages, running.location.id).items():
+                for shelf, packs in packs_by_shelf((damage.key for damage in damages), running.location.id).items():
                     blocks.drop_packs(session, shelf, packs)
                 for standing, causes in affected.items():
                     action = self._take_out(session, running, standing, causes[0].code)
@@ -450,23 +449,8 @@ def _indexed_packs(
     return [
         domain.pack_key(Digest(f"sha256:{pack}"))
         for domain in sorted(domains, key=lambda domain: domain.prefix)
-        for pack in blocks.list_packs(session, _shelf(domain, location_id))
+        for pack in blocks.list_packs(session, shelf_of(domain, location_id))
     ]
-
-
-def _packs_by_shelf(damages: Iterable[Damage], location_id: str) -> Mapping[BlockShelf, set[str]]:
-    found: dict[BlockShelf, set[str]] = {}
-    for damage in damages:
-        domain = domain_of_key(damage.key)
-        if domain is not None and damage.key.endswith(".pack"):
-            found.setdefault(_shelf(domain, location_id), set()).add(hex_of_pack_key(damage.key))
-    return found
-
-
-def _shelf(domain: DedupDomain, location_id: str) -> BlockShelf:
-    return BlockShelf(
-        workspace_id=domain.workspace, residency=domain.residency, location_id=location_id, key_id=domain.key_id
-    )
 
 
 def in_parallel(action: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:

@@ -23,6 +23,24 @@ def domain_of(shelf: BlockShelf) -> DedupDomain:
     return DedupDomain(shelf.workspace_id, shelf.residency, shelf.key_id)
 
 
+def shelf_of(domain: DedupDomain, location_id: str) -> BlockShelf:
+    """The shelf of a dedup domain at a location."""
+    return BlockShelf(
+        workspace_id=domain.workspace, residency=domain.residency, location_id=location_id, key_id=domain.key_id
+    )
+
+
+def packs_by_shelf(keys: Iterable[str], location_id: str) -> Mapping[BlockShelf, set[str]]:
+    """The packs (hex digests) among objects of a location, by the shelf that they are of."""
+    found: dict[BlockShelf, set[str]] = {}
+    for key in keys:
+        domain = domain_of_key(key)
+        pack = None if domain is None else domain.parse_pack_key(key)
+        if domain is not None and pack is not None:
+            found.setdefault(shelf_of(domain, location_id), set()).add(digest_hex(pack))
+    return found
+
+
 def domain_of_upload(upload: Upload, workspace_id: str) -> DedupDomain:
     """The dedup domain that an upload writes to."""
     return DedupDomain(workspace_id, upload.residency, upload.key_id)

@@ -9,6 +9,7 @@ import typer
 
 from fairlead.cli.amounts import render_cost, render_dollars, render_size, render_span
 from fairlead.cli.context import command, connected, group
+from fairlead.cli.output import render_value
 from fairlead.cli.work import watch_work
 from fairlead.core.errors import InvalidInput
 
@@ -79,7 +80,7 @@ def describe_replication(plan: dict[str, Any]) -> str:
     """A plan as a tree: each copy below the one that feeds it, then the totals, and what bound it."""
     tree, direct = plan["tree"], plan["direct"]
     hops: list[dict[str, Any]] = tree["hops"]
-    lines = [f"{plan['artifact']} ({plan['residency']})"]
+    lines = [f"{render_value(plan['artifact'], is_short=True)} ({plan['residency']})"]
     if not hops:
         return f"{lines[0]}\nNothing lacks it: there is nothing to copy.\n"
     children: dict[str, list[dict[str, Any]]] = {}

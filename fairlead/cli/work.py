@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fairlead.cli.context import command, connected, group
-from fairlead.cli.output import without_controls
+from fairlead.cli.output import render_value, without_controls
 from fairlead.core.clock import parse_time
 
 if TYPE_CHECKING:
@@ -153,13 +153,15 @@ class _Bars:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._progress = Progress(
             # Without markup: a name such as `[red]` is a name.
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
+            # Each piece of work has one line, whatever the terminal's width: what does not fit is cut off.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=12),
+            DownloadColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[status]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=Console(file=sys.stderr),
             transient=True,
         )
@@ -179,7 +181,8 @@ class _Bars:
             if item["state"] == "RUNNING":
                 status = " ".join(str(part) for part in (item.get("phase"), shown["speed"], shown["to go"]) if part)
             else:
-                status = f"waits until {item['not_before']}: {item.get('error_code') or 'its turn'}"
+                until = render_value(item["not_before"], is_short=True)
+                status = f"{item.get('error_code') or 'waits'} until {until}"
             self._progress.update(
                 self._tasks[key],
                 completed=item.get("progress_bytes") or 0,
