@@ -43,7 +43,7 @@ from fairlead.registry.tables_governance import (
     RoleBindingRow,
     TrackingServerRow,
 )
-from fairlead.registry.tables_lifecycle import RetentionPolicyRow
+from fairlead.registry.tables_lifecycle import ModelCardRow, RetentionPolicyRow
 from fairlead.registry.tables_signatures import SignerRow, VersionSignatureRow
 
 MODEL, SETTINGS = "model", "settings"
@@ -61,6 +61,7 @@ _OF_MODELS = (
     AliasMoveRow,
     PromotionRow,
     EvaluationRow,
+    ModelCardRow,
     VersionSignatureRow,
 )
 _OF_SETTINGS = (
