@@ -113,14 +113,16 @@ def test_example_payloads_have_the_members_that_mlflow_says(event: str) -> None:
 
 
 def test_what_cannot_be_a_webhook_is_refused_as_mlflow_does(client: MlflowClient, receiver: Receiver) -> None:
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"url": "http://169.254.169.254/latest"},
         {"url": "https://10.0.0.1/"},
         {"name": "no spaces please"},
         {"events": ["budget_policy.exceeded"]},
-    ):
+    )
+    for wrong in wrongs:
+        asked: dict[str, Any] = {"name": "ci", "url": receiver.url, "events": ["prompt.created"], **wrong}
         with pytest.raises(MlflowException) as refused:
-            client.create_webhook(**{"name": "ci", "url": receiver.url, "events": ["prompt.created"], **wrong})
+            client.create_webhook(**asked)
         assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
