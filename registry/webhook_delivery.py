@@ -41,7 +41,7 @@ from fairlead.registry.tables import AuditEventRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.webhook_messages import Format, Message, Telling, may_hold_facts, message_id, to_body
 from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING
-from fairlead.registry.work import retry_delay
+from fairlead.registry.work import LONGEST_RETRY, retry_delay
 
 if TYPE_CHECKING:
     from fairlead.core.outbound import OutboundRules
@@ -284,6 +284,11 @@ class Deliverer:
                 await asyncio.to_thread(self._record, lease, job, answer)
         except LeaseLost:
             return sent
+        except FairleadError as error:
+            # It cannot be signed here, or this process lacks its credentials.
+            _log.warning("webhook %s: %s", lease.webhook_id, error)
+            await asyncio.to_thread(self._hold_back, lease, error)
+            return sent
         except Exception:  # noqa: BLE001  (the lease expires, and it is tried again)
             _log.exception("could not deliver to the webhook %s", lease.webhook_id)
             return sent
@@ -372,7 +377,7 @@ class Deliverer:
             next_try = now + max(wait, retry_delay(delivery.attempts))
             if answer.is_taken:
                 delivery.state, delivery.resend_at = DELIVERED, None
-                row.failing_since = None
+                row.failing_since = row.state_reason = None
             elif delivery.attempts >= ATTEMPTS_MAX and not (is_in_order and answer.is_away):
                 delivery.state, delivery.resend_at = DEAD, None
                 row.failing_since = row.failing_since or now
@@ -386,6 +391,14 @@ class Deliverer:
                 if row.position % _FORGET_EVERY == 0:
                     _forget_old(session, row, now)
             self._disable_if_hopeless(session, row, answer, now)
+
+    def _hold_back(self, lease: _Lease, error: FairleadError) -> None:
+        """Wait with a webhook that nothing can be sent to from here, and say why."""
+        now = self._clock.now()
+        with contextlib.suppress(LeaseLost), self._database.write() as session:
+            row = _held(session, lease)
+            row.state_reason, row.lease_expires_at = error.detail, None
+            row.failing_since, row.not_before = row.failing_since or now, now + LONGEST_RETRY
 
     def _disable_if_hopeless(self, session: Session, row: WebhookRow, answer: Answer, now: datetime) -> None:
         if answer.status == _GONE:

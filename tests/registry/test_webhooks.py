@@ -473,3 +473,14 @@ def test_a_disabled_webhook_may_skip_what_it_was_not_told(stage: Stage) -> None:
     stage.deliver()
     assert stage.receiver.types == ["version.step-2"]
     assert json.dumps(stage.receiver.received[0].json)
+
+
+def test_one_that_cannot_be_sent_to_from_here_waits_and_says_why(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.create(credentials_env="FAIRLEAD_WEBHOOK_OPS")
+    stage.note("version.step-1")
+    assert stage.deliver() == 0
+    assert "FAIRLEAD_WEBHOOK_OPS" in (stage.show().state_reason or "")
+    monkeypatch.setenv("FAIRLEAD_WEBHOOK_OPS", "let-me-in")
+    assert stage.deliver(after=timedelta(minutes=5)) == 1
+    assert stage.receiver.received[0].headers["authorization"] == "Bearer let-me-in"
+    assert stage.show().state_reason is None
