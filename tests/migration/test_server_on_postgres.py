@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from tests.acceptance.command_line import LABELS, CommandLine, write_folder
@@ -41,6 +42,31 @@ def test_the_owners_token_is_printed_at_the_first_start_alone(operator: CommandL
     with running_server(operator, "--no-worker") as (server, url):
         assert not any("fl_" in line for line in server.lines)
         ana.as_(FAIRLEAD_URL=url)("model", "list")
+
+
+def test_several_processes_answer_on_one_port_and_one_that_dies_is_replaced(operator: CommandLine) -> None:
+    with running_server(operator, "--no-worker", "--processes", "2") as (server, url):
+        secret = server.wait_for(r"shown this once: (fl_\S+)")[1]
+        seen: set[str] = set()
+
+        def meet(count: int) -> bool | None:
+            # Each request is a connection of its own, and so somebody else's.
+            seen.add(httpx2.get(f"{url}/healthz", trust_env=False).json()["instance"])
+            return True if len(seen) == count else None
+
+        when(lambda: meet(2))
+        ana = CommandLine(home=operator.home, variables={"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": secret})
+        ana("model", "list")
+        (replica,) = psutil.Process(server.pid).children()
+        replica.kill()
+        when(lambda: meet(3))
+        (replica,) = psutil.Process(server.pid).children()
+    replica.wait(timeout=20)
+
+
+def test_several_processes_need_postgresql(tmp_path: Path) -> None:
+    shell = CommandLine(home=tmp_path / "server", variables={})
+    assert shell.refused("server", "--processes", "2", code=2)["type"] == "urn:fairlead:error:invalid-input"
 
 
 def test_workers_do_their_own_regions_work_and_one_finishes_what_a_killed_one_began(
