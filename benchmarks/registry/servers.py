@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def install_driver(work: Path) -> Path:
     return folder
 
 
-def _is_ok(path: str):  # noqa: ANN202
+def _is_ok(path: str) -> Callable[[int], bool]:
     def answers(port: int) -> bool:
         with contextlib.suppress(httpx2.HTTPError):
             return httpx2.get(f"http://127.0.0.1:{port}{path}", timeout=2, trust_env=False).status_code == 200
@@ -119,21 +119,17 @@ def _is_ok(path: str):  # noqa: ANN202
 
 def _listener(port: int) -> psutil.Process:
     """The topmost process that listens on a port."""
-    holders = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if any(
-            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for connection in _connections(process)
-        )
-    ]
+    holders = [process for process in psutil.Process().children(recursive=True) if _listens(process, port)]
     return min(holders, key=lambda process: len(process.parents()))
 
 
-def _connections(process: psutil.Process):  # noqa: ANN202
+def _listens(process: psutil.Process, port: int) -> bool:
     with contextlib.suppress(psutil.Error):
-        return process.net_connections("tcp")
-    return []
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port
+            for each in process.net_connections("tcp")
+        )
+    return False
 
 
 def _seconds(process: psutil.Process, *, with_children: bool = False) -> float:

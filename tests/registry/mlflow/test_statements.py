@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -84,7 +84,7 @@ def test_searching_registering_and_moving_take_few_statements(registered: Dialec
 
 
 @contextmanager
-def statements(dialect: Dialect) -> Iterator[list[str]]:
+def statements(dialect: Dialect) -> Generator[list[str]]:
     """What is sent to the database by sessions while the block runs."""
     asked: list[str] = []
 
