@@ -143,8 +143,7 @@ def _parse_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"Webhook name {name[:80]!r} is invalid.",
-            hint="It holds at most 63 letters, digits, dots, underscores and hyphens, at both ends a letter "
-            "or digit.",
+            hint="It holds at most 63 letters, digits, dots, underscores and hyphens, at both ends a letter or digit.",
         )
     return name
 
