@@ -114,7 +114,8 @@ def sign(
         Path | None, typer.Option(help="The instance's client trust configuration (JSON): addresses and trusted root.")
     ] = None,
     identity_token: Annotated[
-        Path | None, typer.Option(help="File with the OIDC token; none: the token of this CI job.")
+        Path | None,
+        typer.Option(help="File with the OIDC token (audience sigstore); none: the token of this CI job."),
     ] = None,
     files: Annotated[Path | None, typer.Option(help="Sign only if the version is made of exactly these files.")] = None,
 ) -> None:
@@ -147,18 +148,22 @@ def signatures(reference: Reference) -> None:
 
 
 def _identity_token(file: Path | None, settings: Any) -> str:
+    from fairlead.core.keyless import AUDIENCE
     from fairlead.sdk.identity_tokens import IdentitySource
 
     if file is not None:
         return _read(file).decode(errors="replace").strip()
     source = IdentitySource(
-        id_token=settings.id_token,
+        id_token=settings.sigstore_id_token,
         request_url=settings.actions_request_url,
         request_token=settings.actions_request_token,
     )
     if not source.is_there:
-        raise InvalidInput("There is no identity to sign as.", hint="Give an OIDC token: --identity-token FILE")
-    return source.token("sigstore")
+        raise InvalidInput(
+            "There is no identity to sign as.",
+            hint=f"Give an OIDC token for the audience {AUDIENCE}: --identity-token FILE, or SIGSTORE_ID_TOKEN.",
+        )
+    return source.token(AUDIENCE)
 
 
 def _digest_of(files: Path) -> str:

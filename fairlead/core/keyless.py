@@ -8,6 +8,7 @@ is fetched, and no public instance is believed by itself.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
     from fairlead.core.signatures import Statement, TrustedSigner
 
+AUDIENCE = "sigstore"
+"""What a token that is signed with must be for."""
+
+_ANSWER_LENGTH = 300
+_ISSUER_EXTENSION = "1.3.6.1.4.1.57264.1.1"
+
 
 def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dict[str, Any]:
     """The bundle of a statement, signed as whoever the OIDC token is for.
@@ -27,7 +34,7 @@ def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dic
 
     Raises:
         MissingExtra: without `fairlead[sigstore]`.
-        InvalidInput: if the token or the configuration is none.
+        InvalidInput: if the token or the configuration is none, or the instance refuses the token.
         Unavailable: if the instance does not issue a certificate, or does not log the signature.
     """
     models, errors = _sigstore("models"), _sigstore("errors")
@@ -35,13 +42,23 @@ def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dic
         config = models.ClientTrustConfig.from_json(trust_config)
         identity = _sigstore("oidc").IdentityToken(token)
         context = _sigstore("sign").SigningContext.from_trust_config(config)
-        # The certificate's log must be one of those that the root names; the signer checks that.
-        with context.signer(identity, cache=False) as signer:
-            bundle = signer.sign_dsse(_sigstore("dsse").Statement(statement.to_bytes()))
-    except (ValueError, _sigstore("oidc").IdentityError) as error:
+    except (ValueError, errors.Error) as error:
         raise InvalidInput(f"This cannot be signed with: {error}", hint="Check the token and --trust-config.") from None
-    except (errors.Error, OSError) as error:
-        raise Unavailable(f"The sigstore instance did not sign: {error}", hint="Try again.") from error
+    try:
+        # The signer checks that a log which the root names has the certificate. It lives for this signature alone, but
+        # without a cache each step would take a key of its own.
+        with context.signer(identity, cache=True) as signer:
+            bundle = signer.sign_dsse(_sigstore("dsse").Statement(statement.to_bytes()))
+    # The library's errors have no base of their own, and some say nothing.
+    except Exception as error:
+        answer = _answer_behind(error)
+        if answer is not None and 400 <= answer.status_code < 500:
+            raise InvalidInput(
+                f"The sigstore instance refused to sign ({answer.status_code}): {answer.text[:_ANSWER_LENGTH]}",
+                hint="Check whom the token is for and who issued it.",
+            ) from None
+        said = str(error) or type(error).__name__
+        raise Unavailable(f"The sigstore instance did not sign: {said}", hint="Try again.") from error
     return json.loads(bundle.to_json())
 
 
@@ -65,6 +82,34 @@ def is_signed_by_identity(envelope: Mapping[str, Any], signer: TrustedSigner, pa
     return bool(verified == payload)
 
 
+def authorities_of(trust_config: str) -> list[str]:
+    """The addresses that a client trust configuration has a token sent to.
+
+    Raises:
+        InvalidInput: if it is none.
+    """
+    try:
+        return [str(each["url"]) for each in json.loads(trust_config)["signingConfig"]["caUrls"]]
+    except (ValueError, KeyError, TypeError):
+        raise InvalidInput(
+            "This is no client trust configuration of a sigstore instance.", hint="Check --trust-config."
+        ) from None
+
+
+def claimed_identity(envelope: Mapping[str, Any]) -> str:
+    """Whom a bundle's certificate is for and by whose word, which is not verified: to tell people, not to decide."""
+    from cryptography import x509
+
+    try:
+        raw = base64.b64decode(envelope["verificationMaterial"]["certificate"]["rawBytes"])
+        extensions = x509.load_der_x509_certificate(raw).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        issuer = extensions.get_extension_for_oid(x509.ObjectIdentifier(_ISSUER_EXTENSION)).value
+        return f"{', '.join(str(name.value) for name in names)} by {issuer.public_bytes().decode()}"
+    except (KeyError, TypeError, ValueError, x509.ExtensionNotFound):
+        return "somebody"
+
+
 def parse_trusted_root(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check a trusted root.
 
@@ -81,6 +126,16 @@ def parse_trusted_root(document: Mapping[str, Any]) -> Mapping[str, Any]:
             hint="Give its trusted_root.json, as its operator publishes it.",
         ) from None
     return document
+
+
+def _answer_behind(error: BaseException | None) -> Any:
+    """The HTTP answer that an error comes from; None without one."""
+    while error is not None:
+        answer = getattr(error, "response", None)
+        if answer is not None:
+            return answer
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _read_root(document: Mapping[str, Any]) -> Any:

@@ -403,7 +403,9 @@ def _verifies(key: PublicKey, signature: Any, signed: bytes) -> bool:
 
 def _whose(envelope: Envelope) -> str:
     if is_bundle(envelope):
-        return "an identity"
+        from fairlead.core.keyless import claimed_identity
+
+        return f"a certificate for {claimed_identity(envelope)}"
     ids = [str(each.get("keyid", ""))[:16] for each in envelope["signatures"] if isinstance(each, dict)]
     return f"key {', '.join(ids)}"
 

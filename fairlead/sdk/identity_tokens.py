@@ -85,7 +85,7 @@ def exchange(url: str, source: IdentitySource, *, audience: str | None = None, w
     return str(exchange_token(url, source.token(audience or url), workspace=workspace)["secret"])
 
 
-def require_safe(url: str) -> None:
+def require_safe(url: str, *, hint: str = "Use https, or set FAIRLEAD_TOKEN.") -> None:
     """Refuse a way to a server that is open to others.
 
     Raises:
@@ -96,7 +96,7 @@ def require_safe(url: str) -> None:
     if urlsplit(url).scheme != "https" and not is_loopback(url):
         raise InvalidInput(
             f"An identity token is not sent to {url}, which does not speak TLS.",
-            hint="Use https, or set FAIRLEAD_TOKEN.",
+            hint=hint,
         )
 
 

@@ -91,6 +91,15 @@ class ClientSettings:
             "token if neither FAIRLEAD_TOKEN nor FAIRLEAD_ID_TOKEN is set.",
         },
     )
+    sigstore_id_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "env": "SIGSTORE_ID_TOKEN",
+            "help": "Identity token for the audience `sigstore` (GitLab's `id_tokens`), as whose subject "
+            "`model sign --keyless` signs.",
+        },
+    )
     actions_request_url: str | None = field(
         default=None,
         metadata={
@@ -135,6 +144,7 @@ class ClientSettings:
             audience=setting("audience") or None,
             id_token=_check_token(setting("id_token")),
             id_token_file=Path(setting("id_token_file")).expanduser() if setting("id_token_file") else None,
+            sigstore_id_token=_check_token(environment.get("SIGSTORE_ID_TOKEN", "")),
             actions_request_url=environment.get("ACTIONS_ID_TOKEN_REQUEST_URL") or None,
             actions_request_token=environment.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN") or None,
         )

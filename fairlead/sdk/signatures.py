@@ -28,6 +28,7 @@ from fairlead.core.signatures import (
     require_signatures,
     sign,
 )
+from fairlead.sdk.identity_tokens import require_safe
 from fairlead.sdk.records import JsonObject, ModelVersion, Record
 
 if TYPE_CHECKING:
@@ -187,11 +188,15 @@ class Signatures:
 
         Raises:
             MissingExtra: without `fairlead[sigstore]`.
+            InvalidInput: if the token or the configuration is none, the way to the instance is open to others, or it
+                refuses the token.
             Unavailable: if the instance does not sign.
             SignatureReplayed, SignerNotTrusted: as `sign`.
         """
-        from fairlead.core.keyless import sign_as_identity
+        from fairlead.core.keyless import authorities_of, sign_as_identity
 
+        for url in authorities_of(trust_config):
+            require_safe(url, hint="Use an instance that speaks TLS.")
         return self._sign(reference, lambda statement: sign_as_identity(statement, token, trust_config), digest)
 
     def list(self, reference: str) -> Iterator[Signature]:
