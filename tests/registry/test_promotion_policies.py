@@ -25,6 +25,7 @@ from fairlead.registry.evaluations import Evaluations
 from fairlead.registry.freeze import Freeze
 from fairlead.registry.history import History
 from fairlead.registry.idempotency import IdempotencyKey
+from fairlead.registry.identity import Caller, Reach
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.policy import Policy
 from fairlead.registry.promotion import Promotions
@@ -133,6 +134,34 @@ def test_an_approvers_role_counts_where_it_is_bound_and_each_person_fills_one_pl
     assert churn.promotions.approve(cho, waiting.id or "").state == AWAITING_APPROVAL
     bind(churn, "ben", "risk", models="churn", environments="prod*")
     assert churn.promotions.approve(ben, waiting.id or "").state == APPLIED
+
+
+def test_the_role_of_a_group_counts_for_whoever_is_in_it_when_they_approve(churn: World) -> None:
+    def person(name: str, *groups: str) -> Caller:
+        reach = Reach(scopes=["approve"], groups=groups, by_roles=True)
+        return churn.tokens.authenticate(
+            churn.tokens.create(churn.owner, name=name, principal=name, reach=reach).secret
+        )
+
+    apply(churn, approvals=(Approvers(count=2, role="risk"),))
+    bind(churn, "group:risk", "risk", models="churn*", environments="production")
+    bind(churn, "group:risk-2", "risk", models="fraud*")
+    for group in ("risk", "risk-2", "staff"):
+        bind(churn, f"group:{group}", "approver")
+    waiting = ask(churn).id or ""
+    for other in (person("ben", "risk-2"), person("cho", "staff"), person("group-risk", "staff")):
+        assert gate(churn.promotions.approve(other, waiting), "approvals by risk")["value"] == 0
+    # One person is one, however many groups they are in.
+    for _ in range(2):
+        first = churn.promotions.approve(person("dora", "staff", "risk", "risk-2"), waiting)
+    assert gate(first, "approvals by risk")["detail"] == "1 of 2 approvals as risk by dora."
+    asking = person("ana", "risk")
+    assert asking.principal == churn.owner.principal
+    with pytest.raises(FairleadError):
+        churn.promotions.approve(asking, waiting)
+    done = churn.promotions.approve(person("eli", "risk"), waiting)
+    assert (done.state, gate(done, "approvals by risk")["value"]) == (APPLIED, 2)
+    assert [word.principal for word in done.approvals if "risk" in word.roles] == ["dora", "eli"]
 
 
 def test_people_are_matched_to_places_so_that_as_many_as_possible_are_filled() -> None:

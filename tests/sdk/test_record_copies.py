@@ -17,16 +17,22 @@ from fairlead.core.errors import (
     KeyUnavailable,
     ModelNotFound,
     ModelVersionNotFound,
+    NotSigned,
     ServerUnavailable,
+    SignerNotTrusted,
 )
+from fairlead.core.signatures import create_key, read_private_key, sign
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.audit import Sealer
 from fairlead.registry.keys import Keys
 from fairlead.registry.models import Labels, Models
+from fairlead.registry.signers import SignerDraft, Signers
+from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.sdk.client import Fairlead
 from fairlead.sdk.record_copies import OfflineWarning
 from fairlead.sdk.settings import ClientSettings
+from fairlead.sdk.signatures import Verification
 from fairlead.sync.store.keyring import KeyFiles, UnwrappingKeyring, make_key_file
 from fairlead.sync.store.refs import generate_signing_key, key_id_of, public_key_of
 from tests.fleet import ADMIN, LABELS, REGIONS, Fleet, open_fleet
@@ -191,6 +197,32 @@ def test_a_client_that_knows_no_copy_says_what_it_always_said(away: Away, tmp_pa
         with pytest.raises(ServerUnavailable) as caught:
             client.models.resolve("churn@champion")
         assert "does not answer" in caught.value.detail
+
+
+def test_signatures_are_verified_by_what_the_copy_has(away: Away, tmp_path: Path) -> None:
+    database, clock = away.fleet.database, away.fleet.clock
+    private, public = create_key()
+    for name, key in (("release", public), ("other", create_key()[1])):
+        draft = SignerDraft(public_key=key.decode())
+        Signers(database, clock).put(ADMIN, name, draft, expected_revision=None)
+    register(away)
+    signatures = VersionSignatures(database, clock)
+    with away.client() as client, pytest.raises(NotSigned):
+        client.models.download("churn@champion", tmp_path / "unsigned", verify="signed")
+    envelope = sign(signatures.statement(ADMIN, "churn", 1), read_private_key(private))
+    signatures.record(ADMIN, "churn", 1, envelope)
+    away.publish()
+    with away.client() as client:
+        client.models.download("churn@champion", tmp_path / "out", verify="signed")
+        client.models.download("churn/1", tmp_path / "own", verify=Verification(public_keys={"k": public.decode()}))
+        with pytest.raises(NotSigned):
+            client.models.download("churn/1", tmp_path / "others", verify=Verification(signers=("other",)))
+    assert (tmp_path / "out" / "model.txt").read_bytes() == b"weights"
+    Signers(database, clock).revoke(ADMIN, "release", reason="Lost.")
+    away.publish()
+    with away.client() as client, pytest.raises(SignerNotTrusted, match="was revoked"):
+        client.models.download("churn/1", tmp_path / "revoked", verify="signed")
+    assert not any((tmp_path / name).exists() for name in ("unsigned", "others", "revoked"))
 
 
 def test_what_the_client_keeps_is_its_owners_alone(away: Away) -> None:

@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from fairlead.core.errors import BeingCollected
+from fairlead.core.errors import BeingCollected, BytesReleased
 from fairlead.core.ids import digest_hex
 from fairlead.core.ports import ObjectStore
 from fairlead.registry import garbage
+from fairlead.registry.lifecycle import Lifecycle
+from fairlead.registry.models import Labels, Models
+from fairlead.registry.retention import RetentionPolicies
+from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.tables import ArtifactRow, ReplicaRow, UploadRow
 from fairlead.registry.tables_bytes import GarbageRow
+from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.sync.collection import GRACE
 from fairlead.sync.store import local as local_store
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.upkeep import Task, Upkeep, Upkeeps
 from fairlead.testing.objects import Action, Fault, FaultyStore
-from tests.fleet import ADMIN, BACK_OFF, Fleet, open_fleet
+from tests.fleet import ADMIN, BACK_OFF, LABELS, Fleet, open_fleet
 from tests.records import WORKSPACE
 from tests.stores import Crash, CrashingStore
 
@@ -211,6 +216,41 @@ def test_the_last_copy_stays_though_it_is_not_wanted(local_fleet: Fleet) -> None
         session.execute(update(ReplicaRow).values(is_wanted=False))
     collect_all(fleet)
     assert fleet.read(written.digest, "virginia") == FILES
+
+
+def test_the_bytes_of_a_deleted_version_go_when_its_retention_ends_and_not_before(local_fleet: Fleet) -> None:
+    fleet = local_fleet
+    versions = Versions(fleet.database, fleet.clock)
+    Models(fleet.database, fleet.clock).create(ADMIN, name="churn", labels=Labels(**LABELS), residency="unrestricted")
+    upload, kept = fleet.register(FILES, regions=ONE)
+    versions.register(ADMIN, "churn", VersionDraft(upload_id=upload))
+    fleet.run()
+    needed = objects(fleet)
+    tuned = {**FILES, "head.bin": random.Random(8).randbytes(50_000)}
+    upload, doomed = fleet.register(tuned, regions=ONE)
+    versions.register(ADMIN, "churn", VersionDraft(upload_id=upload))
+    fleet.run()
+    both = objects(fleet)
+    assert both > needed
+
+    lifecycle = Lifecycle(fleet.database, fleet.clock)
+    retention = RetentionPolicies(fleet.database, fleet.clock)
+    retention.put(ADMIN, "week", RetentionPolicy(release_deleted_after_days=7), expected_revision=None)
+    lifecycle.delete_version(ADMIN, "churn", 2)
+    collect_all(fleet)
+    assert retention.run(ADMIN) == ()
+    assert objects(fleet) == both
+    assert fleet.read(doomed.digest, "virginia") == tuned
+
+    fleet.clock.advance(timedelta(days=4))
+    assert [(step.reference, step.action) for step in retention.run(ADMIN)] == [("churn/2", "release")]
+    run_task(fleet, "collect")
+    assert objects(fleet) == both, "readers that were sent here go on for a while"
+    collect_all(fleet, rounds=5)
+    assert objects(fleet) == needed
+    assert fleet.read(kept.digest, "virginia") == FILES
+    with pytest.raises(BytesReleased):
+        lifecycle.restore_version(ADMIN, "churn", 2)
 
 
 def test_foreign_objects_are_told_of_and_left_alone(local_fleet: Fleet) -> None:
