@@ -33,8 +33,9 @@ def webhooks_router(webhooks: Webhooks, tests: WebhookTests, wake: Callable[[], 
     @router.post("", status_code=201, response_model=SecretWebhookOut)
     def create_webhook(body: WebhookIn, caller: MayAdmin, key: MayRepeat) -> Any:
         """Make a webhook; its secret is in this answer only."""
-        members = body.model_dump()
-        made, secret = webhooks.create(caller, WebhookDraft(**{**members, "events": tuple(members["events"])}), key=key)
+        members: dict[str, Any] = body.model_dump()
+        members["events"] = tuple(body.events)
+        made, secret = webhooks.create(caller, WebhookDraft(**members), key=key)
         wake()
         return {**asdict(made), "secret": secret}
 
@@ -53,11 +54,9 @@ def webhooks_router(webhooks: Webhooks, tests: WebhookTests, wake: Callable[[], 
     @router.patch("/{name}", response_model=WebhookOut)
     def update_webhook(name: str, body: WebhookPatch, caller: MayAdmin, expected: IfMatch) -> Any:
         """Change a webhook. With `If-Match`, only if it is still at that revision."""
-        members = body.model_dump()
-        events = None if body.events is None else tuple(body.events)
-        changed = webhooks.update(
-            caller, name, WebhookChange(**{**members, "events": events}), expected_revision=expected
-        )
+        members: dict[str, Any] = body.model_dump()
+        members["events"] = None if body.events is None else tuple(body.events)
+        changed = webhooks.update(caller, name, WebhookChange(**members), expected_revision=expected)
         wake()
         return changed
 

@@ -266,8 +266,12 @@ def _find_claim(claims: Mapping[str, object], name: str) -> object:
     if found is None and "/" in name:
         found = claims
         for part in name.split("/"):
-            found = cast("Mapping[str, object]", found).get(part) if isinstance(found, Mapping) else None
+            found = _member(found, part)
     return found
+
+
+def _member(value: object, name: str) -> object:
+    return cast("Mapping[str, object]", value).get(name) if isinstance(value, Mapping) else None
 
 
 def _is_match(value: object, pattern: str) -> bool:

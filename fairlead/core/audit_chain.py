@@ -108,7 +108,7 @@ class ChainCheck:
         if sequence != self.sealed:
             return "missing"
         try:
-            found = hash_event(event, sequence=sequence, previous_hash=previous_hash)
+            found = hash_event(event, sequence=self.sealed, previous_hash=previous_hash)
         except InvalidInput:
             # What was put in its place has no canonical form, so it was never sealed.
             return "edited"

@@ -29,11 +29,13 @@ from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.signers import SignerDraft, Signers
+from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.webhooks import WebhookDraft
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.sync.budgets import Budgets
+from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
@@ -118,6 +120,23 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         service.close()
 
 
+def let_the_server_sign(service: Service, upload_location_id: str) -> tuple[str, str]:
+    """Have clients ask for addresses; the digest of a snapshot's artifact, and where it is."""
+    with service.database.write() as session:
+        query = select(ReplicaRow).join(
+            ArtifactRow,
+            (ArtifactRow.digest == ReplicaRow.artifact_digest) & (ArtifactRow.residency == ReplicaRow.residency),
+        )
+        replica = session.scalars(query.where(ReplicaRow.state == "VERIFIED", ArtifactRow.kind == "snapshot")).first()
+        assert replica is not None
+        for location_id in {replica.location_id, upload_location_id}:
+            place = session.get_one(LocationRow, (replica.workspace_id, location_id))
+            # As of a location in a cloud; a rehearsal signs nothing, so folders will do.
+            place.settings = {"client_access": "signed"}
+        place = session.get_one(LocationRow, (replica.workspace_id, replica.location_id))
+        return replica.artifact_digest, place.name
+
+
 def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer) -> dict[str, Call]:
     """Make one of everything, and say how each route is called on it."""
     service.ensure_embedded_locations(EMBEDDED_REGIONS)
@@ -164,7 +183,9 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     )
     token = world.tokens.create(world.owner, name="ci", principal="ci", scopes=["read"]).token
     upload = service.uploads.begin(world.owner, kind="model", residency="unrestricted")
-    layout = f"default/unrestricted/plain/layouts/{'0' * 64}/one"
+    domain = DedupDomain("default", "unrestricted")
+    layout = f"{domain.layout_prefix()}{'0' * 64}/one"
+    signed = let_the_server_sign(service, upload.location.id)
     key = service.keys.create(world.owner, provider="file")
     draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
     service.serving.deployments.apply(world.owner, draft)
@@ -280,6 +301,13 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "POST /upkeep": Call(path="/upkeep", body={"task": "scrub"}),
         "POST /uploads": Call(path="/uploads", body={"kind": "model"}),
         "POST /uploads/{upload_id}/bases": Call(path=f"/uploads/{upload.id}/bases", body={"model": "churn"}),
+        "POST /uploads/{upload_id}/addresses": Call(
+            path=f"/uploads/{upload.id}/addresses",
+            body={"verb": "write", "keys": [f"{domain.pack_prefix()}00/{'0' * 64}.pack"]},
+        ),
+        "POST /artifacts/{digest}/addresses": Call(
+            path=f"/artifacts/{signed[0]}/addresses", body={"location": signed[1]}
+        ),
         "POST /uploads/{upload_id}/known-blocks": Call(path=f"/uploads/{upload.id}/known-blocks", body={"digests": []}),
         "POST /uploads/{upload_id}/complete": Call(
             path=f"/uploads/{upload.id}/complete",

@@ -155,6 +155,9 @@ def test_the_plan_names_the_deployments_that_follow_the_environment(churn: World
             assert workspace_id == churn.owner.workspace_id
             return (f"{model}-{environment}",)
 
+        def pinned(self, workspace_id: str, model: str, version: int | None) -> Sequence[str]:  # noqa: ARG002  (the port's)
+            return ()
+
     promotions = Promotions(churn.database, churn.clock, load_catalog(), Index())
     assert promotions.plan(churn.owner, "churn", 1, "dev").plan["deployments"] == ["churn-dev"]
 

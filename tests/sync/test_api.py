@@ -225,7 +225,7 @@ def test_a_caller_of_another_workspace_sees_nothing(api: Api) -> None:
     digest = upload(api.client("write"), FILES)["artifact_digest"]
     api.fleet.run()
     stranger = Caller(workspace_id="other", principal="eve", scopes=frozenset({"admin"}))
-    install_access(api.app, lambda _secret: stranger)
+    api.app.state.authenticate = lambda _secret: stranger  # pyright: ignore[reportUnknownLambdaType]
     client = TestClient(api.app, headers={"Authorization": "Bearer x"})
     assert client.get(f"/artifacts/{digest}").status_code == 404
     assert client.get("/locations").json()["items"] == []
