@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.command_line import FAIRLEAD, ROOT, CommandLine, leave_nothing
+from tests.servers.identity_issuer import LoopbackIssuer, to_answer
+from tests.servers.sigstore_instance import sigstore_instance
+from tests.servers.token_services import Answer, Request, serving
 
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 PAGE_SECONDS = 540
@@ -29,7 +35,8 @@ def checkout(tmp_path: Path) -> Generator[Path]:
 @pytest.mark.timeout(PAGE_SECONDS + 60)
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path) -> None:
-    printed = run_blocks(checkout, blocks_of(page))
+    with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as variables:
+        printed = run_blocks(checkout, blocks_of(page), variables)
     if page.stem == "promote-and-deploy":
         check_promote_and_deploy(printed)
 
@@ -59,14 +66,30 @@ def check_promote_and_deploy(printed: list[str]) -> None:
     assert "aws:us-east-1" in seen
 
 
+@contextlib.contextmanager
+def job_that_signs(folder: Path) -> Generator[dict[str, str]]:
+    """The variables of a job of GitHub Actions, where a sigstore instance that knows GitHub is told of in a folder."""
+    github = LoopbackIssuer(url="https://token.actions.githubusercontent.com")
+    workflow = "https://github.com/acme/churn/.github/workflows/release.yml@refs/heads/main"
+
+    def issue(request: Request) -> Answer:
+        assert request.headers["authorization"] == "Bearer job"
+        return to_answer({"value": github.token(datetime.now(UTC), audience=request.query["audience"], sub=workflow)})
+
+    with sigstore_instance(github) as instance, serving(issue) as url:
+        for name, document in (("trust", instance.trust_config), ("trusted_root", instance.trusted_root)):
+            (folder / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
+        yield {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{url}/?api-version=2", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "job"}
+
+
 def blocks_of(page: Path) -> list[str]:
     """The text of each block of shell, in order."""
     return re.findall(r"^```sh\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run_blocks(folder: Path, blocks: list[str]) -> list[str]:
+def run_blocks(folder: Path, blocks: list[str], variables: Mapping[str, str]) -> list[str]:
     """What each block printed to standard output. One shell runs them all, so that variables live on."""
-    environment = CommandLine(home=folder / "home").environment
+    environment = CommandLine(home=folder / "home", variables=variables).environment
     # Pages say `python` and `fairlead`; here they are those that run the tests.
     environment |= {"PATH": f"{FAIRLEAD.parent}{os.pathsep}{environment['PATH']}"}
     # Only the last command of a substitution or pipe counts for -e; every other one ends the page.
