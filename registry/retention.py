@@ -205,15 +205,7 @@ def release_artifact(session: Session, version: ModelVersionRow, now: datetime) 
     if artifact is None or artifact.kind != "model":
         return
     artifact.released_at = now
-    session.execute(
-        update(ReplicaRow)
-        .where(
-            ReplicaRow.workspace_id == artifact.workspace_id,
-            ReplicaRow.residency == artifact.residency,
-            ReplicaRow.artifact_digest == artifact.digest,
-        )
-        .values(is_wanted=False, updated_at=now)
-    )
+    _want_replicas(session, artifact, now, is_wanted=False)
 
 
 def reclaim_artifact(session: Session, artifact: ArtifactRow, now: datetime) -> None:
@@ -221,6 +213,10 @@ def reclaim_artifact(session: Session, artifact: ArtifactRow, now: datetime) -> 
     if artifact.released_at is None:
         return
     artifact.released_at = None
+    _want_replicas(session, artifact, now, is_wanted=True)
+
+
+def _want_replicas(session: Session, artifact: ArtifactRow, now: datetime, *, is_wanted: bool) -> None:
     session.execute(
         update(ReplicaRow)
         .where(
@@ -228,7 +224,7 @@ def reclaim_artifact(session: Session, artifact: ArtifactRow, now: datetime) -> 
             ReplicaRow.residency == artifact.residency,
             ReplicaRow.artifact_digest == artifact.digest,
         )
-        .values(is_wanted=True, updated_at=now)
+        .values(is_wanted=is_wanted, updated_at=now)
     )
 
 
