@@ -1,7 +1,7 @@
 """Policies: what an environment asks of a version before it may hold it. Pure: values in, verdicts out.
 
 A policy is a list of metric thresholds, the regions where the bytes must be verified, the environment that must have
-held the version before, and how many identities beside the requester must approve. Every gate answers with its value,
+held the version before, and how many principals beside the requester must approve. Every gate answers with its value,
 its limit and, where it does not pass, the next step.
 """
 

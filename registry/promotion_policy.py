@@ -47,7 +47,7 @@ class ExpressionGate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approvers:
-    """So many identities who hold a role; no role: anyone who may approve."""
+    """So many principals who hold a role; no role: anyone who may approve."""
 
     count: int
     role: str | None = None
@@ -230,7 +230,7 @@ def _check_signatures(wanted: SignaturePolicy) -> None:
 
 
 def assign(approvals: Sequence[Approvers], approvers: Sequence[Approver]) -> tuple[tuple[str, ...], ...]:
-    """Who fills which request for approval: each identity fills one place, and as many are filled as can be."""
+    """Who fills which request for approval: each principal fills one place, and as many are filled as can be."""
     places = [index for index, each in enumerate(approvals) for _ in range(each.count)]
     filled: dict[int, int] = {}
 

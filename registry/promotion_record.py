@@ -24,7 +24,7 @@ STATES = (AWAITING_APPROVAL, APPLIED, REFUSED, REJECTED, WITHDRAWN, STALE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """One identity's word on a promotion, with the roles that it held for it then."""
+    """One principal's word on a promotion, with the roles that it held for it then."""
 
     principal: str
     is_approval: bool

@@ -143,7 +143,7 @@ class PlanOut(AnswerModel):
 
 
 class ApprovalOut(AnswerModel):
-    """One identity's word on a promotion."""
+    """One principal's word on a promotion."""
 
     principal: str
     is_approval: bool

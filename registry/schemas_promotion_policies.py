@@ -40,7 +40,7 @@ class ExpressionGateIn(RequestModel):
 
 
 class ApproversIn(RequestModel):
-    """So many identities who hold a role, never the requester; no role: anyone who may approve."""
+    """So many principals who hold a role, never the requester; no role: anyone who may approve."""
 
     count: Annotated[int, Field(ge=1, le=APPROVALS_MAX)] = 1
     role: Role | None = None
@@ -98,7 +98,7 @@ class ExpressionGateOut(AnswerModel):
 
 
 class ApproversOut(AnswerModel):
-    """So many identities who hold a role."""
+    """So many principals who hold a role."""
 
     count: int
     role: str | None

@@ -305,7 +305,7 @@ class Models:
     ) -> Promotion:
         """Ask for an environment to point at a version; applied at once when every gate passes.
 
-        The answer's `state` is APPLIED, or AWAITING_APPROVAL when a policy wants another identity's word. An emergency
+        The answer's `state` is APPLIED, or AWAITING_APPROVAL when a policy wants another principal's word. An emergency
         sets freezes aside for those who hold a role that the policy names for it. `basis` is that of a plan
         (`plan["basis"]`): if anything of it has changed, the request is refused.
 
@@ -352,7 +352,7 @@ class Models:
         return map(Promotion.from_json, self._transport.items("/api/v1/promotions", model=model, state=state))
 
     def approve(self, promotion_id: str, *, comment: str = "") -> Promotion:
-        """Give this identity's approval; the last one needed applies the promotion.
+        """Give this principal's approval; the last one needed applies the promotion.
 
         Raises:
             SelfApproval: the requester cannot approve.
@@ -365,7 +365,7 @@ class Models:
         return self._decide(promotion_id, "reject", comment)
 
     def withdraw(self, promotion_id: str, *, comment: str = "") -> Promotion:
-        """Take back a promotion that this identity asked for.
+        """Take back a promotion that this principal asked for.
 
         Raises:
             PermissionDenied: if somebody else asked for it.
