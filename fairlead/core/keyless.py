@@ -37,13 +37,7 @@ def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dic
         InvalidInput: if the token or the configuration is none, or the instance refuses the token.
         Unavailable: if the instance does not issue a certificate, or does not log the signature.
     """
-    models, errors = _sigstore("models"), _sigstore("errors")
-    try:
-        config = models.ClientTrustConfig.from_json(trust_config)
-        identity = _sigstore("oidc").IdentityToken(token)
-        context = _sigstore("sign").SigningContext.from_trust_config(config)
-    except (ValueError, errors.Error) as error:
-        raise InvalidInput(f"This cannot be signed with: {error}", hint="Check the token and --trust-config.") from None
+    identity, context = _read_means(token, trust_config)
     try:
         # The signer checks that a log which the root names has the certificate. It lives for this signature alone, but
         # without a cache each step would take a key of its own.
@@ -60,6 +54,15 @@ def sign_as_identity(statement: Statement, token: str, trust_config: str) -> dic
         said = str(error) or type(error).__name__
         raise Unavailable(f"The sigstore instance did not sign: {said}", hint="Try again.") from error
     return json.loads(bundle.to_json())
+
+
+def check_means(token: str, trust_config: str) -> None:
+    """Check what is to be signed with, without signing: a log forgets nothing.
+
+    Raises:
+        MissingExtra, InvalidInput: as `sign_as_identity`.
+    """
+    _read_means(token, trust_config)
 
 
 def is_signed_by_identity(envelope: Mapping[str, Any], signer: TrustedSigner, payload: bytes) -> bool:
@@ -126,6 +129,17 @@ def parse_trusted_root(document: Mapping[str, Any]) -> Mapping[str, Any]:
             hint="Give its trusted_root.json, as its operator publishes it.",
         ) from None
     return document
+
+
+def _read_means(token: str, trust_config: str) -> tuple[Any, Any]:
+    """The identity of a token, and the instance that is to vouch for it, as the library has them."""
+    models, errors = _sigstore("models"), _sigstore("errors")
+    try:
+        config = models.ClientTrustConfig.from_json(trust_config)
+        identity = _sigstore("oidc").IdentityToken(token)
+        return identity, _sigstore("sign").SigningContext.from_trust_config(config)
+    except (ValueError, errors.Error) as error:
+        raise InvalidInput(f"This cannot be signed with: {error}", hint="Check the token and --trust-config.") from None
 
 
 def _answer_behind(error: BaseException | None) -> Any:

@@ -186,6 +186,8 @@ class Signatures:
     ) -> Signature:
         """Sign a version as whoever an OIDC token is for; `trust_config` says by which sigstore instance (JSON).
 
+        A dry run signs nothing, since the instance's log would keep it; so whether it would count is not said.
+
         Raises:
             MissingExtra: without `fairlead[sigstore]`.
             InvalidInput: if the token or the configuration is none, the way to the instance is open to others, or it
@@ -193,10 +195,20 @@ class Signatures:
             Unavailable: if the instance does not sign.
             SignatureReplayed, SignerNotTrusted: as `sign`.
         """
-        from fairlead.core.keyless import authorities_of, sign_as_identity
+        from fairlead.core.keyless import authorities_of, check_means, sign_as_identity
 
         for url in authorities_of(trust_config):
             require_safe(url, hint="Use an instance that speaks TLS.")
+        if self._transport.is_dry_run:
+            check_means(token, trust_config)
+            version = self._ask(reference)
+            statement = self._statement(version, digest)
+            return Signature(
+                reference=version.reference,
+                sequence=statement.sequence,
+                artifact_digest=statement.digest,
+                envelope={},
+            )
         return self._sign(reference, lambda statement: sign_as_identity(statement, token, trust_config), digest)
 
     def list(self, reference: str) -> Iterator[Signature]:
@@ -255,19 +267,7 @@ class Signatures:
     def _sign(self, reference: str, make: Callable[[Statement], dict[str, Any]], digest: str | None) -> Signature:
         version = self._ask(reference)
         for tried in range(1, _TRIES + 1):
-            asked = self._transport.get(f"{_version_path(version)}/statement")
-            statement = Statement(
-                model=version.name,
-                version=version.version,
-                digest=cast("str", asked["digest"]),
-                sequence=cast("int", asked["sequence"]),
-            )
-            # Nothing is signed on a server's word alone that the signer knows better.
-            if statement.digest != (digest or version.artifact_digest or statement.digest):
-                raise SignatureReplayed(
-                    f"{version.reference} is {statement.digest}, not {digest or version.artifact_digest}.",
-                    hint="Sign the version that these files were registered as.",
-                )
+            statement = self._statement(version, digest)
             try:
                 answer = self._transport.post(f"{_version_path(version)}/signatures", {"envelope": make(statement)})
                 return Signature.from_json(answer)
@@ -276,6 +276,23 @@ class Signatures:
                 if tried == _TRIES or replayed.attributes.get("sequence") is None:
                     raise
         raise AssertionError
+
+    def _statement(self, version: ModelVersion, digest: str | None) -> Statement:
+        """What is to be signed next about a version."""
+        asked = self._transport.get(f"{_version_path(version)}/statement")
+        statement = Statement(
+            model=version.name,
+            version=version.version,
+            digest=cast("str", asked["digest"]),
+            sequence=cast("int", asked["sequence"]),
+        )
+        # Nothing is signed on a server's word alone that the signer knows better.
+        if statement.digest != (digest or version.artifact_digest or statement.digest):
+            raise SignatureReplayed(
+                f"{version.reference} is {statement.digest}, not {digest or version.artifact_digest}.",
+                hint="Sign the version that these files were registered as.",
+            )
+        return statement
 
     def _by_server(self, version: ModelVersion) -> tuple[Signature, ...]:
         return tuple(map(Signature.from_json, self._transport.items(f"{_version_path(version)}/signatures")))

@@ -45,9 +45,11 @@ def test_what_a_job_signed_counts_at_the_gate_and_on_load(tmp_path: Path, databa
                 with pytest.raises(SignerNotTrusted, match=f"a certificate for {subject} by {by.url}"):
                     client.signatures.sign_as_identity("churn/1", token, config)
             assert list(client.signatures.list("churn/1")) == []
-            kept = client.signatures.sign_as_identity(
-                "churn/1", issuer.token(now, audience="sigstore", sub=JOB), config
-            )
+            token = issuer.token(now, audience="sigstore", sub=JOB)
+            logged = len(instance.entries)
+            rehearsed = client.dry_run().signatures.sign_as_identity("churn/1", token, config)
+            assert (rehearsed.sequence, len(instance.entries)) == (1, logged)
+            kept = client.signatures.sign_as_identity("churn/1", token, config)
         assert (kept.signer, kept.sequence, kept.refusal) == ("ci", 1, None)
 
         # From here on there is neither an issuer nor an instance.

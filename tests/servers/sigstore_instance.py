@@ -1,4 +1,6 @@
-"""A sigstore instance on loopback: Fulcio's certificates, a transparency log for them, and Rekor's log of signatures.
+"""A sigstore instance on loopback: Fulcio's certificates and their log, Rekor's log of signatures, and timestamps.
+
+The log of signatures is of version 1, which says itself when it took an entry, or 2, beside which an authority does.
 
 Each checks what it is sent as the real one does: whether an issuer it knows made the token, for the audience
 `sigstore`; whether the request proves the private key; whether what is to be logged was signed with the certificate's
@@ -15,17 +17,19 @@ import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from joserfc import jwt
 from joserfc.errors import JoseError
 
 from tests.servers.identity_issuer import LoopbackIssuer, to_answer
+from tests.servers.timestamp_authority import TimestampAuthority
 from tests.servers.token_services import Answer, Request, serving
 
 LIFETIME = timedelta(minutes=10)
@@ -37,9 +41,10 @@ _TIMESTAMPS = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 
 @dataclass(slots=True)
 class SigstoreInstance:
-    """Vouches for the subjects of its issuers' tokens. Its log's clock may be `late`."""
+    """Vouches for the subjects of its issuers' tokens. Whatever of it says when something was signed may be `late`."""
 
     issuers: Sequence[LoopbackIssuer]
+    log_version: Literal[1, 2] = 1
     url: str = ""
     late: timedelta = timedelta(0)
     entries: list[bytes] = field(default_factory=list[bytes])
@@ -47,6 +52,7 @@ class SigstoreInstance:
     certificate_log: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     signature_log: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     root: x509.Certificate = field(init=False)
+    timestamps: TimestampAuthority = field(init=False)
 
     def __post_init__(self) -> None:
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
@@ -64,6 +70,7 @@ class SigstoreInstance:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.authority.public_key()), critical=False)
             .sign(self.authority, hashes.SHA256())
         )
+        self.timestamps = TimestampAuthority(self.root, self.authority)
 
     @property
     def trusted_root(self) -> dict[str, Any]:
@@ -73,14 +80,8 @@ class SigstoreInstance:
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": [self._log(self.signature_log, since)],
             "ctlogs": [self._log(self.certificate_log, since)],
-            "certificateAuthorities": [
-                {
-                    "subject": {"organization": "loopback", "commonName": "loopback"},
-                    "uri": self.url,
-                    "certChain": {"certificates": [{"rawBytes": _base64(_der(self.root))}]},
-                    "validFor": since,
-                }
-            ],
+            "certificateAuthorities": [self._authority(since, self.root)],
+            "timestampAuthorities": [self._authority(since, self.timestamps.certificate, self.root)],
         }
 
     @property
@@ -98,8 +99,10 @@ class SigstoreInstance:
             "signingConfig": {
                 "mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
                 "caUrls": [here],
-                "rekorTlogUrls": [here],
+                "rekorTlogUrls": [here | {"majorApiVersion": self.log_version}],
                 "rekorTlogConfig": {"selector": "ANY"},
+                "tsaUrls": [here | {"url": f"{self.url}/api/v1/timestamp"}] if self.log_version == 2 else [],
+                "tsaConfig": {"selector": "ANY"},
             },
         }
 
@@ -110,6 +113,11 @@ class SigstoreInstance:
                 return self._certify(request)
             if request.path == "/api/v1/log/entries":
                 return self._enter(json.loads(request.body))
+            if request.path == "/api/v2/log/entries":
+                return self._enter_digest(json.loads(request.body)["hashedRekordRequestV002"])
+            if request.path == "/api/v1/timestamp":
+                stamped = self.timestamps.stamp(request.body, self.late)
+                return 201, {"Content-Type": "application/timestamp-reply"}, stamped
         except (JoseError, InvalidSignature, ValueError, KeyError) as error:
             return 400, {"Content-Type": "application/json"}, json.dumps({"message": str(error)}).encode()
         return 404, {}, b""
@@ -191,8 +199,7 @@ class SigstoreInstance:
                 },
             }
         )
-        self.entries.append(body)
-        index = len(self.entries) - 1
+        index = self._append(body)
         entry: dict[str, Any] = {
             "body": _base64(body),
             "integratedTime": int((datetime.now(UTC) + self.late).timestamp()),
@@ -200,22 +207,69 @@ class SigstoreInstance:
             "logIndex": index,
         }
         promise = _base64(self.signature_log.sign(_canonical(entry), _SHA256))
-        tree = _tree_hash(self.entries)
         proof = {
             "logIndex": index,
             "treeSize": len(self.entries),
-            "rootHash": tree.hex(),
+            "rootHash": _tree_hash(self.entries).hex(),
             "hashes": [each.hex() for each in _inclusion(self.entries, index)],
-            "checkpoint": self._checkpoint(tree),
+            "checkpoint": self._checkpoint(),
         }
         verification = {"signedEntryTimestamp": promise, "inclusionProof": proof}
         status, headers, data = to_answer({hashlib.sha256(body).hexdigest(): entry | {"verification": verification}})
         return status + 1, headers, data
 
-    def _checkpoint(self, tree: bytes) -> str:
-        note = f"loopback\n{len(self.entries)}\n{_base64(tree)}\n"
+    def _enter_digest(self, proposed: dict[str, Any]) -> Answer:
+        """Log the signature of a digest (`hashedrekord`, 0.0.2)."""
+        signature = proposed["signature"]
+        certificate = x509.load_der_x509_certificate(
+            base64.b64decode(signature["verifier"]["x509Certificate"]["rawBytes"])
+        )
+        key = cast("ec.EllipticCurvePublicKey", certificate.public_key())
+        digest, content = (base64.b64decode(each) for each in (proposed["digest"], signature["content"]))
+        key.verify(content, digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+        data = {"algorithm": "SHA2_256", "digest": proposed["digest"]}
+        kind = {"kind": "hashedrekord", "version": "0.0.2"}
+        body = _canonical(
+            {
+                "apiVersion": kind["version"],
+                "kind": kind["kind"],
+                "spec": {"hashedRekordV002": {"data": data, "signature": signature}},
+            }
+        )
+        index = self._append(body)
+        proof = {
+            "logIndex": str(index),
+            "treeSize": str(len(self.entries)),
+            "rootHash": _base64(_tree_hash(self.entries)),
+            "hashes": [_base64(each) for each in _inclusion(self.entries, index)],
+            "checkpoint": {"envelope": self._checkpoint()},
+        }
+        return to_answer(
+            {
+                "logIndex": str(index),
+                "logId": {"keyId": _base64(_log_id(self.signature_log))},
+                "kindVersion": kind,
+                "inclusionProof": proof,
+                "canonicalizedBody": _base64(body),
+            }
+        )
+
+    def _append(self, body: bytes) -> int:
+        self.entries.append(body)
+        return len(self.entries) - 1
+
+    def _checkpoint(self) -> str:
+        note = f"loopback\n{len(self.entries)}\n{_base64(_tree_hash(self.entries))}\n"
         signature = _log_id(self.signature_log)[:4] + self.signature_log.sign(note.encode(), _SHA256)
         return f"{note}\n\u2014 loopback {_base64(signature)}\n"
+
+    def _authority(self, since: dict[str, str], *chain: x509.Certificate) -> dict[str, Any]:
+        return {
+            "subject": {"organization": "loopback", "commonName": "loopback"},
+            "uri": self.url,
+            "certChain": {"certificates": [{"rawBytes": _base64(_der(each))} for each in chain]},
+            "validFor": since,
+        }
 
     def _log(self, key: ec.EllipticCurvePrivateKey, since: dict[str, str]) -> dict[str, Any]:
         return {
@@ -231,9 +285,9 @@ class SigstoreInstance:
 
 
 @contextlib.contextmanager
-def sigstore_instance(*issuers: LoopbackIssuer) -> Generator[SigstoreInstance]:
+def sigstore_instance(*issuers: LoopbackIssuer, log_version: Literal[1, 2] = 1) -> Generator[SigstoreInstance]:
     """An instance while the block runs."""
-    instance = SigstoreInstance(issuers)
+    instance = SigstoreInstance(issuers, log_version=log_version)
     with serving(instance) as url:
         instance.url = url
         yield instance
