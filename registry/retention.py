@@ -174,6 +174,7 @@ class RetentionPolicies:
     def apply(self, session: Session, caller: Caller, now: datetime) -> tuple[RetentionStep, ...]:
         """Let go what would go at a time, within a transaction."""
         done: list[RetentionStep] = []
+        released: list[ModelVersionRow] = []
         for model, step, row in [*_steps(session, self._deployments, caller.workspace_id, now, None)]:
             facts: dict[str, JsonValue] = {"policy": step.policy, "because": step.because}
             session.refresh(model, with_for_update={"key_share": True})
@@ -184,25 +185,31 @@ class RetentionPolicies:
                     continue
                 row.released_at = now
                 record_event(session, caller, now, action="version.release", of=(model, row), facts=facts)
-                session.flush()
-                release_artifact(session, row, now)
+                released.append(row)
             else:
                 try:
                     delete_version(session, caller, self._clock, self._deployments, of=(model, row), facts=facts)
                 except VersionInUse:
                     continue
             done.append(step)
+        session.flush()
+        # After all models are locked, as whoever registers locks the model before the artifact.
+        for row in sorted(released, key=lambda row: (row.residency, row.artifact_digest or "")):
+            release_artifact(session, row, now)
         return tuple(done)
 
 
 def release_artifact(session: Session, version: ModelVersionRow, now: datetime) -> None:
-    """Let no replica of a version's files be wanted, unless another version has the same."""
-    if version.artifact_digest is None or _has_other_users(session, version, frozenset()):
+    """Let no replica of a version's files be wanted, unless another version has the same.
+
+    The artifact's row is locked first, so a version that comes to have it meanwhile is seen here, or sees it released.
+    """
+    if version.artifact_digest is None:
         return
     artifact = session.get(
         ArtifactRow, (version.workspace_id, version.residency, version.artifact_digest), with_for_update=True
     )
-    if artifact is None or artifact.kind != "model":
+    if artifact is None or artifact.kind != "model" or _has_other_users(session, version, frozenset()):
         return
     artifact.released_at = now
     _want_replicas(session, artifact, now, is_wanted=False)

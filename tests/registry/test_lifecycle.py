@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,7 @@ from fairlead.core.errors import (
     StaleRevision,
     VersionInUse,
 )
+from fairlead.core.ids import Digest
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.cards import CARD_MAX_BYTES, Cards
 from fairlead.registry.evaluations import Evaluations
@@ -31,8 +33,8 @@ from fairlead.registry.plans import NoDeployments
 from fairlead.registry.policy import Policy
 from fairlead.registry.retention import RetentionPolicies, reclaim_artifact
 from fairlead.registry.retention_policy import RetentionPolicy, VersionFacts, decide, from_json, to_json
-from fairlead.registry.tables import ArtifactRow, ReplicaRow
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.tables import ArtifactRow, ReplicaRow, UploadRow
+from fairlead.registry.versions import VersionDraft, mark_ready
 from tests.record_world import LABELS, World
 
 NOW = SystemClock().now()
@@ -224,6 +226,30 @@ def test_the_same_files_keep_their_bytes_while_any_version_has_them_and_come_bac
         reclaim_artifact(session, session.get_one(ArtifactRow, key), churn.clock.now())
     assert not released()
     assert churn.versions.register(churn.owner, "churn", VersionDraft(upload_id=first.upload_id)).state == "READY"
+
+
+def test_bytes_stay_where_a_version_of_the_same_files_becomes_ready_while_they_are_let_go(churn: World) -> None:
+    first = churn.versions.get(churn.owner, "churn", 1)
+    key = (churn.owner.workspace_id, "unrestricted", first.artifact_digest)
+    put(churn, release_deleted_after_days=0)
+    lifecycle(churn).delete_version(churn.owner, "churn", 1)
+    upload = churn.upload()
+    again = churn.versions.register(churn.owner, "churn", VersionDraft(upload_id=upload))
+    releasing = threading.Thread(target=lambda: retention(churn).run(churn.owner))
+    with churn.database.write() as session:
+        # What the worker does that has read the files back.
+        session.get_one(ArtifactRow, key, with_for_update=True)
+        row = session.get_one(UploadRow, (churn.owner.workspace_id, upload))
+        row.state, row.artifact_digest = "READY", first.artifact_digest
+        session.flush()
+        mark_ready(session, churn.owner.workspace_id, upload, Digest(str(first.artifact_digest)), NOW)
+        releasing.start()
+        releasing.join(0.5)
+        assert releasing.is_alive()
+    releasing.join(30)
+    assert churn.versions.get(churn.owner, "churn", again.version).state == "READY"
+    with churn.database.read() as session:
+        assert session.get_one(ArtifactRow, key).released_at is None
 
 
 def test_a_policy_that_is_not_applied_yet_is_planned_with(churn: World) -> None:
