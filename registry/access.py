@@ -11,6 +11,7 @@ what is theirs alone (`visibility`). All other routes are of the whole workspace
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
 from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, FastAPI, Request, Security
@@ -163,7 +164,8 @@ class AccessMiddleware:
         await self._app(scope, receive, note)
         if refused and access.caller is not None and self._tell is not None:
             denial = Denial(caller=access.caller, method=scope["method"], path=scope["path"])
-            await run_in_threadpool(self._tell, denial)
+            # In a context of its own: a rehearsal that is refused leaves its trace like any other refusal.
+            await run_in_threadpool(Context().run, self._tell, denial)
 
 
 def install_access(app: FastAPI, authenticate: Authenticate, tell: Callable[[Denial], None] | None = None) -> None:

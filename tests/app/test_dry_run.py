@@ -441,3 +441,13 @@ def test_a_rehearsal_that_is_asked_for_wrongly_is_refused_rather_than_done(stage
 def test_the_header_may_say_no(stage: Stage) -> None:
     assert stage.send("POST /models", {"fairlead-dry-run": "false"}).status_code == 201
     assert stage.http.get("/api/v1/models/fraud").status_code == 200
+
+
+def test_a_rehearsal_that_is_refused_is_audited_like_any_refusal(stage: Stage) -> None:
+    secret = stage.world.tokens.create(stage.world.owner, name="eve", principal="eve", scopes=["read"]).secret
+    refused = stage.http.post(
+        "/api/v1/models", json={"name": "own"}, headers={**DRY, "authorization": f"Bearer {secret}"}
+    )
+    assert refused.status_code == 403
+    told = stage.http.get("/api/v1/audit", params={"action": "access.deny"}).json()["items"]
+    assert [event["actor"] for event in told] == ["eve"]
