@@ -5,9 +5,7 @@ Nothing here decides anything; to see what depends on what, read `Service.build`
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,16 +15,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, text
 
 from fairlead.app.guard import Activity
-from fairlead.app.schema import check_revision, upgrade
+from fairlead.app.wiring import make_duties, make_webhooks, open_database, read_signing_key
 from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
-from fairlead.core.errors import FairleadError, InvalidInput
-from fairlead.core.ids import new_row_id
+from fairlead.core.errors import FairleadError
 from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
-from fairlead.featurestore.recorded import feature_rows
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
@@ -40,11 +36,10 @@ from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, mod
 from fairlead.registry.replicas import REPLICATE, VERIFY_REPLICA, Artifacts, derive_replicas
 from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retirement import Retirements
-from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.tables import LocationRow, TokenRow, WorkRow
 from fairlead.registry.uploads import VERIFY_UPLOAD, Uploads
 from fairlead.registry.versions import Versions
-from fairlead.registry.webhook_assembly import WebhookParts, assemble_webhooks
+from fairlead.registry.webhook_assembly import WebhookParts
 from fairlead.registry.webhook_delivery import release_leases
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
@@ -52,24 +47,19 @@ from fairlead.serving.bundles import BUILD_BUNDLE
 from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles
 from fairlead.serving.leaving import RegionDeployments
 from fairlead.serving.lineage import Lineages
-from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
-from fairlead.sync.duties import Duties, sync_duties
+from fairlead.sync.duties import Duties
 from fairlead.sync.plans import ReplicationPlans
 from fairlead.sync.publication import PUBLISH_REFS
-from fairlead.sync.ray_engine import RayEngine
 from fairlead.sync.record_publication import PUBLISH_RECORD
-from fairlead.sync.record_rows import registry_rows
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.staged_storing import StagedStoring
 from fairlead.sync.storage_access import StorageAccess
 from fairlead.sync.store.encryption import encrypting
-from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers, read_key_file
+from fairlead.sync.store.keyring import UnwrappingKeyring, open_key_providers
 from fairlead.sync.store.objects import Opened, OpenStores
 from fairlead.sync.store.presigning import open_signer
-from fairlead.sync.transfer import BytesInFlight, Transfers
-from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.version_files import StoredVersionFiles
 from fairlead.sync.version_pulls import PULL_VERSION, VersionPull, derive_pulls
 from fairlead.sync.worker import Lane, Worker, throttled
@@ -89,7 +79,6 @@ GATEWAY_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
 RETENTION_EVERY = timedelta(hours=1)
 PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = PULL_THREADS = 2
-_KEY_BYTES = 32
 _ARTIFACT_USES = (model_uses, bundle_uses, snapshot_uses)
 _log = logging.getLogger(__name__)
 
@@ -132,23 +121,12 @@ class Service:
     def build(cls, settings: ServerSettings, clock: Clock, *, is_embedded: bool) -> Service:
         """Open the database and build every use case on it.
 
-        The embedded service brings its own database up to date; a server refuses one at another revision, because
-        other servers may be using it.
-
         Raises:
-            DatabaseRevisionMismatch: with the command that mends it.
+            DatabaseRevisionMismatch: as `open_database` says.
         """
         home = settings.folder
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        database = settings.open_database()
-        try:
-            if is_embedded:
-                upgrade(database)
-            else:
-                check_revision(database)
-        except BaseException:
-            database.close()
-            raise
+        database = open_database(settings, is_embedded=is_embedded)
         catalog = load_catalog()
         wakers: list[Worker] = []
 
@@ -224,35 +202,18 @@ class Service:
             features=features,
             serving=serving,
             plans=plans,
-            duties=sync_duties(
+            duties=make_duties(
+                settings,
                 database,
                 clock,
                 catalog=catalog,
                 open_store=open_store,
-                signing_key=signing_keys[0],
-                former_signing_keys=signing_keys[1:],
+                signing_keys=signing_keys,
                 plans=plans,
                 region_use=region_use,
-                record_sources=(registry_rows, feature_rows, bundle_rows),
-                upkeep=UpkeepRules(
-                    scrub_days=settings.scrub_days,
-                    collect_every=settings.collect_every,
-                    collect_grace=settings.collect_grace,
-                    repack_below=settings.repack_below,
-                ),
-                transfers=Transfers(
-                    in_flight=BytesInFlight(settings.copy_memory_bytes),
-                    engine=RayEngine(settings.ray_address) if settings.engine == "ray" else None,
-                ),
             ),
             streams=Streams(EventLog(database), limit=settings.event_streams),
-            webhooks=assemble_webhooks(
-                database,
-                clock,
-                hosts=None if settings.webhook_hosts is None else tuple(settings.webhook_hosts),
-                box=SecretBox(lambda: [*(read_key_file(path) for path in settings.key_file), *signing_keys]),
-                patience=settings.webhook_patience,
-            ),
+            webhooks=make_webhooks(settings, database, clock, signing_keys=signing_keys),
             tracking_servers=TrackingServers(database, clock, rules=tracking_rules(settings.tracking_hosts)),
             storing=storing,
             version_files=StoredVersionFiles(
@@ -482,27 +443,3 @@ class Service:
                 _log.exception("sealing failed and is tried again")
             if is_last:
                 return
-
-
-def read_signing_key(path: Path) -> bytes:
-    """The Ed25519 private key that signs refs, made at the first start; readable by its owner alone.
-
-    Raises:
-        InvalidInput: if the file is there and holds no such key.
-    """
-    try:
-        key = path.read_bytes()
-    except FileNotFoundError:
-        draft = path.with_name(f"{path.name}.{new_row_id()}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as handle:
-            handle.write(os.urandom(_KEY_BYTES))
-        # Of two that start at once, the second takes the first one's key.
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-        key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise InvalidInput(
-            "The signing key file does not hold 32 bytes.", hint="Point FAIRLEAD_SIGNING_KEY_FILE at one."
-        )
-    return key
