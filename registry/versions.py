@@ -473,10 +473,15 @@ _UPLOAD = (
     .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
     .with_for_update(key_share=True)
 )
-_ARTIFACT = select(ArtifactRow.size_bytes, ArtifactRow.released_at).where(
-    ArtifactRow.workspace_id == bindparam("in_workspace"),
-    ArtifactRow.residency == bindparam("in_residency"),
-    ArtifactRow.digest == bindparam("artifact_digest"),
+_ARTIFACT = (
+    select(ArtifactRow.size_bytes, ArtifactRow.released_at)
+    .where(
+        ArtifactRow.workspace_id == bindparam("in_workspace"),
+        ArtifactRow.residency == bindparam("in_residency"),
+        ArtifactRow.digest == bindparam("artifact_digest"),
+    )
+    # Whoever lets the bytes go locks the row, and looks for versions then.
+    .with_for_update(read=True, key_share=True)
 )
 
 

@@ -252,6 +252,29 @@ def test_bytes_stay_where_a_version_of_the_same_files_becomes_ready_while_they_a
         assert session.get_one(ArtifactRow, key).released_at is None
 
 
+def test_no_version_is_registered_on_bytes_that_are_being_let_go(churn: World) -> None:
+    first = churn.versions.get(churn.owner, "churn", 1)
+    churn.model("copycat")
+    put(churn, release_deleted_after_days=0)
+    lifecycle(churn).delete_version(churn.owner, "churn", 1)
+    outcomes: list[object] = []
+
+    def register() -> None:
+        try:
+            outcomes.append(churn.versions.register(churn.owner, "copycat", VersionDraft(upload_id=first.upload_id)))
+        except Conflict as error:
+            outcomes.append(error)
+
+    registering = threading.Thread(target=register)
+    with churn.database.write() as session:
+        assert retention(churn).apply(session, churn.owner, churn.clock.now())
+        registering.start()
+        registering.join(0.5)
+        assert registering.is_alive()
+    registering.join(30)
+    assert [type(outcome) for outcome in outcomes] == [Conflict]
+
+
 def test_a_policy_that_is_not_applied_yet_is_planned_with(churn: World) -> None:
     assert retention(churn).plan(churn.owner) == ()
     steps = retention(churn).plan(churn.owner, {"draft": RetentionPolicy(keep_last=1)})
