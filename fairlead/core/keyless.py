@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fairlead.core.errors import InvalidInput, MissingExtra, Unavailable
+from fairlead.core.errors import InvalidInput, MissingExtra, SignatureInvalid, Unavailable
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,6 +70,7 @@ def is_signed_by_identity(envelope: Mapping[str, Any], signer: TrustedSigner, pa
 
     Raises:
         MissingExtra: without `fairlead[sigstore]`.
+        SignatureInvalid: if it says that it is, and the signer's trusted root does not bear it out.
     """
     if signer.identity is None or signer.issuer is None or signer.trusted_root is None:
         return False
@@ -80,7 +81,14 @@ def is_signed_by_identity(envelope: Mapping[str, Any], signer: TrustedSigner, pa
         policy = verify.policy.Identity(identity=signer.identity, issuer=signer.issuer)
         _, verified = verify.Verifier(trusted_root=root).verify_dsse(bundle, policy)
     # The library meets what it did not expect with errors of many kinds, and none of them is a signature.
-    except Exception:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001
+        names, issuer = _claims(envelope)
+        if signer.identity in names and signer.issuer == issuer:
+            said = f"{type(error).__name__}: {error}"[:_ANSWER_LENGTH]
+            raise SignatureInvalid(
+                f"it is said to be of {signer.name}, whose trusted root does not bear it out ({said})",
+                hint=f"Compare the sigstore instance that signed with: fairlead signer show {signer.name}",
+            ) from None
         return False
     return bool(verified == payload)
 
@@ -101,16 +109,8 @@ def authorities_of(trust_config: str) -> list[str]:
 
 def claimed_identity(envelope: Mapping[str, Any]) -> str:
     """Whom a bundle's certificate is for and by whose word, which is not verified: to tell people, not to decide."""
-    from cryptography import x509
-
-    try:
-        raw = base64.b64decode(envelope["verificationMaterial"]["certificate"]["rawBytes"])
-        extensions = x509.load_der_x509_certificate(raw).extensions
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        issuer = extensions.get_extension_for_oid(x509.ObjectIdentifier(_ISSUER_EXTENSION)).value
-        return f"{', '.join(str(name.value) for name in names)} by {issuer.public_bytes().decode()}"
-    except (KeyError, TypeError, ValueError, x509.ExtensionNotFound):
-        return "somebody"
+    names, issuer = _claims(envelope)
+    return f"{' or '.join(names)} by {issuer}" if names else "somebody"
 
 
 def parse_trusted_root(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -139,7 +139,25 @@ def _read_means(token: str, trust_config: str) -> tuple[Any, Any]:
         identity = _sigstore("oidc").IdentityToken(token)
         return identity, _sigstore("sign").SigningContext.from_trust_config(config)
     except (ValueError, errors.Error) as error:
-        raise InvalidInput(f"This cannot be signed with: {error}", hint="Check the token and --trust-config.") from None
+        raise InvalidInput(
+            f"This cannot be signed with: {error}",
+            hint=f"Check --trust-config, and that the token is for the audience {AUDIENCE} and has not expired.",
+        ) from None
+
+
+def _claims(envelope: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The names in a bundle's certificate, and who vouched for them; none where it cannot be read."""
+    from cryptography import x509
+
+    try:
+        raw = base64.b64decode(envelope["verificationMaterial"]["certificate"]["rawBytes"])
+        extensions = x509.load_der_x509_certificate(raw).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        issuer = extensions.get_extension_for_oid(x509.ObjectIdentifier(_ISSUER_EXTENSION)).value
+        return [str(name.value) for name in names], issuer.public_bytes().decode()
+    # It is whatever somebody sent, and the library has errors of its own for much of that.
+    except Exception:  # noqa: BLE001
+        return [], ""
 
 
 def _answer_behind(error: BaseException | None) -> Any:

@@ -199,7 +199,11 @@ def check_signature(
         )
     refused: list[str] = []
     for signer in signers:
-        if not _is_signed_by(signature.envelope, payload, signer):
+        try:
+            if not _is_signed_by(signature.envelope, payload, signer):
+                continue
+        except SignatureInvalid as error:
+            refused.append(error.detail)
             continue
         reason = signer.refusal(model, signature.recorded_at)
         if reason is None:
