@@ -85,7 +85,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identified:
     """Whom a token stands for, and which rule (its number counts from 1) says so."""
 
     principal: str
@@ -189,7 +189,7 @@ class Issuers:
             audit.record(session, caller, self._clock, action="issuer.delete", subject=name, facts=facts)
 
 
-def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identity:
+def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identified:
     """Whom verified claims stand for, by the first rule that they match.
 
     Raises:
@@ -197,7 +197,7 @@ def identify(rules: Sequence[Rule], claims: Mapping[str, object]) -> Identity:
     """
     for number, rule in enumerate(rules, 1):
         if all(_is_match(_find_claim(claims, name), pattern) for name, pattern in rule.claims.items()):
-            return Identity(principal=_principal(rule.principal, claims, number), rule=rule, number=number)
+            return Identified(principal=_principal(rule.principal, claims, number), rule=rule, number=number)
     raise PermissionDenied(
         "No rule of the issuer is about this identity.",
         hint="Ask an admin for a rule that matches the token's claims: fairlead issuer put",

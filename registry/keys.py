@@ -205,8 +205,8 @@ def active_key_id(session: Session, workspace_id: str) -> str:
 
 
 def _find(session: Session, workspace_id: str, key_id: str, *, for_update: bool = False) -> EncryptionKeyRow:
-    identity = (workspace_id, parse_row_id(key_id, EncryptionKeyNotFound, what="encryption key"))
-    row = session.get(EncryptionKeyRow, identity, with_for_update=for_update)
+    primary_key = (workspace_id, parse_row_id(key_id, EncryptionKeyNotFound, what="encryption key"))
+    row = session.get(EncryptionKeyRow, primary_key, with_for_update=for_update)
     if row is None:
         raise EncryptionKeyNotFound(
             f"There is no encryption key {key_id}.", hint="See: fairlead keys list", key_id=key_id

@@ -294,8 +294,8 @@ def ensure_replica(session: Session, key: ReplicaKey, now: datetime) -> ReplicaR
 
 def lock_replica(session: Session, key: ReplicaKey) -> ReplicaRow | None:
     """The row of a replica, locked until the transaction ends, or None."""
-    identity = (key.workspace_id, key.residency, key.artifact_digest, key.location_id)
-    return session.get(ReplicaRow, identity, with_for_update=True)
+    primary_key = (key.workspace_id, key.residency, key.artifact_digest, key.location_id)
+    return session.get(ReplicaRow, primary_key, with_for_update=True)
 
 
 def mark_corrupt(session: Session, replica: ReplicaRow, region: str, code: str, now: datetime) -> None:

@@ -424,7 +424,7 @@ class PromotionRow(InWorkspace):
 
 
 class ApprovalRow(InWorkspace):
-    """One identity's word on a promotion."""
+    """One principal's word on a promotion."""
 
     __tablename__ = "approvals"
     __table_args__ = (
@@ -434,7 +434,7 @@ class ApprovalRow(InWorkspace):
     promotion_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
     principal: Mapped[str] = mapped_column(name_type(), primary_key=True)
     is_approval: Mapped[bool]
-    # The roles that the identity held for this promotion when it gave its word.
+    # The roles that the principal held for this promotion when it gave its word.
     roles: Mapped[list[str]] = mapped_column(JsonType, default=list)
     comment: Mapped[str] = mapped_column(Text, default="")
     decided_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -59,7 +59,7 @@ class TokenExchange:
         claims = self._verify(token, header, issuer)
         now = self._clock.now()
         ends = _check_claims(claims, issuer, now)
-        identity = identify(issuer.rules, claims)
+        identified = identify(issuer.rules, claims)
         caller = system_caller(workspace_id, EXCHANGE)
         groups = _groups(claims, issuer.groups_claim)
         with self._database.write() as session:
@@ -71,13 +71,13 @@ class TokenExchange:
                 caller,
                 self._clock,
                 name=issuer.name,
-                principal=identity.principal,
+                principal=identified.principal,
                 reach=Reach(
-                    scopes=identity.rule.scopes,
+                    scopes=identified.rule.scopes,
                     groups=groups,
-                    by_roles=identity.rule.by_roles,
-                    models=identity.rule.models,
-                    environments=identity.rule.environments,
+                    by_roles=identified.rule.by_roles,
+                    models=identified.rule.models,
+                    environments=identified.rule.environments,
                 ),
                 expires_in=min(LIFETIME_MAX, ends - now),
             )
@@ -85,9 +85,9 @@ class TokenExchange:
                 "name": issuer.name,
                 "issuer": issuer.issuer,
                 "subject": cast("str", claims["sub"]),
-                "rule": identity.number,
+                "rule": identified.number,
                 "revision": issuer.revision,
-                "principal": identity.principal,
+                "principal": identified.principal,
             }
             audit.record(session, caller, self._clock, action="token.exchange", subject=issued.token.id, facts=facts)
         return issued
