@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, cast
@@ -78,7 +79,7 @@ def events_router(log: EventLog, streams: Streams) -> APIRouter:
         return _AdmittedStream(streams.admit(caller), _stream(request, caller, wanted, start))
 
     async def _stream(request: Request, caller: Caller, wanted: EventFilter, position: int) -> AsyncIterator[str]:
-        told = position
+        told, checked_at = position, time.monotonic()
         yield f"retry: {_RETRY_MILLISECONDS}\nid: {position}\n\n"
         while not streams.is_closed:
             page = await anyio.to_thread.run_sync(lambda: log.read(caller, wanted, after=position))  # noqa: B023
@@ -86,12 +87,15 @@ def events_router(log: EventLog, streams: Streams) -> APIRouter:
             for event in page.events:
                 yield _render(event)
                 told = event.sequence or told
+            # Also where events never cease, and nobody waits.
+            if time.monotonic() - checked_at >= HEARTBEAT_SECONDS:
+                if not await anyio.to_thread.run_sync(_is_as_it_was, request, caller):
+                    return
+                checked_at = time.monotonic()
             if not page.is_last:
                 continue
             if await streams.wait(caller.workspace_id, after=position, timeout_seconds=HEARTBEAT_SECONDS):
                 continue
-            if not await anyio.to_thread.run_sync(_may_still_read, request):
-                return
             # An id without data moves the place from which a reader resumes, and is no event.
             yield f": heartbeat\nid: {position}\n\n" if position > told else ": heartbeat\n\n"
 
@@ -114,13 +118,17 @@ class _AdmittedStream(StreamingResponse):
             self._admission.__exit__(None, None, None)
 
 
-def _may_still_read(request: Request) -> bool:
-    """Whether the token that a stream was opened with is good still."""
+def _is_as_it_was(request: Request, caller: Caller) -> bool:
+    """Whether the token that a stream was opened with is good still, for what it was good for then.
+
+    The stream shows what its caller could see when it was opened. Whoever may see more or less by now opens another.
+    """
     authenticate = cast("Authenticate", request.app.state.authenticate)
     try:
-        return authenticate(request.headers.get("authorization", "").partition(" ")[2]).may("read")
+        now = authenticate(request.headers.get("authorization", "").partition(" ")[2])
     except FairleadError:
         return False
+    return (now.scopes, now.grants) == (caller.scopes, caller.grants)
 
 
 def _parse_position(text: str) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from fairlead.core.errors import FairleadError, InvalidInput, PermissionDenied
 from fairlead.registry.audit import Sealer, record
+from fairlead.registry.identity import Reach
 from fairlead.sdk.records import AuditEvent
 from tests.running_server import RunningServer, running_server
 from tests.servers.postgres import PostgresServer
@@ -169,3 +170,26 @@ def test_a_stream_ends_when_its_token_does(tmp_path: Path, monkeypatch: pytest.M
             with pytest.raises(FairleadError) as caught:
                 next(stream)
             assert caught.value.code == "unauthenticated"
+
+
+def test_a_stream_that_is_never_idle_ends_with_its_token_and_goes_on_for_some_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.registry.api_events.HEARTBEAT_SECONDS", 0.2)
+    with running_server(tmp_path, f"sqlite:///{tmp_path / 'fairlead.db'}") as server:
+        reach = Reach(scopes=["read"], models=["churn"])
+        issued = server.service.tokens.create(server.owner, name="r", principal="r", reach=reach)
+        headers = {"authorization": f"Bearer {issued.secret}", **STREAM}
+        with (
+            httpx2.Client(base_url=server.url, headers=headers) as http,
+            http.stream("GET", "/api/v1/events") as answer,
+        ):
+            lines = answer.iter_lines()
+            for number in range(20):
+                if number == 10:
+                    server.service.tokens.revoke(server.owner, issued.token.id)
+                note(server, "version.ready", f"churn/{number}")
+                head(server)
+                time.sleep(0.05)
+            told = [line for line in lines if line.startswith("data: ")]
+    assert 10 <= len(told) < 20  # it outlived a look at the token, and ended by itself before the last event
