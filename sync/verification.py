@@ -39,8 +39,7 @@ from fairlead.registry.uploads import shelf_of
 from fairlead.sync.shelves import domain_of, open_location, to_place
 from fairlead.sync.store.bases import signature_of_artifact
 from fairlead.sync.store.copy import find_damaged
-from fairlead.sync.store.layout import read_outline
-from fairlead.sync.store.pack import read_pack_index
+from fairlead.sync.store.layout import look_up_runs, read_outline
 from fairlead.sync.store.reader import ArtifactReader
 from fairlead.sync.worker import progress_reporter
 
@@ -92,17 +91,17 @@ def find_damaged_packs(
 
 
 def _packs_without_index(store: ObjectStore, domain: DedupDomain, digest: Digest, layout_key: str | None) -> set[str]:
-    """Of the packs whose index a layout names, those (hexadecimal) that lost it."""
+    """Of the packs whose index a layout names, those (hexadecimal) that lost it, or have another one."""
     if layout_key is None:
         return set()
     try:
-        runs = read_outline(store, domain, digest, layout_key).runs
+        runs_by_pack = read_outline(store, domain, digest, layout_key).runs_by_pack
     except DAMAGE:
         return set()
     lost: set[str] = set()
-    for pack in {run.pack for run in runs}:
+    for pack, runs in runs_by_pack.items():
         try:
-            read_pack_index(store, domain, pack)
+            look_up_runs(store, domain, runs)
         except DAMAGE:
             lost.add(digest_hex(pack))
     return lost

@@ -195,30 +195,44 @@ def read_layout(
         CorruptPack: if an index that it names is missing, damaged, or says something else.
     """
     outline = read_outline(store, domain, artifact, key)
-    runs = outline.runs
-    if not runs:
-        return _with_blocks(outline, {})
+    runs_by_pack = outline.runs_by_pack
 
-    def look_up(run: Run) -> list[StoredBlock]:
+    def look_up(runs: Sequence[Run]) -> Mapping[Run, Sequence[StoredBlock]]:
         if nearer is not None:
             with contextlib.suppress(CorruptPack):
-                return _blocks_of_run(nearer, domain, run)
-        return _blocks_of_run(store, domain, run)
+                return look_up_runs(nearer, domain, runs)
+        return look_up_runs(store, domain, runs)
 
-    with ThreadPoolExecutor(max_workers=_LOOKUPS_AT_ONCE, thread_name_prefix="index-read") as pool:
-        return _with_blocks(outline, dict(zip(runs, pool.map(look_up, runs), strict=True)))
+    found: dict[Run, Sequence[StoredBlock]] = {}
+    if runs_by_pack:
+        with ThreadPoolExecutor(max_workers=_LOOKUPS_AT_ONCE, thread_name_prefix="index-read") as pool:
+            for some in pool.map(look_up, runs_by_pack.values()):
+                found |= some
+    return _with_blocks(outline, found)
 
 
-def _blocks_of_run(store: ObjectStore, domain: DedupDomain, run: Run) -> list[StoredBlock]:
+def look_up_runs(store: ObjectStore, domain: DedupDomain, runs: Sequence[Run]) -> Mapping[Run, Sequence[StoredBlock]]:
+    """The blocks of runs of one pack, out of its index, which is read once.
+
+    Raises:
+        CorruptPack: if the index is missing, damaged, or says something else.
+        LocationUnavailable, PermissionDenied: from the store.
+    """
+    pack, size = runs[0].pack, runs[0].pack_size
     try:
-        listed = read_index_at_end(store, domain, run.pack, size=run.pack_size, expected=run.blocks)
+        listed = read_index_at_end(store, domain, pack, size=size, expected=sum(run.blocks for run in runs))
     except ObjectNotFound:
-        raise CorruptPack(f"The pack {run.pack}, whose index a layout names, is not there.", pack=run.pack) from None
-    first = next((place for place, block in enumerate(listed) if block.offset == run.offset), len(listed))
-    found = listed[first : first + run.blocks]
-    is_whole = sum(block.stored_length for block in found) == run.stored_length
-    if len(found) != run.blocks or not is_whole or digest_of_entries(found) != run.digest:
-        raise CorruptPack(f"The index of the pack {run.pack} is not what a layout says.", pack=run.pack)
+        raise CorruptPack(f"The pack {pack}, whose index a layout names, is not there.", pack=pack) from None
+    places = {block.offset: place for place, block in enumerate(listed)}
+    found: dict[Run, Sequence[StoredBlock]] = {}
+    for run in runs:
+        first = places.get(run.offset, len(listed))
+        blocks = listed[first : first + run.blocks]
+        is_whole = sum(block.stored_length for block in blocks) == run.stored_length
+        is_same = run.pack_size == size and len(blocks) == run.blocks and digest_of_entries(blocks) == run.digest
+        if not is_whole or not is_same:
+            raise CorruptPack(f"The index of the pack {pack} is not what a layout says.", pack=pack)
+        found[run] = blocks
     return found
 
 

@@ -67,6 +67,14 @@ class Outline:
         """What has to be looked up in packs."""
         return [entry for entry in self.entries if isinstance(entry, Run)]
 
+    @property
+    def runs_by_pack(self) -> dict[Digest, list[Run]]:
+        """What has to be looked up, by the pack whose index has it."""
+        found: dict[Digest, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.pack, []).append(run)
+        return found
+
     @staticmethod
     def parse(data: bytes, *, what: str = "The layout") -> Outline:
         """Read a layout's stored bytes; `what` names it in errors.
@@ -155,7 +163,7 @@ def _parse(record: dict[str, object]) -> Outline:
     n_blocks = sum(entry.blocks if isinstance(entry, Run) else 1 for entry in entries)
     files = cast("list[dict[str, object]]", record["files"])
     places = [cast("list[object]", item["blocks"]) for item in files]
-    if sum(map(_count_places, chain.from_iterable(places))) > _PLACES_MAX:
+    if max(n_blocks, sum(map(_count_places, chain.from_iterable(places)))) > _PLACES_MAX:
         raise ValueError
     return Outline(
         artifact=parse_digest(_text(record["artifact"])),

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from fairlead.core.ids import Digest
+from fairlead.core.ids import Digest, digest_hex
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.layout import read_outline
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.outline import Outline
+from fairlead.sync.verification import find_damaged_packs
 from tests.fleet import ADMIN, Fleet, open_fleet
 from tests.records import WORKSPACE
 from tests.sync.test_collection import collect_all, forget_replicas, run_task
@@ -67,6 +68,17 @@ def test_a_damaged_pack_is_found_and_both_versions_are_mended(fleet: Fleet, harm
         fleet.artifacts.verify(ADMIN, digest)
     fleet.settle()
     assert {fleet.states(digest)["eemshaven"] for digest in digests} == {"VERIFIED"}
+
+
+def test_a_pack_that_became_another_one_is_named_so_that_what_it_held_is_stored_again(tmp_path: Path) -> None:
+    with open_fleet(tmp_path, names=("virginia",)) as fleet:
+        _, noted = register_both(fleet)
+        (run,) = outline_of(fleet, noted, "virginia").runs
+        path = fleet.folder("virginia") / DOMAIN.pack_key(run.pack)
+        (other,) = (each for each in fleet.packs("virginia") if each != path)
+        path.write_bytes(other.read_bytes())
+        store, layout_key = open_store(fleet.location("virginia").url), fleet.replica(noted, "virginia").layout_key
+        assert find_damaged_packs(store, DOMAIN, noted, layout_key, []) == {digest_hex(run.pack)}
 
 
 def test_a_pack_that_is_only_described_from_is_kept_and_then_taken_apart(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_what_the_index_describes_is_read_and_verified_like_anything_else(
     assert b"".join(found) == NOTED
 
 
+def test_an_index_is_read_once_however_many_of_its_runs_a_layout_names() -> None:
+    store = FaultyStore(MemoryStore())
+    first = write_artifact(store, DOMAIN, {"m.safetensors": FIRST})
+    pruned = {"m.safetensors": save(TENSORS | {"layer.20": np.zeros((128, 128), np.float32)})}
+    second = write_artifact(store, DOMAIN, pruned, known_blocks=among(first.layout.blocks))
+    assert [run.blocks for run in read_outline(store, DOMAIN, second.digest, second.layout_key).runs] == [20, 19]
+    store.calls.update(dict.fromkeys(store.calls, 0))
+    assert ArtifactReader.open(store, DOMAIN, second.digest, second.layout_key).layout == second.layout
+    assert store.calls["read"] == 3, "manifest, layout and one index"
+
+
 @pytest.mark.parametrize("harm", ["flipped", "cut", "missing"])
 def test_a_pack_that_lost_its_index_is_an_error_and_never_other_bytes(
     location: tuple[Path, WrittenArtifact, WrittenArtifact], tmp_path: Path, harm: str
@@ -147,5 +158,8 @@ def test_a_layout_that_is_made_to_fill_the_memory_is_refused() -> None:
     record["files"][0]["blocks"] = [[0, 400_000]] * 100
     with pytest.raises(CorruptLayout):
         Outline.parse(gzip.compress(json.dumps(record).encode()))
-    record["files"][0]["blocks"] = [[0, 400_000]]
+    record["blocks"], record["files"][0]["blocks"] = [run] * 100, [[0, 400_000]]
+    with pytest.raises(CorruptLayout):
+        Outline.parse(gzip.compress(json.dumps(record).encode()))
+    record["blocks"] = [run]
     assert len(Outline.parse(gzip.compress(json.dumps(record).encode())).files["a"]) == 400_000
