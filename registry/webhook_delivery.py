@@ -40,7 +40,7 @@ from fairlead.registry.identity import system_caller
 from fairlead.registry.tables import AuditEventRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.webhook_messages import Format, Message, Telling, may_hold_facts, message_id, to_body
-from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING
+from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING, require_listed
 from fairlead.registry.work import LONGEST_RETRY, retry_delay
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class Deliverer:
         is_overlapping = row.previous_secret_until is not None and row.previous_secret_until > self._clock.now()
         if row.previous_secret is not None and is_overlapping:
             keys.append(self._box.open(row.previous_secret, of=row.id))
-        credentials = credentials_of(row.credentials_env)
+        credentials = credentials_of(row, self._rules)
 
         def headers(message: Message, now: datetime) -> dict[str, str]:
             return {**form.sign(message, now, keys), **credentials}
@@ -465,14 +465,16 @@ def _forget_old(session: Session, row: WebhookRow, now: datetime) -> None:
     )
 
 
-def credentials_of(variable: str | None) -> dict[str, str]:
-    """The header that carries what a variable of this process holds.
+def credentials_of(row: WebhookRow, rules: OutboundRules) -> dict[str, str]:
+    """The header that carries what the variable that a webhook names holds in this process.
 
     Raises:
-        PermissionDenied: if it holds nothing.
+        PermissionDenied: if it holds nothing, or may not be sent to the webhook's host.
     """
+    variable = row.credentials_env
     if variable is None:
         return {}
+    require_listed(row.url, rules)
     secret = os.environ.get(variable, "").strip()
     if not secret:
         raise PermissionDenied(f"This process has no credentials {variable}.", hint="Set it and start it again.")

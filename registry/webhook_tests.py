@@ -59,7 +59,7 @@ class WebhookTests:
         if is_dry_run():
             return Answer(status=None, error="A dry run sends nothing.", duration_ms=0)
         headers = self._formats[row.format].sign(message, self._clock.now(), keys)
-        headers.update(credentials_of(row.credentials_env))
+        headers.update(credentials_of(row, self._rules))
         answer = await send(row.url, message.body, headers, rules=self._rules)
         await asyncio.to_thread(self._record, caller, row.name, answer)
         return answer

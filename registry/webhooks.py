@@ -22,6 +22,7 @@ from fairlead.core.errors import (
     Conflict,
     InvalidInput,
     JsonValue,
+    PermissionDenied,
     StaleRevision,
     WebhookDeliveryNotFound,
     WebhookNotFound,
@@ -329,6 +330,8 @@ class Webhooks:
         if draft.jurisdiction is not None:
             where = parse_residency(draft.jurisdiction).upper()
         self._rules.check(draft.url)
+        if draft.credentials_env is not None:
+            require_listed(draft.url, self._rules)
         wanted = parse_event_filter(actions=draft.events, models=draft.models, environments=draft.environments)
         return WebhookRow(
             workspace_id=caller.workspace_id,
@@ -357,6 +360,8 @@ class Webhooks:
     def _apply(self, session: Session, row: WebhookRow, change: WebhookChange) -> None:
         if change.url is not None:
             self._rules.check(change.url)
+            if row.credentials_env is not None:
+                require_listed(change.url, self._rules)
             row.url = change.url
         wanted = parse_event_filter(
             actions=row.events if change.events is None else change.events,
@@ -398,6 +403,22 @@ class Webhooks:
         }
         subject = row.name
         audit.record(session, caller, self._clock, action=f"webhook.{action}", subject=subject, facts=facts or about)
+
+
+def require_listed(url: str, rules: OutboundRules) -> None:
+    """Refuse to send what a worker's variable holds where its operator did not say so.
+
+    Every workspace's admins may name any of the variables, so a host that an admin chose is not reason enough.
+
+    Raises:
+        InvalidInput: if the address may not be sent to at all.
+        PermissionDenied: if its host is not listed by name.
+    """
+    if not rules.is_listed(url):
+        raise PermissionDenied(
+            f"Credentials are sent to no host that {rules.setting} does not list by name.",
+            hint=f"Whoever runs the server adds the host to {rules.setting}.",
+        )
 
 
 def find_webhook(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> WebhookRow:

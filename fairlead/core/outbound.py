@@ -125,6 +125,15 @@ class OutboundRules:
             )
         return parts
 
+    def is_listed(self, url: str) -> bool:
+        """Whether the operator lists an address's host by name, which neither `*` nor the lack of a list does.
+
+        Raises:
+            InvalidInput: as `check` does.
+        """
+        parts = self.check(url)
+        return self._listed(_host_of(parts), _port_of(parts)) is not None
+
     def resolve(self, url: str) -> Destination:
         """Look up an address's host, and check what it stands for. Takes as long as the look-up.
 

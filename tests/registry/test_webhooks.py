@@ -17,7 +17,15 @@ from typing import Any
 
 import pytest
 
-from fairlead.core.errors import AlreadyExists, Conflict, InvalidInput, KeyUnavailable, StaleRevision, WebhookNotFound
+from fairlead.core.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidInput,
+    KeyUnavailable,
+    PermissionDenied,
+    StaleRevision,
+    WebhookNotFound,
+)
 from fairlead.core.outbound import OutboundRules
 from fairlead.registry import webhook_delivery
 from fairlead.registry.audit import AuditLog, Sealer, record
@@ -26,7 +34,7 @@ from fairlead.registry.paging import PageRequest
 from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.tables_webhooks import WebhookRow
 from fairlead.registry.webhook_assembly import FORMATS
-from fairlead.registry.webhook_delivery import ATTEMPTS_MAX, Deliverer
+from fairlead.registry.webhook_delivery import ATTEMPTS_MAX, Deliverer, credentials_of
 from fairlead.registry.webhook_tests import WebhookTests
 from fairlead.registry.webhooks import Delivery, Webhook, WebhookChange, WebhookDraft, Webhooks
 from tests.record_world import World
@@ -484,3 +492,21 @@ def test_one_that_cannot_be_sent_to_from_here_waits_and_says_why(stage: Stage, m
     assert stage.deliver(after=timedelta(minutes=5)) == 1
     assert stage.receiver.received[0].headers["authorization"] == "Bearer let-me-in"
     assert stage.show().state_reason is None
+
+
+def test_credentials_go_to_no_host_that_the_operator_does_not_list(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_WEBHOOK_OPS", "let-me-in")
+    stage.create(credentials_env="FAIRLEAD_WEBHOOK_OPS")
+    stage.note("version.step-1")
+    for hosts in (None, ("*",), ("*", "hooks.example.org")):
+        stage.rules = OutboundRules(setting="FAIRLEAD_WEBHOOK_HOSTS", hosts=hosts)
+        with pytest.raises(PermissionDenied, match="FAIRLEAD_WEBHOOK_HOSTS"):
+            stage.create("other", url="https://thief.example.net/", credentials_env="FAIRLEAD_WEBHOOK_OPS")
+        with pytest.raises(PermissionDenied, match="FAIRLEAD_WEBHOOK_HOSTS"):
+            stage.webhooks.update(stage.world.owner, "hook", WebhookChange(url="https://thief.example.net/"))
+    # Nor where it was listed when the webhook was made.
+    row = WebhookRow(url="https://thief.example.net/", credentials_env="FAIRLEAD_WEBHOOK_OPS")
+    with pytest.raises(PermissionDenied, match="FAIRLEAD_WEBHOOK_HOSTS"):
+        credentials_of(row, stage.rules)
