@@ -199,7 +199,7 @@ def read_layout(
 
     def look_up(runs: Sequence[Run]) -> Mapping[Run, Sequence[StoredBlock]]:
         if nearer is not None:
-            with contextlib.suppress(CorruptPack):
+            with contextlib.suppress(IntegrityError):
                 return look_up_runs(nearer, domain, runs)
         return look_up_runs(store, domain, runs)
 
@@ -215,7 +215,7 @@ def look_up_runs(store: ObjectStore, domain: DedupDomain, runs: Sequence[Run]) -
     """The blocks of runs of one pack, out of its index, which is read once.
 
     Raises:
-        CorruptPack: if the index is missing, damaged, or says something else.
+        CorruptPack, CorruptObject: if the index is missing, damaged, or says something else.
         LocationUnavailable, PermissionDenied: from the store.
     """
     pack, size = runs[0].pack, runs[0].pack_size

@@ -15,6 +15,7 @@ from fairlead.core.errors import CorruptLayout, CorruptPack
 from fairlead.sync.store import plain_reader
 from fairlead.sync.store.copy import copy_artifact
 from fairlead.sync.store.domain import DedupDomain
+from fairlead.sync.store.encryption import EncryptedStore
 from fairlead.sync.store.known import among
 from fairlead.sync.store.layout import Layout, read_layout, read_outline
 from fairlead.sync.store.local import LocalStore
@@ -138,6 +139,22 @@ def test_a_destination_reads_an_index_that_it_has_itself(
         known_blocks=among(before.layout.blocks),
     )
     assert source.calls["read"] == 3, "manifest, layout and the header's block"
+
+
+def test_an_index_that_does_not_decrypt_nearby_is_read_at_the_source() -> None:
+    domain, behind = DedupDomain("acme", "unrestricted", "k1"), MemoryStore()
+
+    def keyring(_workspace: str, _key_id: str) -> bytes:
+        return bytes(range(32))
+
+    home, there = EncryptedStore(MemoryStore(), keyring), EncryptedStore(behind, keyring)
+    first = write_artifact(home, domain, {"m.safetensors": FIRST})
+    noted = write_artifact(home, domain, {"m.safetensors": NOTED}, known_blocks=among(first.layout.blocks))
+    copy_artifact(home, there, domain, first.digest)
+    key = domain.pack_key(first.layout.packs[0])
+    behind.write(key, behind.read(key)[:-1] + b"x")
+    found = ArtifactReader.open(home, domain, noted.digest, noted.layout_key, nearer=there)
+    assert found.layout == noted.layout
 
 
 def test_where_much_is_sent_anyway_every_block_is_described() -> None:
