@@ -25,6 +25,8 @@ from fairlead.sync.store.keys import TEMPORARY_PREFIX, check_key, check_prefix, 
 _ABANDONED_SECONDS = 3600
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# What file systems without hard links say of one.
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
 def translate_os_error(error: OSError, what: str) -> FairleadError:
@@ -164,6 +166,11 @@ class LocalStore:
             os.link(temporary, path)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._has_create_only = False
+            return not path.exists()
         return True
 
     def _path(self, key: str) -> Path:

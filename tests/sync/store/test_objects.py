@@ -178,6 +178,20 @@ def test_a_folder_without_hard_links_still_leaves_an_object_alone(tmp_path: Path
     assert store.read("once") == b"first"
 
 
+def test_a_folder_that_turns_out_to_have_no_hard_links_is_written_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = open_store(str(tmp_path))
+    assert store.write("once", b"first", create_only=True) is True
+    assert store.write("once", b"second", create_only=True) is False
+    assert (store.read("once"), store.has_create_only) == (b"first", False)
+    assert [path.name for path in tmp_path.iterdir()] == ["once"]
+
+
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "s3:///", "gs://bucket/../other", "file://", "https://x"])
 def test_a_url_that_names_no_location_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):
