@@ -16,7 +16,7 @@ from fairlead.registry.mlflow.artifacts import MlflowArtifacts
 from fairlead.registry.mlflow.fields import Asked
 from fairlead.registry.mlflow.multipart import Multipart
 from fairlead.registry.mlflow.sources import ARTIFACTS_PATH
-from fairlead.registry.mlflow.staging import Staging
+from fairlead.registry.mlflow.staging import Staging, area_of
 
 MULTIPART_PATH = "/api/2.0/mlflow-artifacts/mpu"
 STREAMED_PREFIXES = (f"{ARTIFACTS_PATH}/", f"{MULTIPART_PATH}/part/")
@@ -55,21 +55,21 @@ def artifacts_router(  # noqa: C901  (one a route)
     async def upload(path: str, request: Request, caller: MayWrite) -> Response:
         checked = artifacts.check_writable(path)
         if not is_dry_run():
-            await _receive(request, staging, caller.workspace_id, checked)
+            await _receive(request, staging, area_of(caller), checked)
         return answer({})
 
     @router.delete(ARTIFACTS_PATH + "/{path:path}")
     def delete(path: str, caller: MayWrite) -> Response:
         checked = artifacts.check_writable(path)
         if not is_dry_run():
-            staging.delete(caller.workspace_id, checked)
+            staging.delete(area_of(caller), checked)
         return answer({})
 
     @router.post(MULTIPART_PATH + "/create/{path:path}")
     def create_multipart(path: str, asked: Asked, request: Request, caller: MayWrite) -> Response:
         checked = artifacts.check_writable(_file_path(path, asked.required("path")))
         parts = asked.number("num_parts") or 1
-        upload_id = multipart.create(caller.workspace_id, checked, parts)
+        upload_id = multipart.create(area_of(caller), checked, parts)
         base = f"{request.url.scheme}://{request.url.netloc}{MULTIPART_PATH}/part/{upload_id}"
         # Parts come from another request of the same client, which sends what it is told to.
         headers = {"Authorization": request.headers.get("authorization", "")}
@@ -80,32 +80,32 @@ def artifacts_router(  # noqa: C901  (one a route)
 
     @router.put(MULTIPART_PATH + "/part/{upload_id}/{number}")
     async def upload_part(upload_id: str, number: int, request: Request, caller: MayWrite) -> Response:
-        path = multipart.part_path(caller.workspace_id, upload_id, number)
+        path = multipart.part_path(area_of(caller), upload_id, number)
         if not is_dry_run():
-            await _receive(request, staging, caller.workspace_id, path)
+            await _receive(request, staging, area_of(caller), path)
         return Response(status_code=200, headers={"ETag": f'"{upload_id}-{number}"'})
 
     @router.post(MULTIPART_PATH + "/complete/{path:path}")
     def complete_multipart(path: str, asked: Asked, caller: MayWrite) -> Response:
         checked = artifacts.check_writable(_file_path(path, asked.required("path")))
         if not is_dry_run():
-            multipart.complete(caller.workspace_id, checked, asked.required("upload_id"))
+            multipart.complete(area_of(caller), checked, asked.required("upload_id"))
         return answer({})
 
     @router.post(MULTIPART_PATH + "/abort/{path:path}")
     def abort_multipart(path: str, asked: Asked, caller: MayWrite) -> Response:
         artifacts.check_writable(_file_path(path, asked.required("path")))
         if not is_dry_run():
-            multipart.abort(caller.workspace_id, asked.required("upload_id"))
+            multipart.abort(area_of(caller), asked.required("upload_id"))
         return answer({})
 
     return router
 
 
-async def _receive(request: Request, staging: Staging, workspace_id: str, path: str) -> None:
+async def _receive(request: Request, staging: Staging, area: str, path: str) -> None:
     """Write a body to disk as it comes; what does not come whole is not kept."""
     declared = request.headers.get("content-length")
-    writing = staging.writing(workspace_id, path)
+    writing = staging.writing(area, path)
     file = await to_thread.run_sync(writing.__enter__)
     error: BaseException | None = None
     try:

@@ -14,6 +14,7 @@ from fairlead.registry.mlflow.multipart import PARTS_FOLDER
 from fairlead.registry.mlflow.paths import parse_path
 from fairlead.registry.mlflow.ports import VersionFiles
 from fairlead.registry.mlflow.records import Wire, find_version
+from fairlead.registry.mlflow.staging import area_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,10 +50,7 @@ class MlflowArtifacts:
         """
         place = _parse_version_path(parse_path(path, may_be_empty=True))
         if place is None:
-            # What is staged is of no model yet: whoever may read some only does not see others' uploads.
-            if not caller.may("read"):
-                return []
-            staged = self.staging.list(caller.workspace_id, path)
+            staged = self.staging.list(area_of(caller), path)
             return [_file_info(name, is_folder, size) for name, is_folder, size in staged]
         residency, digest = self._artifact(caller, place.name, place.version)
         found: dict[str, Wire] = {}
@@ -74,7 +72,7 @@ class MlflowArtifacts:
         """
         place = _parse_version_path(parse_path(path))
         if place is None:
-            staged = self.staging.find(caller.workspace_id, path) if caller.may("read") else None
+            staged = self.staging.find(area_of(caller), path)
             if staged is None or not staged.is_file():
                 raise _no_such_file(path)
             return Download(size=staged.stat().st_size, digest=None, pieces=_read(staged))

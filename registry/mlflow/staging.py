@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -10,18 +11,31 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from fairlead.core.errors import Conflict, StorageFull
 from fairlead.registry.mlflow.paths import parse_path
+
+if TYPE_CHECKING:
+    from fairlead.registry.identity import Caller
 
 KEPT_SECONDS = 24 * 3600
 SWEEP_SECONDS = 600
 _PARTIAL = ".partial-"
 
 
+def area_of(caller: Caller) -> str:
+    """Whose uploads a caller sees and changes: the workspace's, or their own alone if they may not read all of it.
+
+    What is staged is of no model yet, so nothing else says who may have it.
+    """
+    if caller.may("read"):
+        return caller.workspace_id
+    return f"{caller.workspace_id}~{hashlib.sha256(caller.principal.encode()).hexdigest()[:32]}"
+
+
 class Staging:
-    """A folder for each workspace; paths below it are as MLflow names them."""
+    """A folder for each area (see `area_of`); paths below it are as MLflow names them."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         self._folder = folder
@@ -29,22 +43,22 @@ class Staging:
         self._guard = threading.Lock()
         self._swept_at = float("-inf")
 
-    def find(self, workspace_id: str, path: str) -> Path | None:
+    def find(self, area: str, path: str) -> Path | None:
         """The file or folder that was uploaded under a path.
 
         Raises:
             InvalidInput: if the path is not valid.
         """
-        place = self._folder / workspace_id / parse_path(path)
+        place = self._folder / area / parse_path(path)
         return place if place.exists() and not place.is_symlink() else None
 
-    def list(self, workspace_id: str, path: str) -> list[tuple[str, bool, int | None]]:
+    def list(self, area: str, path: str) -> list[tuple[str, bool, int | None]]:
         """Name, whether it is a folder, and size of what lies directly below a path.
 
         Raises:
             InvalidInput: if the path is not valid.
         """
-        place = self._folder / workspace_id / parse_path(path, may_be_empty=True)
+        place = self._folder / area / parse_path(path, may_be_empty=True)
         if not place.is_dir():
             return []
         with os.scandir(place) as items:
@@ -55,7 +69,7 @@ class Staging:
             )
 
     @contextlib.contextmanager
-    def writing(self, workspace_id: str, path: str) -> Generator[Upload]:
+    def writing(self, area: str, path: str) -> Generator[Upload]:
         """A file that appears under its path once the block ends; one that was there is replaced.
 
         Raises:
@@ -64,7 +78,7 @@ class Staging:
             StorageFull: if the staging area is.
         """
         self.sweep()
-        place = self._folder / workspace_id / parse_path(path)
+        place = self._folder / area / parse_path(path)
         left = self._max_bytes - sum(file.stat().st_size for file in _files(self._folder))
         temporary = place.parent / f"{_PARTIAL}{secrets.token_hex(8)}"
         try:
@@ -78,13 +92,13 @@ class Staging:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def delete(self, workspace_id: str, path: str) -> None:
+    def delete(self, area: str, path: str) -> None:
         """Remove what was uploaded under a path; nothing where there is nothing.
 
         Raises:
             InvalidInput: if the path is not valid.
         """
-        place = self.find(workspace_id, path)
+        place = self.find(area, path)
         if place is not None and place.is_dir():
             shutil.rmtree(place, ignore_errors=True)
         elif place is not None:

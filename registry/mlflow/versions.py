@@ -29,6 +29,7 @@ from fairlead.registry.mlflow.records import (
     wire_of_version,
 )
 from fairlead.registry.mlflow.sources import Source, no_tracking_server, parse_source
+from fairlead.registry.mlflow.staging import area_of
 from fairlead.registry.models import to_labels
 from fairlead.registry.tables import ModelVersionRow
 from fairlead.registry.versions import READY, VersionDraft, Versions
@@ -193,7 +194,7 @@ class MlflowVersions:
         workspace_id = caller.workspace_id
         is_ours = source.authority == request.own_authority
         if source.kind == "path" and (is_ours or source.authority is None):
-            staged = self.staging.find(workspace_id, source.path)
+            staged = self.staging.find(area_of(caller), source.path)
             if staged is not None and staged.is_dir():
                 with self.database.read() as session:
                     model = find_model(session, workspace_id, request.name)

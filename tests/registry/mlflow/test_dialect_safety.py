@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from fairlead.app.schema import metadata
 from fairlead.core.errors import PermissionDenied, Unavailable
+from fairlead.registry.identity import Reach
 from fairlead.registry.mlflow.sources import parse_source
 from fairlead.registry.mlflow.tracking_servers import TrackingServer, tracking_rules
 from fairlead.sync.staged_storing import StagedStoring
@@ -204,3 +205,22 @@ def test_a_name_that_stands_for_another_address_later_leads_nowhere_else(
     elsewhere = tracking_rules(["other.example.org"])
     with pytest.raises(PermissionDenied, match="is not one that"), TrackingClient.connect(server, elsewhere):
         pass
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_whoever_may_read_some_models_reaches_no_upload_but_their_own(dialect: Dialect) -> None:
+    dialect.post("registered-models/create", name="plan-own")
+    theirs = dialect.upload("1/run/artifacts/model", FILES)
+    reach = Reach(scopes=["read", "write"], models=["plan-*"])
+    issued = dialect.service.tokens.create(dialect.owner, name="narrow", principal="eve", reach=reach)
+    dialect.http.headers["authorization"] = f"Bearer {issued.secret}"
+    for source in (theirs, "mlflow-artifacts:/1"):
+        found = dialect.refused("POST", "model-versions/create", name="plan-own", source=source)
+        assert found == (400, "INVALID_PARAMETER_VALUE")
+    assert dialect.http.get(ARTIFACTS, params={"path": "1"}).json() == {"files": []}
+    assert dialect.http.put(f"{ARTIFACTS}/1/run/artifacts/model/MLmodel", content=b"changed").status_code == 200
+    assert dialect.http.get(f"{ARTIFACTS}/1/run/artifacts/model/MLmodel").content == b"changed"
+    assert dialect.http.delete(f"{ARTIFACTS}/1").status_code == 200
+    assert dialect.register("plan-own", {"MLmodel": b"mine"}) == "1"
+    dialect.http.headers["authorization"] = f"Bearer {dialect.secret}"
+    assert dialect.http.get(f"{ARTIFACTS}/1/run/artifacts/model/MLmodel").content == FILES["MLmodel"]
