@@ -8,6 +8,7 @@ its dedup domain is garbage until it is mended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from fairlead.registry.replicas import REPLICATE, ReplicaKey
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, UploadRow, WorkRow
 from fairlead.sync.store.domain import DedupDomain, domain_of_key
 from fairlead.sync.store.layout import read_outline
-from fairlead.sync.store.outline import Outline
+from fairlead.sync.store.outline import Outline, Run
 
 if TYPE_CHECKING:
     from sqlalchemy import Label
@@ -60,13 +61,14 @@ class References:
 
 @dataclass(slots=True, kw_only=True)
 class Reach:
-    """What must stay: `keys` of objects; of each pack (by key) the places that are used, as offset to length.
+    """What must stay: `keys` of objects; of each pack (by key) the places that are used, as offset to length and
+    how many blocks those are.
 
     `pinned` maps the prefix of a domain to the layout that cannot be read.
     """
 
     keys: set[str] = field(default_factory=set[str])
-    used: dict[str, dict[int, int]] = field(default_factory=dict[str, dict[int, int]])
+    used: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict[str, dict[int, tuple[int, int]]])
     pinned: dict[str, str] = field(default_factory=dict[str, str])
 
     def add(self, domain: DedupDomain, artifact: Digest, layout_key: str, layout: Outline | None) -> None:
@@ -76,15 +78,18 @@ class Reach:
             pack = domain.pack_key(entry.pack)
             self.keys.add(pack)
             places = self.used.setdefault(pack, {})
-            places[entry.offset] = max(places.get(entry.offset, 0), entry.stored_length)
+            blocks = entry.blocks if isinstance(entry, Run) else 1
+            places[entry.offset] = max(places.get(entry.offset, (0, 0)), (entry.stored_length, blocks))
 
-    def used_bytes(self, pack: str) -> int:
-        """How many bytes of a pack (by key) are used; places that overlap count once."""
-        total = end = 0
-        for offset, length in sorted(self.used.get(pack, {}).items()):
-            total += max(0, offset + length - max(offset, end))
+    def used_of(self, pack: str) -> tuple[int, int]:
+        """How many bytes of a pack (by key) are used, and about how many blocks; places that overlap count once."""
+        total = blocks = end = 0
+        for offset, (length, held) in sorted(self.used.get(pack, {}).items()):
+            new = max(0, offset + length - max(offset, end))
+            total += new
+            blocks += math.ceil(held * new / length)
             end = max(end, offset + length)
-        return total
+        return total, blocks
 
 
 def find_references(session: Session, location: Location) -> References:

@@ -107,12 +107,12 @@ class Repacking:
     def _choose(self, reach: Reach, objects: Mapping[str, StoredObject]) -> dict[str, int]:
         """The packs to take apart, deadest first, with the stored bytes of each that are used."""
         shares: list[tuple[float, str, int]] = []
-        for key, used in reach.used.items():
-            each, live = objects.get(key), reach.used_bytes(key)
+        for key in reach.used:
+            each, (live, n_blocks) = objects.get(key), reach.used_of(key)
             if each is None or each.domain is None or each.domain.prefix in reach.pinned:
                 continue
             # What they would take alone, frame and index included.
-            alone = packed_size(live, len(used), has_deltas=True)
+            alone = packed_size(live, n_blocks, has_deltas=True)
             if alone < each.size * self._below:
                 shares.append((alone / each.size, key, live))
         chosen: dict[str, int] = {}

@@ -92,3 +92,16 @@ def test_a_pack_that_is_only_described_from_is_kept_and_then_taken_apart(tmp_pat
         assert "replica.repack" in fleet.actions()
         assert sum(path.stat().st_size for path in fleet.packs("virginia")) < before * 0.6
         assert outline_of(fleet, noted, "virginia").runs == []
+
+
+def test_a_pack_that_lives_wholly_is_left_alone_however_few_bytes_its_blocks_have(tmp_path: Path) -> None:
+    with open_fleet(tmp_path, names=("virginia",)) as fleet:
+        notes = {f"note-{number:02}": f"note {number}".encode() for number in range(60)}
+        _, first = fleet.register(notes)
+        fleet.settle()
+        _, second = fleet.register(notes | {"other": b"more"})
+        fleet.settle()
+        assert outline_of(fleet, second.digest, "virginia").runs
+        forget_replicas(fleet, first.digest)
+        collect_all(fleet, rounds=3)
+        assert "replica.repack" not in fleet.actions()
