@@ -245,12 +245,12 @@ def require_signatures(
     refused: Sequence[FairleadError],
     *,
     reference: str,
-    seen_sequence: int = 0,
+    seen: Mapping[str, int] | None = None,
 ) -> tuple[CountedSignature, ...]:
     """The signatures that a policy asks for.
 
     Raises:
-        SignatureReplayed: if the newest one is older than one that was seen before (`seen_sequence`).
+        SignatureReplayed: if a signer's newest one is older than one that was seen before (`seen`, by signer).
         NotSigned: if there are too few of them; where one was refused and none counts, the refusal itself.
     """
     admitted = tuple(each for each in counted.values() if policy.admits(each.signer))
@@ -264,13 +264,15 @@ def require_signatures(
             hint=f"Whoever answers for it signs it: fairlead model sign {reference} --key FILE",
             reference=reference,
         )
-    newest = max((each.sequence for each in admitted), default=0)
-    if newest < seen_sequence:
-        raise SignatureReplayed(
-            f"The newest signature of {reference} is of sequence {newest}; {seen_sequence} was seen before.",
-            hint="Somebody put an old one back. Compare with: fairlead model signatures " + reference,
-            reference=reference,
-        )
+    for each in admitted:
+        before = (seen or {}).get(each.signer, 0)
+        if each.sequence < before:
+            raise SignatureReplayed(
+                f"The newest signature of {reference} by {each.signer} is of sequence {each.sequence}; {before} was "
+                "seen before.",
+                hint=f"Somebody put an old one back. Compare with: fairlead model signatures {reference}",
+                reference=reference,
+            )
     return admitted
 
 

@@ -228,8 +228,8 @@ class Signatures:
 
         Raises:
             NotSigned: if there are too few signatures that count, or one that only seems to.
-            SignatureReplayed: if the version is not the one that was asked for, or its newest signature is older than
-                one that was seen here before.
+            SignatureReplayed: if the version is not the one that was asked for, or a signer's newest signature of it
+                is older than one that was seen here before.
         """
         wanted = Verification() if verify == "signed" else verify
         asked = parse_model_reference(reference)
@@ -253,15 +253,16 @@ class Signatures:
             version=version.version,
             digest=version.artifact_digest,
         )
-        seen = self._seen()
+        # A machine's own keys have names of their own.
+        place = version.reference if local is None else f"own {version.reference}"
         found = require_signatures(
             SignaturePolicy(count=wanted.count, signers=wanted.signers),
             counted,
             refused,
             reference=version.reference,
-            seen_sequence=seen.get(version.reference, 0),
+            seen=self._seen().get(place),
         )
-        self._remember(version.reference, max(each.sequence for each in found))
+        self._remember(place, {each.signer: each.sequence for each in found})
         return found
 
     def _sign(self, reference: str, make: Callable[[Statement], dict[str, Any]], digest: str | None) -> Signature:
@@ -301,23 +302,25 @@ class Signatures:
         parsed = parse_model_reference(reference)
         return ModelVersion.from_json(self._transport.get("/api/v1/resolve", reference=str(parsed)))
 
-    def _seen(self) -> dict[str, int]:
-        """The highest sequence seen, by version."""
+    def _seen(self) -> dict[str, dict[str, int]]:
+        """The highest sequence seen, by version and signer."""
         try:
             members: object = json.loads(self._seen_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return cast("dict[str, int]", members) if isinstance(members, dict) else {}
+        rows = cast("dict[str, object]", members) if isinstance(members, dict) else {}
+        return {place: cast("dict[str, int]", row) for place, row in rows.items() if isinstance(row, dict)}
 
-    def _remember(self, reference: str, sequence: int) -> None:
+    def _remember(self, place: str, sequences: dict[str, int]) -> None:
         seen = self._seen()
-        if seen.get(reference, 0) >= sequence:
+        known = seen.get(place, {})
+        if known | sequences == known:
             return
         # A machine that cannot write its home checks no less; it only remembers nothing.
         with contextlib.suppress(OSError):
             self._seen_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             draft = self._seen_file.with_name(f"{self._seen_file.name}.{new_row_id()}")
-            draft.write_text(json.dumps(seen | {reference: sequence}), encoding="utf-8")
+            draft.write_text(json.dumps(seen | {place: known | sequences}), encoding="utf-8")
             draft.replace(self._seen_file)
 
 

@@ -106,9 +106,9 @@ def test_the_newest_signature_of_each_signer_counts_and_none_older_than_was_seen
     counted, refused = count_signatures(signatures, signers, model="churn", version=3, digest=STATEMENT.digest)
     assert ([each.sequence for each in counted.values()], refused) == ([5], [])
     policy = SignaturePolicy()
-    assert require_signatures(policy, counted, [], reference="churn/3", seen_sequence=5)
+    assert require_signatures(policy, counted, [], reference="churn/3", seen={"release": 5, "other": 9})
     with pytest.raises(SignatureReplayed):
-        require_signatures(policy, counted, [], reference="churn/3", seen_sequence=6)
+        require_signatures(policy, counted, [], reference="churn/3", seen={"release": 6})
     with pytest.raises(NotSigned):
         require_signatures(SignaturePolicy(count=2), counted, [], reference="churn/3")
     with pytest.raises(NotSigned):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from fairlead.core.errors import (
     ModelVersionNotFound,
     NotSigned,
     ServerUnavailable,
-    SignerNotTrusted,
 )
+from fairlead.core.keyless import sign_as_identity
 from fairlead.core.signatures import create_key, read_private_key, sign
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.audit import Sealer
@@ -38,6 +39,8 @@ from fairlead.sync.store.refs import generate_signing_key, key_id_of, public_key
 from tests.fleet import ADMIN, LABELS, REGIONS, Fleet, open_fleet
 from tests.records import WORKSPACE
 from tests.sdk.scripted_server import Answer, scripted_server
+from tests.servers.identity_issuer import loopback_issuer
+from tests.servers.sigstore_instance import sigstore_instance
 
 VERSION = {"name": "churn", "version": 1, "reference": "churn/1", "state": "READY", "residency": "unrestricted"}
 
@@ -211,17 +214,27 @@ def test_signatures_are_verified_by_what_the_copy_has(away: Away, tmp_path: Path
         client.models.download("churn@champion", tmp_path / "unsigned", verify="signed")
     envelope = sign(signatures.statement(ADMIN, "churn", 1), read_private_key(private))
     signatures.record(ADMIN, "churn", 1, envelope)
+    with loopback_issuer() as issuer, sigstore_instance(issuer) as instance:
+        draft = SignerDraft(identity="ci@acme.example", issuer=issuer.url, trusted_root=instance.trusted_root)
+        Signers(database, clock).put(ADMIN, "ci", draft, expected_revision=None)
+        token = issuer.token(datetime.now(UTC), audience="sigstore", sub="ci@acme.example")
+        statement = signatures.statement(ADMIN, "churn", 1)
+        bundle = sign_as_identity(statement, token, json.dumps(instance.trust_config))
+        signatures.record(ADMIN, "churn", 1, bundle)
     away.publish()
     with away.client() as client:
-        client.models.download("churn@champion", tmp_path / "out", verify="signed")
+        client.models.download("churn@champion", tmp_path / "out", verify=Verification(count=2))
+        client.models.download("churn/1", tmp_path / "job", verify=Verification(signers=("ci",)))
         client.models.download("churn/1", tmp_path / "own", verify=Verification(public_keys={"k": public.decode()}))
         with pytest.raises(NotSigned):
             client.models.download("churn/1", tmp_path / "others", verify=Verification(signers=("other",)))
     assert (tmp_path / "out" / "model.txt").read_bytes() == b"weights"
     Signers(database, clock).revoke(ADMIN, "release", reason="Lost.")
     away.publish()
-    with away.client() as client, pytest.raises(SignerNotTrusted, match="was revoked"):
-        client.models.download("churn/1", tmp_path / "revoked", verify="signed")
+    with away.client() as client:
+        client.models.download("churn/1", tmp_path / "still", verify="signed")
+        with pytest.raises(NotSigned, match="0 of 1 signatures by release"):
+            client.models.download("churn/1", tmp_path / "revoked", verify=Verification(signers=("release",)))
     assert not any((tmp_path / name).exists() for name in ("unsigned", "others", "revoked"))
 
 
