@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from fairlead.core.errors import Unauthenticated, Unavailable
+from fairlead.core.loopback import is_loopback
 from fairlead.core.ports import Clock
-from fairlead.registry.issuers import is_loopback, is_same_origin, is_trusted_address
+from fairlead.registry.issuers import is_same_origin, is_trusted_address
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, RSAKey

@@ -6,7 +6,6 @@ and the first whose patterns all match says who calls and what they may do; wher
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from sqlalchemy.orm import Session
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, InvalidName, IssuerNotFound, JsonValue, PermissionDenied
 from fairlead.core.ids import parse_name
+from fairlead.core.loopback import is_loopback
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller, check_may_issue, parse_principal, parse_scopes
@@ -240,15 +240,6 @@ def is_trusted_address(url: str) -> bool:
     is_plain = not (parts.query or parts.fragment or "@" in parts.netloc or "?" in url or "#" in url)
     is_safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url))
     return bool(parts.hostname) and port != 0 and is_plain and is_safe and _URL.fullmatch(url) is not None
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_same_origin(one: str, other: str) -> bool:

@@ -43,7 +43,7 @@ def server_url(uri: str) -> str | None:
     Raises:
         InvalidInput: if it is no such address.
     """
-    from fairlead.sdk.transport import is_loopback
+    from fairlead.core.loopback import is_loopback
 
     try:
         parts = urlsplit(uri)

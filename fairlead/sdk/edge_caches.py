@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from fairlead.core.errors import FairleadError, InvalidInput
 from fairlead.core.ids import sha256_digest
+from fairlead.core.loopback import is_loopback
 from fairlead.sdk.records import Artifact, Location
-from fairlead.sdk.transport import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

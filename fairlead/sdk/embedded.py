@@ -25,7 +25,7 @@ from fairlead.core.errors import (
     ServerUnavailable,
     StorageFull,
 )
-from fairlead.sdk.transport import is_loopback
+from fairlead.core.loopback import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -91,7 +91,7 @@ def require_safe(url: str, *, hint: str = "Use https, or set FAIRLEAD_TOKEN.") -
     Raises:
         InvalidInput: if it is.
     """
-    from fairlead.sdk.transport import is_loopback
+    from fairlead.core.loopback import is_loopback
 
     if urlsplit(url).scheme != "https" and not is_loopback(url):
         raise InvalidInput(
@@ -107,7 +107,7 @@ def exchange_token(url: str, token: str, *, workspace: str | None) -> JsonObject
         InvalidInput: if the way to the server is open to others.
         Unauthenticated: if the server does not believe the token's issuer.
     """
-    from fairlead.sdk.transport import is_loopback
+    from fairlead.core.loopback import is_loopback
 
     require_safe(url)
     import httpx2

@@ -224,7 +224,7 @@ class _Callback:
 
 
 def _is_safe(url: str) -> bool:
-    from fairlead.sdk.transport import is_loopback
+    from fairlead.core.loopback import is_loopback
 
     parts = urlsplit(url)
     return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))

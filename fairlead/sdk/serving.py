@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from fairlead.core.errors import EndpointUnavailable
 from fairlead.core.ids import parse_model_reference, parse_name
+from fairlead.core.loopback import is_loopback
 from fairlead.core.problems import from_problem
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
 from fairlead.sdk.records import Bundle, Deployment, Placement
-from fairlead.sdk.transport import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

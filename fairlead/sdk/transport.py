@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import ipaddress
 import json
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, cast
-from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
+from fairlead.core.loopback import is_loopback
 from fairlead.core.problems import MEDIA_TYPE, from_problem
 
 if TYPE_CHECKING:
@@ -221,15 +220,6 @@ class Transport:
         return ServerUnavailable(
             f"The Fairlead server at {self.url} does not answer ({type(error).__name__}).", hint=hint
         )
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL names this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _encode(body: JsonObject) -> bytes:

@@ -20,7 +20,7 @@ from fairlead.core.errors import (
     Unavailable,
 )
 from fairlead.core.problems import MEDIA_TYPE, to_problem
-from fairlead.sdk.transport import Transport, is_loopback
+from fairlead.sdk.transport import Transport
 from tests.sdk.scripted_server import Answer, ScriptedServer, scripted_server
 
 DONE = Answer(body={"done": True})
@@ -179,18 +179,3 @@ def test_what_has_no_json_form_is_refused_before_anything_is_sent(value: Any) ->
     with talking(DONE) as (transport, server), pytest.raises(InvalidInput):
         transport.post("/x", {"value": value})
     assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://127.0.0.1:80", True),
-        ("http://localhost", True),
-        ("http://[::1]:80", True),
-        ("http://127.0.0.1.example.com", False),
-        ("https://fairlead.example", False),
-        ("", False),
-    ],
-)
-def test_only_this_machine_is_loopback(url: str, *, expected: bool) -> None:
-    assert is_loopback(url) == expected
