@@ -100,15 +100,15 @@ def _fields(cursor: Cursor, start: int, end: int) -> Iterator[tuple[int, int, in
     position = start
     while position < end:
         cursor.seek(position)
-        key = _varint(cursor)
+        key = cursor.varint()
         number, wire = key >> 3, key & 7
         if not 0 < number <= _FIELD_NUMBER_MAX:
             raise Unrecognised
         if wire == _VARINT:
-            length, at = _varint(cursor), cursor.position
+            length, at = cursor.varint(), cursor.position
             position = at
         elif wire == _BYTES:
-            length, at = _varint(cursor), cursor.position
+            length, at = cursor.varint(), cursor.position
             position = at + length
         elif wire in (_FIXED64, _FIXED32):
             length, at = 8 if wire == _FIXED64 else 4, cursor.position
@@ -123,19 +123,9 @@ def _fields(cursor: Cursor, start: int, end: int) -> Iterator[tuple[int, int, in
 def _packed(cursor: Cursor, start: int, length: int) -> Iterator[int]:
     cursor.seek(start)
     while cursor.position < start + length:
-        yield _varint(cursor)
+        yield cursor.varint()
 
 
 def _peek(cursor: Cursor, start: int, length: int) -> bytes:
     cursor.seek(start)
     return cursor.take(length)
-
-
-def _varint(cursor: Cursor) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = cursor.number(1)
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value
-    raise Unrecognised

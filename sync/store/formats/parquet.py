@@ -82,7 +82,7 @@ def _read_struct(cursor: Cursor, nesting: int = 0) -> Fields:
     number = 0
     while (head := cursor.number(1)) != 0:
         step, kind = head >> 4, head & 15
-        number = number + step if step else _zigzag(_varint(cursor))
+        number = number + step if step else _zigzag(cursor.varint())
         fields[number] = kind == _TRUE if kind in (_TRUE, _FALSE) else _read_value(cursor, kind, nesting)
     return fields
 
@@ -91,17 +91,17 @@ def _read_value(cursor: Cursor, kind: int, nesting: int) -> object:
     if nesting > _NESTING_MAX:
         raise Unrecognised
     if kind in _VARINTS:
-        return _zigzag(_varint(cursor))
+        return _zigzag(cursor.varint())
     if kind == _STRUCT:
         return _read_struct(cursor, nesting + 1)
     if kind in (_LIST, _SET):
         head = cursor.number(1)
-        count = head >> 4 if head >> 4 != 15 else _varint(cursor)
+        count = head >> 4 if head >> 4 != 15 else cursor.varint()
         inner = head & 15
         return [_read_value(cursor, _BYTE if inner == _TRUE else inner, nesting + 1) for _ in range(count)]
     # Texts and doubles say nothing about places, and there are no maps in a footer.
     if kind == _BINARY:
-        cursor.skip(_varint(cursor))
+        cursor.skip(cursor.varint())
     elif kind in (_BYTE, _FALSE, _DOUBLE):
         cursor.skip(8 if kind == _DOUBLE else 1)
     else:
@@ -111,13 +111,3 @@ def _read_value(cursor: Cursor, kind: int, nesting: int) -> object:
 
 def _zigzag(value: int) -> int:
     return (value >> 1) ^ -(value & 1)
-
-
-def _varint(cursor: Cursor) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = cursor.number(1)
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value
-    raise Unrecognised

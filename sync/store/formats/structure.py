@@ -111,6 +111,16 @@ class Cursor:
         """An unsigned little-endian number of `width` bytes."""
         return int.from_bytes(self.take(width), "little")
 
+    def varint(self) -> int:
+        """The next number of seven bits a byte, the lowest first; at most ten bytes."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.number(1)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+        raise Unrecognised
+
     def unpack(self, layout: struct.Struct) -> tuple[int, ...]:
         """The numbers of a fixed record."""
         return layout.unpack(self.take(layout.size))
