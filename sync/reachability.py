@@ -61,8 +61,7 @@ class References:
 
 @dataclass(slots=True, kw_only=True)
 class Reach:
-    """What must stay: `keys` of objects; of each pack (by key) the places that are used, as offset to length and
-    how many blocks those are.
+    """What must stay: `keys` of objects; of each pack (by key) what is used, as offset to length and number of blocks.
 
     `pinned` maps the prefix of a domain to the layout that cannot be read.
     """

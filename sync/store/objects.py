@@ -199,7 +199,11 @@ class FsspecStore:
         except LocationUnavailable as error:
             if not (create_only and _is_conflict(error.__cause__)):
                 raise
-        return self.read(key) == body
+        try:
+            return self.read(key) == body
+        except ObjectNotFound as error:
+            # What was in the way was deleted meanwhile, so the same write may be made again.
+            raise LocationUnavailable(f"{key!r} was deleted while it was written.", key=key) from error
 
     def size(self, key: str) -> int | None:
         """The object's size in bytes, or None where there is none.

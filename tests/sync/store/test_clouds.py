@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from fairlead.core.errors import InvalidInput
+from fairlead.core.errors import InvalidInput, LocationUnavailable
 from fairlead.sync.store.objects import OpenStores, open_store
 from fairlead.sync.store.throttle import RateLimit, ThrottledStore
 from fairlead.testing.objects import MemoryStore
@@ -46,6 +46,18 @@ def test_objects_on_s3_get_their_class_and_key(moto_server: ObjectStoreServer) -
         assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY)
     assert store.write("a", b"others", create_only=True) is False
     assert store.read("a") == b"bytes"
+
+
+def test_what_was_in_the_way_of_a_write_and_is_deleted_meanwhile_does_not_count_as_missing() -> None:
+    def answer(request: Request) -> Answer:
+        code = "PreconditionFailed" if request.method == "PUT" else "NoSuchKey"
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        return 412 if request.method == "PUT" else 404, {"Content-Type": "application/xml"}, body
+
+    with serving(answer) as url:
+        store = open_store("s3://bucket/place", {"endpoint": url, "key": "a", "secret": "b"})
+        with pytest.raises(LocationUnavailable, match="deleted while it was written"):
+            store.write("a", b"bytes", create_only=True)
 
 
 def test_objects_on_azure_get_their_class(azurite_server: ObjectStoreServer) -> None:
