@@ -40,7 +40,7 @@ from fairlead.registry.identity import system_caller
 from fairlead.registry.tables import AuditEventRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.webhook_messages import Format, Message, Telling, may_hold_facts, message_id, to_body
-from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING, require_listed
+from fairlead.registry.webhooks import ACTIVE, DEAD, DELIVERED, DISABLED, PENDING
 from fairlead.registry.work import LONGEST_RETRY, retry_delay
 
 if TYPE_CHECKING:
@@ -474,7 +474,7 @@ def credentials_of(row: WebhookRow, rules: OutboundRules) -> dict[str, str]:
     variable = row.credentials_env
     if variable is None:
         return {}
-    require_listed(row.url, rules)
+    rules.require_listed(row.url)
     secret = os.environ.get(variable, "").strip()
     if not secret:
         raise PermissionDenied(f"This process has no credentials {variable}.", hint="Set it and start it again.")

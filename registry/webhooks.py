@@ -22,7 +22,6 @@ from fairlead.core.errors import (
     Conflict,
     InvalidInput,
     JsonValue,
-    PermissionDenied,
     StaleRevision,
     WebhookDeliveryNotFound,
     WebhookNotFound,
@@ -165,6 +164,7 @@ class Webhooks:
             AlreadyExists: if the name is taken.
             Conflict: if there are as many as there may be, or the call is a repetition and the secret was told.
             InvalidInput: if a part is not valid, or the operator does not let requests go there.
+            PermissionDenied: if it names credentials, and the operator does not list its host by name.
         """
         secret = (draft.secret or new_secret()) if draft.is_signed else None
         row = self._row(caller, draft, secret)
@@ -216,7 +216,7 @@ class Webhooks:
         Raises:
             WebhookNotFound: if there is none of that name.
             StaleRevision: if it is not at the expected revision.
-            InvalidInput: as for `create`.
+            InvalidInput, PermissionDenied: as for `create`.
         """
         with self._database.write() as session:
             row = find_webhook(session, caller.workspace_id, name, lock=True)
@@ -331,7 +331,7 @@ class Webhooks:
             where = parse_residency(draft.jurisdiction).upper()
         self._rules.check(draft.url)
         if draft.credentials_env is not None:
-            require_listed(draft.url, self._rules)
+            self._rules.require_listed(draft.url)
         wanted = parse_event_filter(actions=draft.events, models=draft.models, environments=draft.environments)
         return WebhookRow(
             workspace_id=caller.workspace_id,
@@ -361,7 +361,7 @@ class Webhooks:
         if change.url is not None:
             self._rules.check(change.url)
             if row.credentials_env is not None:
-                require_listed(change.url, self._rules)
+                self._rules.require_listed(change.url)
             row.url = change.url
         wanted = parse_event_filter(
             actions=row.events if change.events is None else change.events,
@@ -403,22 +403,6 @@ class Webhooks:
         }
         subject = row.name
         audit.record(session, caller, self._clock, action=f"webhook.{action}", subject=subject, facts=facts or about)
-
-
-def require_listed(url: str, rules: OutboundRules) -> None:
-    """Refuse to send what a worker's variable holds where its operator did not say so.
-
-    Every workspace's admins may name any of the variables, so a host that an admin chose is not reason enough.
-
-    Raises:
-        InvalidInput: if the address may not be sent to at all.
-        PermissionDenied: if its host is not listed by name.
-    """
-    if not rules.is_listed(url):
-        raise PermissionDenied(
-            f"Credentials are sent to no host that {rules.setting} does not list by name.",
-            hint=f"Whoever runs the server adds the host to {rules.setting}.",
-        )
 
 
 def find_webhook(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> WebhookRow:

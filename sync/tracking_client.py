@@ -61,7 +61,8 @@ class TrackingClient:
 
         Raises:
             Unavailable: if the host is not found, or its credentials are not there.
-            PermissionDenied: if the host stands for an address that is not fetched from, or is not allowed any longer.
+            PermissionDenied: if the host stands for an address that is not fetched from, or is not allowed any longer,
+                or not for credentials.
         """
         import httpx2  # a worker that pulls nothing need not load it
 
@@ -72,7 +73,7 @@ class TrackingClient:
             destination = rules.resolve(server.url)
         except InvalidInput as refusal:  # the operator's list was another one when it was named
             raise PermissionDenied(refusal.detail, hint=refusal.hint) from None
-        headers = {"User-Agent": "fairlead", **_credentials(server)}
+        headers = {"User-Agent": "fairlead", **_credentials(server, rules)}
         with httpx2.Client(
             base_url=f"{parts.scheme}://{parts.netloc}",
             headers=headers,
@@ -273,9 +274,10 @@ def _files(page: dict[str, Any]) -> list[dict[str, Any]]:
     return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
-def _credentials(server: TrackingServer) -> dict[str, str]:
+def _credentials(server: TrackingServer, rules: OutboundRules) -> dict[str, str]:
     if server.credentials_env is None:
         return {}
+    rules.require_listed(server.url)
     secret = os.environ.get(server.credentials_env, "").strip()
     if not secret:
         raise Unavailable(

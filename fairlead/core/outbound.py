@@ -125,14 +125,22 @@ class OutboundRules:
             )
         return parts
 
-    def is_listed(self, url: str) -> bool:
-        """Whether the operator lists an address's host by name, which neither `*` nor the lack of a list does.
+    def require_listed(self, url: str) -> None:
+        """Refuse to send credentials of this process to a host that its operator does not list by name.
+
+        Every workspace's admins may name credentials and hosts, so that they named both is not reason enough; `*` is
+        none either.
 
         Raises:
             InvalidInput: as `check` does.
+            PermissionDenied: if the host is not listed by name.
         """
         parts = self.check(url)
-        return self._listed(_host_of(parts), _port_of(parts)) is not None
+        if self._listed(_host_of(parts), _port_of(parts)) is None:
+            raise PermissionDenied(
+                f"Credentials are sent to no host that {self.setting} does not list by name.",
+                hint=f"Whoever runs the server adds the host to {self.setting}.",
+            )
 
     def resolve(self, url: str) -> Destination:
         """Look up an address's host, and check what it stands for. Takes as long as the look-up.

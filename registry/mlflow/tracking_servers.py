@@ -66,12 +66,15 @@ class TrackingServers:
         Raises:
             AlreadyExists: if the name is taken.
             InvalidInput: if the name, address or variable is not valid, or the operator does not allow the host.
+            PermissionDenied: if it names credentials, and the operator does not list the host by name.
         """
         if credentials_env is not None and not _VARIABLE.fullmatch(credentials_env):
             raise InvalidInput(
                 f"{credentials_env[:80]!r} may not hold credentials of a tracking server.",
                 hint=f"Give the worker a variable whose name begins with {CREDENTIALS_PREFIX}.",
             )
+        if credentials_env is not None:
+            self._rules.require_listed(url)
         row = TrackingServerRow(
             workspace_id=caller.workspace_id,
             name=parse_name(name, what="tracking server"),

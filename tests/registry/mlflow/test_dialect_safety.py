@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import socket
 from collections.abc import Iterator
@@ -224,3 +225,24 @@ def test_whoever_may_read_some_models_reaches_no_upload_but_their_own(dialect: D
     assert dialect.register("plan-own", {"MLmodel": b"mine"}) == "1"
     dialect.http.headers["authorization"] = f"Bearer {dialect.secret}"
     assert dialect.http.get(f"{ARTIFACTS}/1/run/artifacts/model/MLmodel").content == FILES["MLmodel"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_credentials_go_to_no_tracking_server_that_the_operator_does_not_list(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_TRACKING_LAB", "let-me-in")
+    servers, variable = dialect.service.tracking_servers, "FAIRLEAD_TRACKING_LAB"
+    url = "http://127.0.0.1:5000"
+    with pytest.raises(PermissionDenied, match="FAIRLEAD_TRACKING_HOSTS"):
+        servers.add(dialect.owner, name="lab", url=url, credentials_env=variable)
+    plain = servers.add(dialect.owner, name="lab", url=url)
+    # Nor where it was listed when it was named.
+    named = dataclasses.replace(plain, credentials_env=variable)
+    with (
+        pytest.raises(PermissionDenied, match="FAIRLEAD_TRACKING_HOSTS"),
+        TrackingClient.connect(named, tracking_rules(None)),
+    ):
+        pass
+    with TrackingClient.connect(named, tracking_rules(["127.0.0.1"])):
+        pass
