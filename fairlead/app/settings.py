@@ -105,7 +105,8 @@ class ServerSettings(BaseSettings):
     tracking_hosts: Annotated[list[str] | None, NoDecode] = Field(
         default=None,
         description="Hosts, such as mlflow.example.com, mlflow:5000 or *.example.com, separated by commas, of MLflow "
-        "tracking servers that versions may be brought from. None: any that an admin names, but no link-local address.",
+        "tracking servers that versions may be brought from. None: any that an admin names, but no link-local address. "
+        "Credentials of workers go to hosts that are listed by name alone.",
     )
     cloud_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
@@ -126,7 +127,7 @@ class ServerSettings(BaseSettings):
         default=None,
         description="Hosts that webhooks may be sent to, as HOST, HOST:PORT, *.DOMAIN or * (any public one), separated "
         "by commas. What is listed by name may be private and speak http; loopback has to be listed as such. None: any "
-        "host with public addresses, by https.",
+        "host with public addresses, by https. Credentials of workers go to hosts that are listed by name alone.",
     )
     webhook_patience: timedelta = Field(
         default=timedelta(days=5),
