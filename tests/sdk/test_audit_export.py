@@ -43,6 +43,29 @@ def test_what_was_exported_is_found_intact_without_a_server(tmp_path: Path, coun
     assert (found.is_intact, found.sealed) == (True, count)
 
 
+def test_an_export_is_what_the_reference_describes(tmp_path: Path) -> None:
+    event_hash = "7cc0e3e5da6d9e48dd1e09a4a2ebcce37e3b80bf629100f2b37bfd38e00f98c9"
+    event = {
+        "id": "01957f2e-7c00-7000-8000-000000000001",
+        "residency": "eu",
+        "actor": "ana",
+        "action": "model.promote",
+        "subject": "churn/3",
+        "facts": {"limit": "0.9", "to": 3},
+        "happened_at": "2026-03-01T12:00:00.000000Z",
+        "sequence": 1,
+        "previous_hash": "0" * 64,
+        "event_hash": event_hash,
+    }
+    file = tmp_path / "log.jsonl"
+    lines = [{"format": "fairlead/audit", "version": 1, "workspace_id": "acme"}, event, {"anchor": f"1:{event_hash}"}]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="ascii")
+    assert check_export(file).is_intact
+    written = tmp_path / "written.jsonl"
+    write_export(written, "acme", [event])
+    assert [json.loads(line) for line in written.read_text(encoding="ascii").splitlines()] == lines
+
+
 def edit_fact(lines: list[str]) -> list[str]:
     return [line.replace('"n":3', '"n":4') for line in lines]
 
