@@ -14,17 +14,14 @@ wrong; then the packs that are damaged leave the block index, and what they held
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import (
     CorruptPack,
     FairleadError,
-    JsonValue,
     LeaseLost,
     LocationUnavailable,
     NotReady,
@@ -33,17 +30,17 @@ from fairlead.core.errors import (
     ResidencyViolation,
 )
 from fairlead.core.ids import Digest
-from fairlead.registry import audit, blocks, garbage, ledger, work
-from fairlead.registry.identity import system_caller
-from fairlead.registry.locations import Location, get_location
-from fairlead.registry.replicas import REPLICATE, ReplicaKey, key_of, lock_replica, mark_corrupt, mark_verified
+from fairlead.registry import blocks, garbage, work
+from fairlead.registry.locations import get_location
+from fairlead.registry.replicas import ReplicaKey, lock_replica
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.sync import budgets
 from fairlead.sync.copy_cost import copy_cost, planned_objects, sent_objects
 from fairlead.sync.overlap import Overlaps, Rival
 from fairlead.sync.pack_journal import PackJournal
-from fairlead.sync.shelves import address_of, by_digest, domain_of, open_for_writing, open_location, to_place
-from fairlead.sync.sources import LOOK_AGAIN, Source, Sources, find_sources
+from fairlead.sync.replication_record import CopyRecord, CopyTask, MadeCopy
+from fairlead.sync.shelves import address_of, by_digest, open_for_writing, open_location
+from fairlead.sync.sources import LOOK_AGAIN, Source, find_sources
 from fairlead.sync.store.blocks import StoredBlock
 from fairlead.sync.store.copy import find_damaged
 from fairlead.sync.store.known import among, either
@@ -54,7 +51,6 @@ from fairlead.sync.verification import (
     DAMAGE,
     find_damaged_packs,
     forget_packs,
-    keep_objects,
     read_back,
     shelf_of_replica,
 )
@@ -64,46 +60,11 @@ if TYPE_CHECKING:
     from fairlead.catalog import Catalog
     from fairlead.core.db import Database
     from fairlead.core.ports import Clock, ObjectStore
-    from fairlead.registry.blocks import BlockShelf
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.work import LeasedWork
     from fairlead.sync.store.blocks import KnownBlocks
     from fairlead.sync.store.copy import CopyPlan
-    from fairlead.sync.store.domain import DedupDomain
     from fairlead.sync.store.throttle import RateLimit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Task:
-    """A replica that is not VERIFIED, and where it could come from, best first."""
-
-    key: ReplicaKey
-    shelf: BlockShelf
-    destination: Location
-    layout_key: str | None
-    labels: Mapping[str, str]
-    sources: Sources
-    graves: frozenset[str]
-
-    @property
-    def is_repair(self) -> bool:
-        """Whether the replica was VERIFIED once: its layout is known, and something of it may still be there."""
-        return self.layout_key is not None
-
-    @property
-    def domain(self) -> DedupDomain:
-        return domain_of(self.shelf)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Copy:
-    """A copy that was made, and what it should have moved."""
-
-    source: Source
-    reader: ArtifactReader
-    planned_bytes: int
-    planned_objects: int
-    sent_objects: int
 
 
 class _TooEarly(Exception):
@@ -132,6 +93,7 @@ class Replication:
         self._catalog = catalog
         self._open_store = open_store
         self._transfers = transfers or Transfers()
+        self._record = CopyRecord(database, clock, catalog=catalog)
         self._overlaps = Overlaps(catalog=catalog, open_store=open_store)
 
     def __call__(self, leased: LeasedWork) -> None:
@@ -153,21 +115,21 @@ class Replication:
             if task.is_repair and self._is_whole_after_all(leased, task, store):
                 return
             self._require_source(task)
-            self._set_copying(leased, task)
+            self._record.begin(leased, task)
             copy = self._copy(leased, task, store)
         except LeaseLost:
             raise
         except _TooEarly as too_early:
-            self._postpone(leased, task, too_early.error, too_early.until)
+            self._record.postpone(leased, task, too_early.error, too_early.until)
         except ResidencyViolation as error:
-            self._record_refusal(leased, task, error)
+            self._record.refuse(leased, task, error)
         except FairleadError as error:
-            self._record_failure(leased, task, error)
+            self._record.fail(leased, task, error)
             raise
         else:
-            self._record(leased, task, copy)
+            self._record.succeed(leased, task, copy)
 
-    def _load(self, leased: LeasedWork) -> _Task | None:
+    def _load(self, leased: LeasedWork) -> CopyTask | None:
         key = ReplicaKey.from_subject(leased.workspace_id, leased.subject)
         of_artifact = (key.workspace_id, key.residency, key.artifact_digest)
         with self._database.read() as session:
@@ -179,7 +141,7 @@ class Replication:
             shelf = shelf_of_replica(session, key)
             graves = garbage.find_graves(session, key.workspace_id, key.location_id, self._clock.now())
             sources = find_sources(session, self._catalog, replica, destination, self._clock.now())
-        return _Task(
+        return CopyTask(
             key=key,
             shelf=shelf,
             destination=destination,
@@ -189,7 +151,7 @@ class Replication:
             graves=graves,
         )
 
-    def _is_whole_after_all(self, leased: LeasedWork, task: _Task, store: ObjectStore) -> bool:
+    def _is_whole_after_all(self, leased: LeasedWork, task: CopyTask, store: ObjectStore) -> bool:
         """Read the replica that should be mended; put it back into service if nothing is wrong with it."""
         digest = task.key.artifact_digest
         try:
@@ -209,12 +171,12 @@ class Replication:
         with self._database.write() as session:
             replica = lock_replica(session, task.key)
             if replica is not None:
-                self._mark_verified(session, task, replica, reader, None)
-                self._audit(session, task, "replica.verify", {"moved_bytes": 0})
+                self._record.mark_verified(session, task, replica, reader, None)
+                self._record.audit(session, task, "replica.verify", {"moved_bytes": 0})
             work.finish(session, leased)
         return True
 
-    def _require_source(self, task: _Task) -> None:
+    def _require_source(self, task: CopyTask) -> None:
         if task.sources.awaited is not None:
             waiting = NotReady(f"The cheapest way leads over {task.sources.awaited!r}, which does not hold it yet.")
             raise _TooEarly(waiting, self._clock.now() + LOOK_AGAIN)
@@ -225,15 +187,7 @@ class Replication:
                 artifact=task.key.artifact_digest,
             )
 
-    def _set_copying(self, leased: LeasedWork, task: _Task) -> None:
-        with self._database.write() as session:
-            work.check_lease(session, leased)
-            replica = lock_replica(session, task.key)
-            if replica is not None:
-                replica.state = "COPYING"
-                replica.updated_at = self._clock.now()
-
-    def _copy(self, leased: LeasedWork, task: _Task, destination: PatientStore) -> _Copy:
+    def _copy(self, leased: LeasedWork, task: CopyTask, destination: PatientStore) -> MadeCopy:
         """Copy from the first source that can be read, and read the result back at the destination."""
         failure: FairleadError | None = None
         journal = PackJournal(self._database, leased, task.domain)
@@ -242,7 +196,7 @@ class Replication:
                 copy = self._copy_from(leased, task, source, destination, journal)
             except DAMAGE as error:
                 # What arrives is checked against the source's own digests, so this is about the source.
-                self._report_source(leased, task, source, error)
+                self._record.report_source(leased, task, source, error)
                 failure = error
             except (LocationUnavailable, PermissionDenied) as error:
                 failure = error
@@ -255,8 +209,8 @@ class Replication:
         ) from failure
 
     def _copy_from(
-        self, leased: LeasedWork, task: _Task, source: Source, destination: PatientStore, journal: PackJournal
-    ) -> _Copy:
+        self, leased: LeasedWork, task: CopyTask, source: Source, destination: PatientStore, journal: PackJournal
+    ) -> MadeCopy:
         meter, digest = Meter(), Digest(task.key.artifact_digest)
         store = open_location(self._open_store, source.location)
         origin = self._transfers.reading(store, meter, self._limits(task, source))
@@ -293,7 +247,7 @@ class Replication:
             destination, task.domain, manifest=reader.manifest, layout=report.layout, layout_key=report.layout_key
         )
         packs = {resumed[each].pack for each in brought}
-        return _Copy(
+        return MadeCopy(
             source=source,
             reader=written,
             planned_bytes=planned,
@@ -301,7 +255,7 @@ class Replication:
             sent_objects=sent_objects(plan, report.layout, packs),
         )
 
-    def _limits(self, task: _Task, source: Source) -> tuple[RateLimit, ...]:
+    def _limits(self, task: CopyTask, source: Source) -> tuple[RateLimit, ...]:
         with self._database.read() as session:
             return self._transfers.bandwidth.limits(
                 session,
@@ -310,7 +264,7 @@ class Replication:
                 region=task.destination.region,
             )
 
-    def _reserve(self, leased: LeasedWork, task: _Task, source: Source, plan: CopyPlan) -> None:
+    def _reserve(self, leased: LeasedWork, task: CopyTask, source: Source, plan: CopyPlan) -> None:
         """Reserve what the copy may cost, with what earlier attempts have cost already.
 
         Raises:
@@ -346,7 +300,7 @@ class Replication:
         if outcome is not None:
             raise _TooEarly(outcome.error, outcome.until)
 
-    def _known_blocks(self, task: _Task, reader: ArtifactReader, destination: ObjectStore) -> KnownBlocks:
+    def _known_blocks(self, task: CopyTask, reader: ArtifactReader, destination: ObjectStore) -> KnownBlocks:
         """What the destination holds of the artifact; to mend it, only what was just read back."""
 
         def ask_index(digests: Sequence[Digest]) -> Mapping[Digest, StoredBlock]:
@@ -362,7 +316,7 @@ class Replication:
             del claimed[damaged]
         return among(claimed)
 
-    def _check_residency_now(self, task: _Task) -> None:
+    def _check_residency_now(self, task: CopyTask) -> None:
         # The last look before the first write, at the record as it is and not as it was when the task was loaded.
         with self._database.read() as session:
             destination = get_location(session, task.key.workspace_id, task.key.location_id)
@@ -370,7 +324,7 @@ class Replication:
         if (destination.url, destination.region) != (task.destination.url, task.destination.region):
             raise LocationUnavailable(f"The location {destination.name!r} has just changed.", hint="It is tried again.")
 
-    def _read_back(self, leased: LeasedWork, task: _Task, copy: _Copy, destination: ObjectStore) -> _Copy:
+    def _read_back(self, leased: LeasedWork, task: CopyTask, copy: MadeCopy, destination: ObjectStore) -> MadeCopy:
         digest, layout_key = task.key.artifact_digest, copy.reader.layout_key
         try:
             progress = progress_reporter(self._database, leased, phase="read back")
@@ -389,152 +343,3 @@ class Replication:
                 artifact=digest,
             ) from error
         return copy
-
-    def _report_source(self, leased: LeasedWork, task: _Task, source: Source, error: FairleadError) -> None:
-        now = self._clock.now()
-        key = ReplicaKey(
-            workspace_id=task.key.workspace_id,
-            residency=task.key.residency,
-            artifact_digest=task.key.artifact_digest,
-            location_id=source.location.id,
-        )
-        with self._database.write() as session:
-            work.check_lease(session, leased)
-            replica = lock_replica(session, key)
-            if replica is not None and replica.state == "VERIFIED" and replica.layout_key == source.layout_key:
-                mark_corrupt(session, replica, source.location.region, error.code, now)
-                facts: dict[str, JsonValue] = {"location": source.location.name, "code": error.code}
-                self._audit(session, task, "replica.corrupt", facts)
-
-    def _record(self, leased: LeasedWork, task: _Task, copy: _Copy) -> None:
-        with self._database.write() as session:
-            replica = lock_replica(session, task.key)
-            if replica is not None:
-                moved_bytes = work.moved_bytes(session, leased)
-                self._mark_verified(session, task, replica, copy.reader, (copy.source, moved_bytes))
-                self._account(session, leased, task, copy, moved_bytes)
-            work.finish(session, leased)
-            self._wake_rivals(session, task)
-
-    def _wake_rivals(self, session: Session, task: _Task) -> None:
-        """Let the copies to the same location that wait look again: this one has ended."""
-        key = task.key
-        work.hasten_postponed(
-            session, key.workspace_id, NotReady.code, self._clock.now(), subject_end=f"/{key.location_id}"
-        )
-
-    def _mark_verified(
-        self,
-        session: Session,
-        task: _Task,
-        replica: ReplicaRow,
-        reader: ArtifactReader,
-        moved: tuple[Source, int] | None,
-    ) -> None:
-        mark_verified(
-            session,
-            replica,
-            layout_key=reader.layout_key,
-            stored_bytes=reader.layout.stored_bytes,
-            moved_bytes=None if moved is None else moved[1],
-            source_location_id=None if moved is None else moved[0].location.id,
-            now=self._clock.now(),
-        )
-        keep_objects(session, task.shelf, reader, task.graves)
-        blocks.add_blocks(session, task.shelf, map(to_place, reader.layout.blocks.values()))
-
-    def _account(self, session: Session, leased: LeasedWork, task: _Task, copy: _Copy, moved_bytes: int) -> None:
-        kind: Literal["repair", "replicate"] = "repair" if task.is_repair else "replicate"
-        source, region = copy.source.location.region, task.destination.region
-        planned, actual = (
-            copy_cost(self._catalog, source_region=source, region=region, size_bytes=size, objects=objects)
-            for size, objects in ((copy.planned_bytes, copy.planned_objects), (moved_bytes, copy.sent_objects))
-        )
-        ledger.record(
-            session,
-            workspace_id=task.key.workspace_id,
-            residency=task.key.residency,
-            # A piece of work keeps its id over all its attempts, and ends with the one that is recorded.
-            cause=f"{kind}/{leased.id}",
-            kind=kind,
-            subject=task.key.artifact_digest,
-            source_region=source,
-            region=region,
-            planned_bytes=copy.planned_bytes,
-            moved_bytes=moved_bytes,
-            planned=planned,
-            actual=actual,
-            labels=task.labels,
-            now=self._clock.now(),
-        )
-        facts: dict[str, JsonValue] = {
-            "location": task.destination.name,
-            "region": region,
-            "source_region": source,
-            "moved_bytes": moved_bytes,
-            "usd": ledger.decimal_text(actual.usd),
-        }
-        self._audit(session, task, f"replica.{kind}", facts)
-
-    def _record_failure(self, leased: LeasedWork, task: _Task, error: FairleadError) -> None:
-        with self._database.write() as session:
-            work.check_lease(session, leased)
-            replica = lock_replica(session, task.key)
-            if replica is not None and replica.state != "VERIFIED":
-                # A damaged replica stays CORRUPT, with what was found, until it is mended: that is what it is.
-                if task.is_repair:
-                    replica.state = _state_of_repair(replica)
-                else:
-                    replica.state = "PENDING" if not task.sources.ranked else "FAILED"
-                    replica.error_code = error.code
-                replica.updated_at = self._clock.now()
-            self._wake_rivals(session, task)
-            # Who planned to copy from here need not wait any longer to look elsewhere.
-            followers = select(ReplicaRow).where(
-                ReplicaRow.workspace_id == task.key.workspace_id,
-                ReplicaRow.residency == task.key.residency,
-                ReplicaRow.artifact_digest == task.key.artifact_digest,
-                ReplicaRow.planned_source_location_id == task.key.location_id,
-                ReplicaRow.state == "PENDING",
-            )
-            for follower in session.scalars(followers).all():
-                subject, now = key_of(follower).subject, self._clock.now()
-                work.hasten(session, workspace_id=task.key.workspace_id, kind=REPLICATE, subject=subject, now=now)
-
-    def _postpone(self, leased: LeasedWork, task: _Task, reason: FairleadError, until: datetime) -> None:
-        """Give the work back without counting an attempt; the replica is as it was."""
-        with self._database.write() as session:
-            work.check_lease(session, leased)
-            replica = lock_replica(session, task.key)
-            if replica is not None and replica.state == "COPYING":
-                replica.state = _state_of_repair(replica) if task.is_repair else "PENDING"
-                replica.updated_at = self._clock.now()
-        work.postpone(self._database, leased, until, reason)
-
-    def _record_refusal(self, leased: LeasedWork, task: _Task, error: ResidencyViolation) -> None:
-        """End work that nothing can make lawful; it is not required again."""
-        with self._database.write() as session:
-            replica = lock_replica(session, task.key)
-            if replica is not None:
-                replica.state = "FAILED"
-                replica.error_code = error.code
-                replica.updated_at = self._clock.now()
-            facts: dict[str, JsonValue] = {"location": task.destination.name, **error.attributes}
-            self._audit(session, task, "replica.refuse", facts)
-            work.finish(session, leased)
-
-    def _audit(self, session: Session, task: _Task, action: str, facts: Mapping[str, JsonValue]) -> None:
-        audit.record(
-            session,
-            system_caller(task.key.workspace_id, "worker"),
-            self._clock,
-            action=action,
-            subject=task.key.artifact_digest,
-            residency=task.key.residency,
-            facts=facts,
-        )
-
-
-def _state_of_repair(replica: ReplicaRow) -> str:
-    """CORRUPT where something was found to be wrong; one that was restored with the record was not looked at yet."""
-    return "CORRUPT" if replica.error_code is not None else "PENDING"
