@@ -10,7 +10,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "benchmarks").rglob("*.md"), *DOCS.rglob("*.md")])
-ROOMS = ("", "fairlead", "fairlead/app", "fairlead/sdk", "registry", "registry/mlflow", "sync", "sync/store", "serving")
+ROOMS = (
+    "",
+    "fairlead",
+    "fairlead/app",
+    "fairlead/sdk",
+    "registry",
+    "registry/mlflow",
+    "sync",
+    "sync/store",
+    "serving",
+    "featurestore",
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
