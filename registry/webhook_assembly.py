@@ -12,11 +12,11 @@ from fairlead.registry.mlflow.webhook_messages import MLFLOW_FORMAT
 from fairlead.registry.openlineage import OPENLINEAGE_FORMAT
 from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.webhook_delivery import Deliverer
-from fairlead.registry.webhook_messages import FAIRLEAD_FORMAT
+from fairlead.registry.webhook_messages import EVENT_FORMAT
 from fairlead.registry.webhook_tests import WebhookTests
 from fairlead.registry.webhooks import Webhooks
 
-FORMATS = {"fairlead": FAIRLEAD_FORMAT, "openlineage": OPENLINEAGE_FORMAT, "mlflow": MLFLOW_FORMAT}
+FORMATS = {"fairlead": EVENT_FORMAT, "openlineage": OPENLINEAGE_FORMAT, "mlflow": MLFLOW_FORMAT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,4 +143,4 @@ def signature(key: bytes, message: Message, timestamp: str) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-FAIRLEAD_FORMAT = Format(actions=("*",), render=render_event, sign=sign_standard)
+EVENT_FORMAT = Format(actions=("*",), render=render_event, sign=sign_standard)
