@@ -94,8 +94,11 @@ class Narrowed:
         """Of a version, of its features' snapshot or its bundle, or the caller's own upload."""
         workspace_id = self.caller.workspace_id
         uploads = UploadRow.__table__
+        # Until it was read back, what an upload is of is its client's word.
         sent = select(uploads.c.artifact_digest).where(
-            uploads.c.workspace_id == workspace_id, uploads.c.created_by == self.caller.principal
+            uploads.c.workspace_id == workspace_id,
+            uploads.c.created_by == self.caller.principal,
+            uploads.c.state == "READY",
         )
         wanted = [digest.in_(_column(ModelVersionRow, "artifact_digest", seen)), digest.in_(sent)]
         tables = Base.metadata.tables

@@ -27,7 +27,7 @@ from fairlead.registry.identity import EXCHANGE, Caller, Reach, bootstrap, forge
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.permissions import OF_ENVIRONMENTS, ROLES, WORKSPACE_SCOPES, RoleGrant, evaluate
 from fairlead.registry.role_bindings import RoleBindings
-from fairlead.registry.tables import AuditEventRow, RegisteredModelRow, TokenRow
+from fairlead.registry.tables import ArtifactRow, AuditEventRow, RegisteredModelRow, TokenRow, UploadRow
 from fairlead.registry.visibility import Narrowed, narrow
 from fairlead.registry.workspaces import Workspaces
 from tests.record_world import World, unknown_id
@@ -167,6 +167,27 @@ def test_what_may_be_read_but_not_changed_is_refused_rather_than_hidden(world: W
         assert [each["name"] for each in client.get("/api/v1/models").json()["items"]] == ["churn", "fraud"]
     with pytest.raises(ModelNotFound):
         world.models.get(world.owner, "other")
+
+
+def test_nobody_sees_an_artifact_by_saying_that_it_is_what_they_upload(world: World) -> None:
+    world.model()
+    hidden = str(world.version().artifact_digest)
+    grants = evaluate(["read", "write"], models=["plan-*"])[1]
+    eve = Caller(workspace_id=world.owner.workspace_id, principal="eve", scopes=frozenset(), grants=grants)
+
+    def sees() -> bool:
+        with world.database.read() as session:
+            narrow(session, Narrowed(caller=eve, scope="read"))
+            return session.scalars(select(ArtifactRow).where(ArtifactRow.digest == hidden)).first() is not None
+
+    upload = world.upload()
+    with world.database.write() as session:
+        row = session.get_one(UploadRow, (eve.workspace_id, upload))
+        row.created_by, row.artifact_digest = "eve", hidden
+    assert not sees()
+    with world.database.write() as session:
+        session.get_one(UploadRow, (eve.workspace_id, upload)).state = "READY"
+    assert sees()
 
 
 def test_roles_that_give_scopes_are_bound_for_patterns_that_databases_compare(world: World) -> None:
