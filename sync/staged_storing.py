@@ -15,6 +15,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 THREADS = 2
 RETRY_SECONDS = 5.0
+_BEGUN = ".begun-"
+# To link the files of a folder takes nowhere near as long.
+_ABANDONED_SECONDS = 24 * 3600
 _log = logging.getLogger(__name__)
 
 
@@ -48,13 +52,21 @@ class StagedStoring:
     def begin(self, workspace_id: str, upload: Upload, folder: Path) -> None:
         """Seal the files of a folder for an upload, and store them soon."""
         sealed = self._folder / workspace_id / upload.id
-        shutil.copytree(folder, sealed, copy_function=os.link)
+        begun = sealed.with_name(f"{_BEGUN}{upload.id}")
+        shutil.copytree(folder, begun, copy_function=os.link)
+        # Whole, or not at all: another process may look for sealed folders just now, or this one be killed.
+        begun.rename(sealed)
         self._submit(workspace_id, upload.id)
 
     def resume(self) -> None:
         """Store what an earlier process on this home left."""
         for sealed in sorted(self._folder.glob("*/*")):
-            self._submit(sealed.parent.name, sealed.name)
+            if not sealed.name.startswith(_BEGUN):
+                self._submit(sealed.parent.name, sealed.name)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if sealed.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    shutil.rmtree(sealed, ignore_errors=True)
 
     @property
     def is_idle(self) -> bool:

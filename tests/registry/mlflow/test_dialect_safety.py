@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -167,6 +168,30 @@ def test_uploaded_files_are_stored_after_the_call_and_as_they_were_then(
     assert [file["path"] for file in listed] == ["MLmodel", "data"]
     assert dialect.http.get(f"{ARTIFACTS}/models/iris/1/MLmodel").content == FILES["MLmodel"]
     assert not list((dialect.service.home / "mlflow-sealed").glob("*/*"))
+
+
+def test_files_that_are_still_being_sealed_are_stored_by_nobody_yet(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialect.post("registered-models/create", name="iris")
+    source = dialect.upload("staged", FILES)
+    storing, link = dialect.service.storing, os.link
+    waiting: list[str] = []
+
+    def link_while_another_process_starts(source: str, target: str, **options: Any) -> None:
+        storing.resume()
+        link(source, target, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StagedStoring, "_submit", lambda _storing, _workspace_id, upload_id: waiting.append(upload_id))
+        patch.setattr(os, "link", link_while_another_process_starts)
+        dialect.post("model-versions/create", name="iris", source=source)
+    assert len(waiting) == 1
+    storing.resume()
+    dialect.work()
+    assert dialect.get("model-versions/get", name="iris", version="1")["model_version"]["status"] == "READY"
+    listed = dialect.http.get(ARTIFACTS, params={"path": "models/iris/1"}).json()["files"]
+    assert [file["path"] for file in listed] == ["MLmodel", "data"]
 
 
 def test_a_name_that_stands_for_another_address_later_leads_nowhere_else(
