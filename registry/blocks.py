@@ -7,23 +7,20 @@ it at once, so that its blocks are sent again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fairlead.registry.batches import batches
 from fairlead.registry.tables import PLAIN_KEY_ID
 from fairlead.registry.tables_bytes import BlockRow
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
-
-_AT_ONCE = 500
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +50,7 @@ class BlockPlace:
 def find_blocks(session: Session, shelf: BlockShelf, digests: Sequence[str]) -> list[BlockPlace]:
     """Those of the blocks that the shelf holds, in order of digest."""
     found: list[BlockPlace] = []
-    for some in _batches(sorted(set(digests))):
+    for some in batches(sorted(set(digests))):
         rows = session.scalars(select(BlockRow).where(*_on(shelf), BlockRow.block_digest.in_(some)))
         found.extend(_to_place(row) for row in rows)
     return sorted(found, key=lambda place: place.digest)
@@ -63,7 +60,7 @@ def add_blocks(session: Session, shelf: BlockShelf, places: Iterable[BlockPlace]
     """Enter blocks that were just read back; one that stood elsewhere before now stands here."""
     dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     # In one order, so that two workers that enter the same blocks wait for each other instead of locking up.
-    for some in _batches(sorted(places, key=lambda place: place.digest)):
+    for some in batches(sorted(places, key=lambda place: place.digest)):
         insert = dialect.insert(BlockRow).values([_to_values(shelf, place) for place in some])
         session.execute(
             insert.on_conflict_do_update(
@@ -83,7 +80,7 @@ def drop_packs(session: Session, shelf: BlockShelf, packs: Collection[str]) -> i
     A block whose base is not in the index is of no use to whoever would build on it.
     """
     dropped: list[str] = []
-    for some in _batches(sorted(packs)):
+    for some in batches(sorted(packs)):
         dropped += _drop(session, shelf, BlockRow.pack.in_(some))
     return len(dropped) + _drop_dependents(session, shelf, dropped)
 
@@ -91,7 +88,7 @@ def drop_packs(session: Session, shelf: BlockShelf, packs: Collection[str]) -> i
 def drop_blocks(session: Session, shelf: BlockShelf, digests: Collection[str]) -> int:
     """Forget blocks, and what stands on them; how many there were."""
     dropped: list[str] = []
-    for some in _batches(sorted(digests)):
+    for some in batches(sorted(digests)):
         dropped += _drop(session, shelf, BlockRow.block_digest.in_(some))
     return len(dropped) + _drop_dependents(session, shelf, dropped)
 
@@ -100,7 +97,7 @@ def _drop_dependents(session: Session, shelf: BlockShelf, bases: Sequence[str]) 
     count = 0
     while bases:
         dependents: list[str] = []
-        for some in _batches(sorted(bases)):
+        for some in batches(sorted(bases)):
             dependents += _drop(session, shelf, BlockRow.base_digest.in_(some))
         count += len(dependents)
         bases = dependents
@@ -159,9 +156,3 @@ def _to_place(row: BlockRow) -> BlockPlace:
         codec=row.codec,
         base=row.base_digest,
     )
-
-
-def _batches(items: Sequence[_T]) -> Iterator[list[_T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, _AT_ONCE)):
-        yield batch

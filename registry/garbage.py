@@ -13,16 +13,16 @@ followed by a delete at the store. Two rules make that safe without a lock on an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fairlead.core.errors import BeingCollected
+from fairlead.registry.batches import batches
 from fairlead.registry.tables_bytes import GarbageRow
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ GarbageState = Literal["MARKED", "WITHDRAWN", "DELETING", "DELETED"]
 
 REQUEST_MAX = timedelta(minutes=15)
 """No request to a store is still under way after this long, whatever became of the process that made it."""
-
-_AT_ONCE = 500
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +84,7 @@ def rescue(
     has_any = select(GarbageRow.object_key).where(*_at(workspace_id, location_id)).limit(1)
     if session.scalar(has_any) is None:
         return
-    for some in _batches(sorted(keys)):
+    for some in batches(sorted(keys)):
         kept = or_(
             GarbageRow.state.in_(("MARKED", "WITHDRAWN")),
             and_(GarbageRow.state == "DELETED", GarbageRow.object_key.in_([key for key in some if key in graves])),
@@ -102,7 +99,7 @@ def rescue(
 
 def touch_packs(session: Session, shelf: BlockShelf, packs: Collection[str]) -> None:
     """Let packs (hexadecimal) that an upload was just told of age afresh, if they were marked at all."""
-    for some in _batches(sorted({pack_object_key(shelf, pack) for pack in packs})):
+    for some in batches(sorted({pack_object_key(shelf, pack) for pack in packs})):
         session.execute(
             delete(GarbageRow).where(
                 *_at(shelf.workspace_id, shelf.location_id),
@@ -123,7 +120,7 @@ def mark(
 ) -> None:
     """Enter objects (key, size in bytes, reason) that nothing refers to; one that is entered already is left as is."""
     dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    for some in _batches(sorted(found)):
+    for some in batches(sorted(found)):
         rows = [
             {
                 "workspace_id": workspace_id,
@@ -151,7 +148,7 @@ def advance(
 ) -> list[str]:
     """Move objects on to a state, those that are still as they were when they were listed; their keys, in order."""
     moved: list[str] = []
-    for some in _batches(sorted(garbage, key=lambda each: (each.state, each.object_key))):
+    for some in batches(sorted(garbage, key=lambda each: (each.state, each.object_key))):
         for before in {each.state for each in some}:
             alike = [each for each in some if each.state == before]
             statement = (
@@ -171,7 +168,7 @@ def advance(
 
 def bury(session: Session, workspace_id: str, location_id: str, keys: Iterable[str], now: datetime) -> None:
     """Say of objects that were DELETING that they are gone."""
-    for some in _batches(sorted(keys)):
+    for some in batches(sorted(keys)):
         session.execute(
             update(GarbageRow)
             .where(*_at(workspace_id, location_id), GarbageRow.object_key.in_(some), GarbageRow.state == "DELETING")
@@ -182,7 +179,7 @@ def bury(session: Session, workspace_id: str, location_id: str, keys: Iterable[s
 
 def unmark(session: Session, workspace_id: str, location_id: str, garbage: Sequence[Garbage]) -> None:
     """Forget objects that are still in the state that they were listed in."""
-    for some in _batches(sorted(garbage, key=lambda each: each.object_key)):
+    for some in batches(sorted(garbage, key=lambda each: each.object_key)):
         for before in {each.state for each in some}:
             session.execute(
                 delete(GarbageRow).where(
@@ -207,9 +204,3 @@ def _to_garbage(row: GarbageRow) -> Garbage:
         marked_at=row.marked_at,
         changed_at=row.changed_at,
     )
-
-
-def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
-    remaining = iter(items)
-    while batch := list(islice(remaining, _AT_ONCE)):
-        yield batch

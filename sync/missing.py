@@ -12,7 +12,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -20,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.ids import Digest
+from fairlead.registry.batches import batches
 from fairlead.registry.tables_bytes import BlockRow
 from fairlead.sync.hops import Missing
 from fairlead.sync.shelves import domain_of_layout, open_location
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fairlead.registry.locations import Location, StoreOpener
 
 _REMEMBERED = 64
-_AT_ONCE = 500
 _log = logging.getLogger(__name__)
 
 
@@ -122,7 +121,6 @@ def held_blocks(session: Session, shelf: BlockShelf, contents: Contents) -> set[
     if session.scalar(select(BlockRow.block_digest).where(*on_shelf).limit(1)) is None:
         return set()
     held: set[str] = set()
-    remaining = iter(sorted(contents.stored_lengths))
-    while some := list(islice(remaining, _AT_ONCE)):
+    for some in batches(sorted(contents.stored_lengths)):
         held.update(session.scalars(select(BlockRow.block_digest).where(*on_shelf, BlockRow.block_digest.in_(some))))
     return held
