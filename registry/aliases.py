@@ -11,30 +11,31 @@ An environment is an alias that only a promotion or a roll-back moves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.util import identity_key
 
 from fairlead.core.db import Database
 from fairlead.core.errors import AliasNotFound, Conflict, JsonValue, NotReady, StaleRevision
 from fairlead.core.ids import parse_alias
 from fairlead.core.ports import Clock
+from fairlead.core.prepared import Prepared
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
-from fairlead.registry.models import find_model, require_unarchived
+from fairlead.registry.models import find_model, lock_model, require_unarchived
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import (
     AliasMoveRow,
     AliasRow,
     EnvironmentRow,
-    ModelVersionRow,
-    RegisteredModelRow,
     WorkspaceRow,
 )
-from fairlead.registry.versions import READY, find_version
+from fairlead.registry.versions import READY, look_at_version
+from fairlead.registry.visibility import require_change
 
 MoveKind = Literal["set", "delete", "promote", "rollback"]
 
@@ -148,27 +149,18 @@ class Aliases:
     ) -> AliasMove:
         name = parse_alias(alias)
         with self._database.write() as session:
-            model_row = find_model(session, caller.workspace_id, model, lock=True)
-            advance_refs(session, caller.workspace_id)
-            # Looked for after the workspace is locked: no environment can take the name meanwhile.
-            environment = session.execute(_ENVIRONMENT, {"in_workspace": caller.workspace_id, "called": name}).first()
-            if environment is not None:
-                raise Conflict(
-                    f"{name!r} is an environment, which only a promotion or a roll-back moves.",
-                    hint=f"Run: fairlead model promote {model_row.name}/{version or 'VERSION'} --to {name}",
-                    environment=name,
-                )
+            model_row = lock_model(session, caller.workspace_id, model)
+            _refuse_environment(session, model_row, name, version)
             if expected_revision is not None:
                 check_revision(session, model_row, name, expected_revision)
             if version is None:
-                row = session.get(AliasRow, (model_row.workspace_id, model_row.id, name))
-                if row is None or row.version is None:
+                if current_pointer(session, model_row, name)[0] is None:
                     raise _alias_not_found(model_row, name)
             else:
-                version_row = find_version(session, model_row, version)
+                version_row = look_at_version(session, model_row, version)
                 require_unarchived(model_row, version_row)
                 require_ready(model_row, version_row)
-            return move_pointer(
+            move = move_pointer(
                 session,
                 caller,
                 self._clock,
@@ -178,32 +170,69 @@ class Aliases:
                 kind="delete" if version is None else "set",
                 facts={},
             )
+            # Last, since all movers of a workspace take turns from here on.
+            advance_refs(session, caller.workspace_id)
+            # An environment may have taken the name until the workspace was locked, and none can now.
+            _refuse_environment(session, model_row, name, version)
+            return move
 
 
-_ADVANCE_REFS = (
+_ADVANCE_REFS = Prepared(
     update(WorkspaceRow)
     .where(WorkspaceRow.workspace_id == bindparam("in_workspace"))
     .values(refs_revision=WorkspaceRow.refs_revision + 1)
     # Nobody holds the row: what is read of it is read anew.
     .execution_options(synchronize_session=False)
 )
-_ENVIRONMENT = select(EnvironmentRow.rank).where(
-    EnvironmentRow.workspace_id == bindparam("in_workspace"), EnvironmentRow.name == bindparam("called")
+_ENVIRONMENT = Prepared(
+    select(EnvironmentRow.rank).where(
+        EnvironmentRow.workspace_id == bindparam("in_workspace"), EnvironmentRow.name == bindparam("called")
+    )
 )
+_OF_POINTER = (
+    AliasRow.workspace_id == bindparam("in_workspace"),
+    AliasRow.model_id == bindparam("of_model"),
+    AliasRow.name == bindparam("called"),
+)
+_POINTER = Prepared(select(AliasRow.version, AliasRow.revision).where(*_OF_POINTER))
+_MOVED = ("version", "revision", "moved_by", "moved_at")
+_SET_POINTER = Prepared(
+    insert(AliasRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
+    columns=("workspace_id", "model_id", "name", *_MOVED),
+)
+_MOVE_POINTER = Prepared(
+    update(AliasRow)
+    .where(*_OF_POINTER)
+    .values({name: bindparam(f"new_{name}", type_=AliasRow.__table__.c[name].type) for name in _MOVED})
+    .execution_options(synchronize_session=False)
+)
+_KEEP_MOVE = Prepared(
+    insert(AliasMoveRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
+    columns=tuple(AliasMoveRow.__table__.columns.keys()),
+)
+
+
+def _refuse_environment(session: Session, model: Any, name: str, version: int | None) -> None:
+    if _ENVIRONMENT.first(session, in_workspace=model.workspace_id, called=name) is not None:
+        raise Conflict(
+            f"{name!r} is an environment, which only a promotion or a roll-back moves.",
+            hint=f"Run: fairlead model promote {model.name}/{version or 'VERSION'} --to {name}",
+            environment=name,
+        )
 
 
 def advance_refs(session: Session, workspace_id: str) -> None:
     """Note that a pointer moves in this transaction. Locks the workspace: movers take it after their model."""
-    session.execute(_ADVANCE_REFS, {"in_workspace": workspace_id})
+    _ADVANCE_REFS.run(session, {"in_workspace": workspace_id})
 
 
-def current_pointer(session: Session, model: RegisteredModelRow, name: str) -> tuple[int | None, int]:
+def current_pointer(session: Session, model: Any, name: str) -> tuple[int | None, int]:
     """The version and revision of a pointer; None and 0 where it was never set."""
-    row = session.get(AliasRow, (model.workspace_id, model.id, name), populate_existing=True)
+    row = _POINTER.first(session, in_workspace=model.workspace_id, of_model=model.id, called=name)
     return (None, 0) if row is None else (row.version, row.revision)
 
 
-def check_revision(session: Session, model: RegisteredModelRow, name: str, expected: int) -> None:
+def check_revision(session: Session, model: Any, name: str, expected: int) -> None:
     """Refuse a move that starts from a revision which is no longer current.
 
     Raises:
@@ -219,7 +248,7 @@ def check_revision(session: Session, model: RegisteredModelRow, name: str, expec
         )
 
 
-def require_ready(model: RegisteredModelRow, row: ModelVersionRow) -> None:
+def require_ready(model: Any, row: Any) -> None:
     """Refuse a version whose bytes are not verified: no pointer ever names one.
 
     Raises:
@@ -238,7 +267,7 @@ def move_pointer(
     session: Session,
     caller: Caller,
     clock: Clock,
-    model: RegisteredModelRow,
+    model: Any,
     *,
     name: str,
     to_version: int | None,
@@ -249,21 +278,28 @@ def move_pointer(
 ) -> AliasMove:
     """Move a pointer of a locked model, whose revision was checked, and write its history and audit event.
 
-    The caller has locked the model and called `advance_refs`.
+    The caller has locked the model, and calls `advance_refs` in the same transaction.
     """
+    is_of_environment = kind in {"promote", "rollback"}
+    require_change(session, model.name)
+    if is_of_environment:
+        require_change(session, model.name, name)
     now = clock.now()
-    row = session.get(AliasRow, (model.workspace_id, model.id, name))
-    from_version = None if row is None else row.version
-    if row is None:
-        row = AliasRow(workspace_id=model.workspace_id, model_id=model.id, name=name, revision=0)
-        session.add(row)
-    row.version, row.moved_by, row.moved_at = to_version, caller.principal, now
-    row.revision += 1
-    move = AliasMoveRow(
-        workspace_id=model.workspace_id,
-        model_id=model.id,
+    from_version, before = current_pointer(session, model, name)
+    revision = before + 1
+    of_model = {"workspace_id": model.workspace_id, "model_id": model.id, "name": name}
+    moved = {"version": to_version, "revision": revision, "moved_by": caller.principal, "moved_at": now}
+    if before == 0:
+        _SET_POINTER.run(session, {**of_model, **moved})
+    else:
+        of_pointer = {"in_workspace": model.workspace_id, "of_model": model.id, "called": name}
+        _MOVE_POINTER.run(session, {**of_pointer, **{f"new_{key}": value for key, value in moved.items()}})
+        held = session.identity_map.get(identity_key(AliasRow, tuple(of_model.values())))
+        if held is not None:
+            session.expire(held)
+    move = AliasMove(
         name=name,
-        revision=row.revision,
+        revision=revision,
         kind=kind,
         from_version=from_version,
         to_version=to_version,
@@ -272,16 +308,14 @@ def move_pointer(
         moved_by=caller.principal,
         moved_at=now,
     )
-    session.add(move)
-    session.flush()
-    moved: dict[str, JsonValue] = {
+    _KEEP_MOVE.run(session, {**of_model, **{each.name: getattr(move, each.name) for each in fields(move)}})
+    said: dict[str, JsonValue] = {
         "alias": name,
         "from": from_version,
         "to": to_version,
-        "revision": row.revision,
+        "revision": revision,
         "reason": reason,
     }
-    is_of_environment = kind in {"promote", "rollback"}
     audit.record_at(
         session,
         caller,
@@ -289,9 +323,9 @@ def move_pointer(
         action=f"model.{kind}" if is_of_environment else f"alias.{kind}",
         subject=f"{model.name}@{name}" if to_version is None else f"{model.name}/{to_version}",
         residency=model.residency,
-        facts={**facts, **moved},
+        facts={**facts, **said},
     )
-    return to_alias_move(move)
+    return move
 
 
 def to_alias_move(row: AliasMoveRow) -> AliasMove:
@@ -309,7 +343,7 @@ def to_alias_move(row: AliasMoveRow) -> AliasMove:
     )
 
 
-def _alias_not_found(model: RegisteredModelRow, name: str) -> AliasNotFound:
+def _alias_not_found(model: Any, name: str) -> AliasNotFound:
     return AliasNotFound(
         f"{model.name!r} has no alias {name!r}.",
         hint=f"See its aliases with: fairlead model show {model.name}",

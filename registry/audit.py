@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from fairlead.core.audit_chain import FIRST_PREVIOUS_HASH, Anchor, ChainCheck, Problem, hash_event
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.errors import JsonValue
+from fairlead.core.ids import new_row_id
 from fairlead.core.ports import Clock
+from fairlead.core.prepared import Prepared
 from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import AuditEventRow
@@ -93,17 +95,23 @@ def record_at(
     facts: Mapping[str, JsonValue] | None = None,
 ) -> None:
     """As `record`, where the transaction's time is known and its clock is not."""
-    session.add(
-        AuditEventRow(
-            workspace_id=caller.workspace_id,
-            residency=residency,
-            actor=caller.principal,
-            action=action,
-            subject=subject,
-            facts={key: _exact(value) for key, value in (facts or {}).items()},
-            happened_at=now,
-        )
-    )
+    event = {
+        "workspace_id": caller.workspace_id,
+        "id": new_row_id(),
+        "residency": residency,
+        "actor": caller.principal,
+        "action": action,
+        "subject": subject,
+        "facts": {key: _exact(value) for key, value in (facts or {}).items()},
+        "happened_at": now,
+    }
+    _INSERT.run(session, event)
+
+
+_INSERT = Prepared(
+    insert(AuditEventRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
+    columns=("workspace_id", "id", "residency", "actor", "action", "subject", "facts", "happened_at"),
+)
 
 
 class AuditLog:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter
@@ -68,7 +69,7 @@ def run_once(
     """
     if key is None:
         return action()
-    adapter = TypeAdapter(result_type)
+    adapter = _adapter(result_type)
     _wait_for_turn(session, caller, key)
     row = session.get(IdempotencyRow, (caller.workspace_id, caller.principal, key.key))
     now = clock.now()
@@ -94,6 +95,11 @@ def run_once(
         )
     )
     return result
+
+
+@lru_cache
+def _adapter(result_type: type[Result]) -> TypeAdapter[Result]:
+    return TypeAdapter(result_type)
 
 
 def forget_old_keys(database: Database, clock: Clock) -> int:

@@ -36,6 +36,7 @@ from fairlead.core.errors import (
 )
 from fairlead.core.ids import NAME_MAX_LENGTH, parse_name
 from fairlead.core.ports import Clock
+from fairlead.core.prepared import Prepared
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.limits import parse_row_id
@@ -206,7 +207,7 @@ class Tokens:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._by_secret = _by_secret(is_sqlite=database.is_sqlite)
+        self._by_secret = Prepared(_by_secret(is_sqlite=database.is_sqlite))
 
     def create(
         self,
@@ -334,8 +335,7 @@ class Tokens:
         if not _SECRET.fullmatch(secret):
             raise Unauthenticated("That is not a Fairlead token.", hint=hint)
         digest = _hash(secret)
-        with self._database.read() as session:
-            row = session.execute(self._by_secret, {"digest": digest}).one_or_none()
+        row = self._database.first(self._by_secret, digest=digest)
         if row is None or not hmac.compare_digest(row.secret_sha256, digest):
             raise Unauthenticated("The token is not known here.", hint=hint)
         if row.revoked_at is not None:

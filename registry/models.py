@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, bindparam, select
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import AlreadyExists, Archived, InvalidInput, JsonValue, ModelNotFound
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
+from fairlead.core.prepared import Prepared
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
@@ -241,13 +242,35 @@ def find_model(session: Session, workspace_id: str, name: str, *, lock: bool = F
         InvalidName: if none could have that name.
     """
     row = find_any_model(session, workspace_id, name, lock=lock)
-    if row.deleted_at is not None:
-        raise ModelNotFound(
-            f"There is no registered model {name[:255]!r}: it was deleted.",
-            hint=f"Whoever may change it restores it with: fairlead model restore {name[:255]}",
-            model=name[:255],
-        )
+    _require_undeleted(row, name)
     return row
+
+
+def lock_model(session: Session, workspace_id: str, name: str) -> Any:
+    """As `find_model` with a lock; the row has what registering a version and moving a pointer ask of a model.
+
+    Raises:
+        ModelNotFound: if there is none of that name.
+        InvalidName: if none could have that name.
+    """
+    row = _LOCKED.first(session, in_workspace=workspace_id, called=parse_name(name))
+    if row is None:
+        raise _not_found(name)
+    _require_undeleted(row, name)
+    return row
+
+
+_LOCKED = Prepared(
+    _BY_NAME_LOCKED.with_only_columns(
+        RegisteredModelRow.workspace_id,
+        RegisteredModelRow.id,
+        RegisteredModelRow.name,
+        RegisteredModelRow.residency,
+        RegisteredModelRow.last_version,
+        RegisteredModelRow.archived_at,
+        RegisteredModelRow.deleted_at,
+    )
+)
 
 
 def find_any_model(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> RegisteredModelRow:
@@ -260,12 +283,25 @@ def find_any_model(session: Session, workspace_id: str, name: str, *, lock: bool
     wanted = {"in_workspace": workspace_id, "called": parse_name(name)}
     row = session.scalars(_BY_NAME_LOCKED if lock else _BY_NAME, wanted).one_or_none()
     if row is None:
+        raise _not_found(name)
+    return row
+
+
+def _require_undeleted(row: Any, name: str) -> None:
+    if row.deleted_at is not None:
         raise ModelNotFound(
-            f"There is no registered model {name[:255]!r}.",
-            hint="List them with: fairlead model list",
+            f"There is no registered model {name[:255]!r}: it was deleted.",
+            hint=f"Whoever may change it restores it with: fairlead model restore {name[:255]}",
             model=name[:255],
         )
-    return row
+
+
+def _not_found(name: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"There is no registered model {name[:255]!r}.",
+        hint="List them with: fairlead model list",
+        model=name[:255],
+    )
 
 
 def is_shown(table: type[RegisteredModelRow | ModelVersionRow], shown: Shown) -> tuple[ColumnElement[bool], ...]:
@@ -278,8 +314,8 @@ def is_shown(table: type[RegisteredModelRow | ModelVersionRow], shown: Shown) ->
     )
 
 
-def require_unarchived(model: RegisteredModelRow, version: ModelVersionRow | None = None) -> None:
-    """Refuse what is archived.
+def require_unarchived(model: Any, version: Any = None) -> None:
+    """Refuse what is archived; both have the attributes of their rows.
 
     Raises:
         Archived: with the command that takes it out of the archive.

@@ -7,12 +7,13 @@ a version that is registered on a verified upload is READY at once. Numbers are 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
@@ -25,13 +26,14 @@ from fairlead.core.errors import (
     ResidencyViolation,
     UploadNotFound,
 )
-from fairlead.core.ids import VERSION_MAX, Digest, parse_digest, parse_model_reference, parse_name
+from fairlead.core.ids import VERSION_MAX, Digest, new_row_id, parse_digest, parse_model_reference, parse_name
 from fairlead.core.ports import Clock
+from fairlead.core.prepared import Prepared
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_json, parse_metrics, parse_row_id, parse_tags, parse_text
-from fairlead.registry.models import Shown, find_model, is_shown, merge_tags, require_unarchived
+from fairlead.registry.models import Shown, find_model, is_shown, lock_model, merge_tags, require_unarchived
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import (
     AliasRow,
@@ -41,6 +43,7 @@ from fairlead.registry.tables import (
     UploadRow,
     VersionTagRow,
 )
+from fairlead.registry.visibility import require_change
 
 PENDING, READY, FAILED = "PENDING", "READY", "FAILED"
 
@@ -149,9 +152,15 @@ class Versions:
         self._clock = clock
 
     def register(
-        self, caller: Caller, model: str, draft: VersionDraft, *, key: IdempotencyKey | None = None
+        self,
+        caller: Caller,
+        model: str,
+        draft: VersionDraft,
+        *,
+        find_upload: Callable[[Session], str] | None = None,
+        key: IdempotencyKey | None = None,
     ) -> ModelVersion:
-        """Register the next version of a model on an upload.
+        """Register the next version of a model on an upload: the draft's, or one that is found by then.
 
         Raises:
             ModelNotFound, UploadNotFound, ModelVersionNotFound: if the model, the upload or the parent does not exist.
@@ -161,14 +170,15 @@ class Versions:
         """
         row = to_row(caller, draft, self._clock.now())
         tags = parse_tags(draft.tags)
+
+        def register(session: Session) -> ModelVersion:
+            if find_upload is not None:
+                row.upload_id = find_upload(session)
+            return register_row(session, caller, model, row, tags)
+
         with self._database.write() as session:
             return run_once(
-                session,
-                caller,
-                self._clock,
-                key,
-                result_type=ModelVersion,
-                action=lambda: register_row(session, caller, model, row, tags),
+                session, caller, self._clock, key, result_type=ModelVersion, action=lambda: register(session)
             )
 
     def get(self, caller: Caller, model: str, version: int) -> ModelVersion:
@@ -251,20 +261,34 @@ class Versions:
             return ResolvedVersion(version=render_versions(session, model, [row])[0], revision=revision)
 
 
-# Said without the ORM, once the version itself was checked and written with it.
-_INSERT_TAGS = insert(VersionTagRow.__table__)  # pyright: ignore[reportArgumentType]  (a table)
+_COLUMNS = tuple(ModelVersionRow.__table__.columns.keys())
+_INSERT = Prepared(
+    insert(ModelVersionRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
+    columns=_COLUMNS,
+)
+_INSERT_TAGS = Prepared(
+    insert(VersionTagRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
+    columns=("workspace_id", "model_id", "version", "key", "value"),
+)
+_COUNT = Prepared(
+    update(RegisteredModelRow)
+    .where(RegisteredModelRow.workspace_id == bindparam("in_workspace"), RegisteredModelRow.id == bindparam("of_model"))
+    .values(last_version=bindparam("last"))
+    # Nobody reads it of a row that the session holds.
+    .execution_options(synchronize_session=False)
+)
 
 
 def register_row(
     session: Session,
     caller: Caller,
     model: str,
-    row: ModelVersionRow,
+    row: SimpleNamespace,
     tags: Mapping[str, str],
     *,
     origin: Origin | None = None,
 ) -> ModelVersion:
-    """Register a checked version under the next number, or the one that it had where it comes from, if that is free.
+    """Register what `to_row` made, under the next number, or the one that it had where it comes from, if that is free.
 
     Raises:
         ModelNotFound, UploadNotFound, ModelVersionNotFound: if the model, the upload or the parent does not exist.
@@ -272,23 +296,24 @@ def register_row(
         ResidencyViolation: if the upload's residency class is not the model's.
     """
     now = row.created_at
-    model_row = find_model(session, caller.workspace_id, model, lock=True)
+    model_row = lock_model(session, caller.workspace_id, model)
     require_unarchived(model_row)
+    require_change(session, model_row.name)
     upload, size_bytes = (None, None) if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
     if row.parent_version is not None:
-        find_version(session, model_row, row.parent_version)
+        look_at_version(session, model_row, row.parent_version)
     row.version = _choose_number(session, model_row, origin)
     row.model_id, row.residency = model_row.id, model_row.residency
-    model_row.last_version = max(model_row.last_version, row.version)
     if upload is not None and upload.state == READY:
         row.state, row.artifact_digest, row.ready_at = READY, upload.artifact_digest, now
     if origin is not None:
         row.created_at, row.stage = origin.created_at, origin.stage
-    session.add(row)
-    session.flush()
+    last = max(model_row.last_version, row.version)
+    _COUNT.run(session, {"in_workspace": row.workspace_id, "of_model": row.model_id, "last": last})
+    _INSERT.run(session, vars(row))
     if tags:
         of_version = {"workspace_id": row.workspace_id, "model_id": row.model_id, "version": row.version}
-        session.execute(_INSERT_TAGS, [{**of_version, "key": key, "value": value} for key, value in tags.items()])
+        _INSERT_TAGS.run(session, *({**of_version, "key": key, "value": value} for key, value in tags.items()))
     facts: dict[str, JsonValue] = {
         "upload": row.upload_id,
         "source": row.source,
@@ -336,7 +361,7 @@ def render_version(session: Session, row: ModelVersionRow) -> ModelVersion:
     return render_versions(session, session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)), [row])[0]
 
 
-def _choose_number(session: Session, model: RegisteredModelRow, origin: Origin | None) -> int:
+def _choose_number(session: Session, model: Any, origin: Origin | None) -> int:
     if origin is not None:
         # One below the last may be free too: it was skipped by what was imported before.
         holder = session.get(ModelVersionRow, (model.workspace_id, model.id, origin.number))
@@ -360,7 +385,7 @@ def mark_ready(session: Session, workspace_id: str, upload_id: str, digest: Dige
     return len(versions)
 
 
-def _record_ready(session: Session, model: RegisteredModelRow, row: ModelVersionRow, now: datetime) -> None:
+def _record_ready(session: Session, model: Any, row: Any, now: datetime) -> None:
     worker = system_caller(row.workspace_id, "worker")
     _record(session, worker, now, action="version.ready", of=(model, row), facts={"digest": row.artifact_digest})
 
@@ -411,19 +436,51 @@ def find_version(session: Session, model: RegisteredModelRow, version: int) -> M
     if 0 < version <= VERSION_MAX:
         row = session.get(ModelVersionRow, (model.workspace_id, model.id, version))
     if row is None or row.deleted_at is not None:
-        is_deleted = row is not None
-        raise ModelVersionNotFound(
-            f"{model.name!r} has no version {version}{': it was deleted' if is_deleted else ''}.",
-            hint=f"Whoever may change it restores it with: fairlead model restore {model.name}/{version}"
-            if is_deleted
-            else f"See its versions with: fairlead model show {model.name}",
-            model=model.name,
-        )
+        raise _version_not_found(model, version, is_deleted=row is not None)
     return row
 
 
-def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRow:
-    """The row of a draft, checked; its model, number and residency class are yet to be set.
+def look_at_version(session: Session, model: Any, version: int) -> Any:
+    """As `find_version`, with what moving a pointer asks of a version.
+
+    Raises:
+        ModelVersionNotFound: if the model has no such version.
+    """
+    row = None
+    if 0 < version <= VERSION_MAX:
+        row = _VERSION.first(session, in_workspace=model.workspace_id, of_model=model.id, numbered=version)
+    if row is None or row.deleted_at is not None:
+        raise _version_not_found(model, version, is_deleted=row is not None)
+    return row
+
+
+_VERSION = Prepared(
+    select(
+        ModelVersionRow.version,
+        ModelVersionRow.state,
+        ModelVersionRow.error_detail,
+        ModelVersionRow.archived_at,
+        ModelVersionRow.deleted_at,
+    ).where(
+        ModelVersionRow.workspace_id == bindparam("in_workspace"),
+        ModelVersionRow.model_id == bindparam("of_model"),
+        ModelVersionRow.version == bindparam("numbered"),
+    )
+)
+
+
+def _version_not_found(model: Any, version: int, *, is_deleted: bool) -> ModelVersionNotFound:
+    return ModelVersionNotFound(
+        f"{model.name!r} has no version {version}{': it was deleted' if is_deleted else ''}.",
+        hint=f"Whoever may change it restores it with: fairlead model restore {model.name}/{version}"
+        if is_deleted
+        else f"See its versions with: fairlead model show {model.name}",
+        model=model.name,
+    )
+
+
+def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> SimpleNamespace:
+    """What a `ModelVersionRow` has, of a draft, checked; its model, number and residency class are yet to be set.
 
     Raises:
         InvalidInput: if the draft is not valid.
@@ -438,8 +495,10 @@ def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRo
     if draft.flavor is not None and len(draft.flavor) > 63:
         raise InvalidInput("The flavor is longer than 63 characters.", hint="Use a name such as sklearn or onnx.")
     run_id = None if draft.run_id is None else parse_text(draft.run_id, what="run id", max_length=255)
-    return ModelVersionRow(
+    row = SimpleNamespace(**dict.fromkeys(_COLUMNS))
+    vars(row).update(
         workspace_id=caller.workspace_id,
+        id=new_row_id(),
         state=PENDING if draft.has_files else READY,
         ready_at=None if draft.has_files else now,
         upload_id=None if draft.upload_id is None else parse_row_id(draft.upload_id, UploadNotFound, what="upload"),
@@ -459,9 +518,10 @@ def to_row(caller: Caller, draft: VersionDraft, now: datetime) -> ModelVersionRo
         created_by=caller.principal,
         created_at=now,
     )
+    return row
 
 
-_UPLOAD = (
+_UPLOAD = Prepared(
     select(
         UploadRow.kind,
         UploadRow.residency,
@@ -473,21 +533,21 @@ _UPLOAD = (
     .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
     .with_for_update(key_share=True)
 )
-_ARTIFACT = (
+_ARTIFACT = Prepared(
     select(ArtifactRow.size_bytes, ArtifactRow.released_at)
     .where(
         ArtifactRow.workspace_id == bindparam("in_workspace"),
         ArtifactRow.residency == bindparam("in_residency"),
-        ArtifactRow.digest == bindparam("artifact_digest"),
+        ArtifactRow.digest == bindparam("of_artifact"),
     )
     # Whoever lets the bytes go locks the row, and looks for versions then.
     .with_for_update(read=True, key_share=True)
 )
 
 
-def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) -> tuple[Any, int | None]:
+def _find_upload(session: Session, model: Any, upload_id: str) -> tuple[Any, int | None]:
     """An upload that versions of a model may be registered on, locked, and the size of its artifact once known."""
-    upload = session.execute(_UPLOAD, {"in_workspace": model.workspace_id, "upload_id": upload_id}).one_or_none()
+    upload = _UPLOAD.first(session, in_workspace=model.workspace_id, upload_id=upload_id)
     if upload is None:
         raise UploadNotFound(f"There is no upload {upload_id!r}.", hint="Begin one, or run fairlead model register.")
     if upload.kind != "model":
@@ -507,8 +567,9 @@ def _find_upload(session: Session, model: RegisteredModelRow, upload_id: str) ->
     if upload.artifact_digest is None:
         return upload, None
     # Read once the upload is locked: it may have been verified while this waited.
-    of_upload = {"in_workspace": model.workspace_id, "in_residency": model.residency}
-    artifact = session.execute(_ARTIFACT, {**of_upload, "artifact_digest": upload.artifact_digest}).one_or_none()
+    artifact = _ARTIFACT.first(
+        session, in_workspace=model.workspace_id, in_residency=model.residency, of_artifact=upload.artifact_digest
+    )
     if artifact is not None and artifact.released_at is not None:
         raise Conflict(
             f"The bytes of the upload {upload_id!r} were let go since.",
@@ -541,7 +602,7 @@ def _record(
     now: datetime,
     *,
     action: str,
-    of: tuple[RegisteredModelRow, ModelVersionRow],
+    of: tuple[Any, Any],
     facts: Mapping[str, JsonValue],
 ) -> None:
     model, row = of

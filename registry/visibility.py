@@ -21,6 +21,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 
 from fairlead.core.db import Base, watch_sessions
 from fairlead.core.errors import PermissionDenied
+from fairlead.core.prepared import WATCHED
 from fairlead.registry.permissions import Patterns, Scope
 from fairlead.registry.tables import (
     AliasMoveRow,
@@ -172,11 +173,23 @@ def narrow(session: Session, narrowed: Narrowed) -> None:
         for row in (*session.new, *session.dirty, *session.deleted):
             _check(session, narrowed, row)
 
+    session.info[WATCHED] = narrowed
     event.listen(session, "do_orm_execute", execute)
     event.listen(session, "before_flush", flush)
 
 
 watch_sessions(_watch)
+
+
+def require_change(session: Session, model: str, environment: str | None = None) -> None:
+    """Refuse what the session's caller may not do to a model, in an environment: for rows written without the ORM.
+
+    Raises:
+        PermissionDenied: if the caller may change some models only, and not this one.
+    """
+    narrowed: Narrowed | None = session.info.get(WATCHED)
+    if narrowed is not None:
+        narrowed.require(model, environment)
 
 
 def _check(session: Session, narrowed: Narrowed, row: object) -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
+    from fairlead.core.prepared import Prepared
+
 POSTGRES_SCHEMA = "fairlead"
 REST_SECONDS = 1.0
 """A connection that was used more lately than this is taken without asking whether it lives."""
@@ -240,6 +242,25 @@ class Database:
                 session.flush()
                 session.expunge_all()
                 transaction.rollback()
+
+    def first(self, statement: Prepared, **values: Any) -> Any:
+        """The first row that a statement finds now, None without any: a read that needs no other beside it."""
+        compiled = statement.compiled(self.engine.dialect)
+        with _translated_errors():
+            connection = self.engine.raw_connection()
+            try:
+                driver = cast("Any", connection.driver_connection)
+                if not self.is_sqlite:
+                    driver.autocommit = True
+                found = compiled.execute(driver, values).fetchone()
+                if not self.is_sqlite:
+                    driver.autocommit = False
+            except compiled.error as error:
+                connection.invalidate()
+                raise compiled.translate(error) from error
+            finally:
+                connection.close()
+        return None if found is None else compiled.row(found)
 
     def connect_arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """What the driver's `connect` wants, for whoever needs a connection of their own."""

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from fairlead.core.prepared import Compiled
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
+    from types import SimpleNamespace
 
     from sqlalchemy import Select
 
@@ -39,7 +41,7 @@ class QuickReads:
 
     def prepare(self, statement: Select[*tuple[Any, ...]]) -> QuickRead:
         """A statement that is written once, for this database's dialect."""
-        return QuickRead(self, statement, self._database.engine.dialect)
+        return QuickRead(self, Compiled(statement, self._database.engine.dialect))
 
     async def fetch(self, sql: str, parameters: Any) -> Sequence[Any] | None:
         """The first row of what a statement finds, if any.
@@ -95,24 +97,9 @@ class QuickReads:
 class QuickRead:
     """One statement; its rows have an attribute for each column."""
 
-    def __init__(self, reads: QuickReads, statement: Select[*tuple[Any, ...]], dialect: Any) -> None:
-        compiled = statement.compile(dialect=dialect)
+    def __init__(self, reads: QuickReads, statement: Compiled) -> None:
         self._reads = reads
-        self._sql = str(compiled)
-        self._order: Sequence[str] | None = getattr(compiled, "positiontup", None)
-        self._fixed: Mapping[str, Any] = compiled.params
-        self._bind = {
-            name: processor
-            for name, parameter in compiled.binds.items()
-            if (processor := parameter.type.dialect_impl(dialect).bind_processor(dialect)) is not None
-        }
-        columns = list(statement.selected_columns)
-        self._names = [column.key or "" for column in columns]
-        self._results: list[tuple[int, Callable[[Any], Any]]] = [
-            (place, processor)
-            for place, column in enumerate(columns)
-            if (processor := column.type.dialect_impl(dialect).result_processor(dialect, None)) is not None
-        ]
+        self._statement = statement
 
     async def first(self, **values: Any) -> SimpleNamespace | None:
         """The first row that is found, if any.
@@ -120,14 +107,5 @@ class QuickRead:
         Raises:
             Exception: the driver's `Error` (`QuickReads.error`), where the database does not answer at once.
         """
-        given = {**self._fixed, **values}
-        for name, processor in self._bind.items():
-            given[name] = processor(given[name])
-        parameters = given if self._order is None else [given[name] for name in self._order]
-        row = await self._reads.fetch(self._sql, parameters)
-        if row is None:
-            return None
-        found = list(row)
-        for place, processor in self._results:
-            found[place] = processor(found[place])
-        return SimpleNamespace(**dict(zip(self._names, found, strict=True)))
+        row = await self._reads.fetch(self._statement.sql, self._statement.parameters(values))
+        return None if row is None else self._statement.row(row)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from fairlead.core.errors import AliasNotFound, ModelNotFound, ModelVersionNotFound
 from fairlead.core.ids import NAME_MAX_LENGTH
+from fairlead.core.prepared import Prepared
 from fairlead.registry.models import RegisteredModel
 from fairlead.registry.tables import AliasRow, ModelTagRow, ModelVersionRow, RegisteredModelRow, VersionTagRow
 from fairlead.registry.versions import ModelVersion
@@ -80,7 +81,7 @@ def find_files(session: Session, workspace_id: str, name: str, version: int) -> 
         ModelVersionNotFound: if there is none.
     """
     wanted = {"in_workspace": workspace_id, "called": _storable(name), "numbered": version}
-    found = session.execute(_FILES, wanted).one_or_none()
+    found = _FILES.first(session, **wanted)
     if found is None:
         raise _version_not_found(name, version)
     return found.state, found.upload_id
@@ -135,7 +136,7 @@ _MODEL_LOCKED = _MODEL.with_for_update(key_share=True)
 _VERSION = pairs(bindparam("in_workspace")).where(
     RegisteredModelRow.name == bindparam("called"), ModelVersionRow.version == bindparam("numbered")
 )
-_FILES = _VERSION.with_only_columns(ModelVersionRow.state, ModelVersionRow.upload_id)
+_FILES = Prepared(_VERSION.with_only_columns(ModelVersionRow.state, ModelVersionRow.upload_id))
 
 
 def latest_of_each_stage(session: Session, models: Sequence[RegisteredModelRow]) -> dict[str, list[Pair]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database, is_dry_run
-from fairlead.core.errors import InvalidInput, JsonValue, NotReady
+from fairlead.core.errors import InvalidInput, InvalidName, JsonValue, ModelNotFound, ModelVersionNotFound, NotReady
 from fairlead.core.ports import Clock, DeploymentIndex
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey
@@ -75,12 +76,13 @@ class MlflowVersions:
             ResidencyViolation, LocationNotFound: if no location takes the files.
         """
         is_prompt = request.tags.get(PROMPT_TAG, "").lower() == "true"
-        with self.database.read() as session:
-            find_model(session, caller.workspace_id, request.name)
-            # A prompt has no files; what stands for their source means nothing.
-            source = None if is_prompt else parse_source(request.source)
-            upload_id = source and self._upload_of(session, caller.workspace_id, source, request)
-        if upload_id is None and source is not None:
+        # A prompt has no files; what stands for their source means nothing.
+        source = None if is_prompt else parse_source(request.source)
+        copied = None if source is None else _copied_version(source, request.own_authority)
+        upload_id = None
+        if source is not None and copied is None:
+            with self.database.read() as session:
+                find_model(session, caller.workspace_id, request.name)
             upload_id = self._find_files(caller, request, source)
         draft = VersionDraft(
             upload_id=upload_id,
@@ -93,7 +95,16 @@ class MlflowVersions:
             tags=request.tags,
             flavor="prompt" if is_prompt else None,
         )
-        return wire_of_version(self.versions.register(caller, request.name, draft, key=key))
+
+        find_upload = None if copied is None else partial(_find_upload, workspace_id=caller.workspace_id, copied=copied)
+        try:
+            made = self.versions.register(caller, request.name, draft, find_upload=find_upload, key=key)
+        except (ModelNotFound, ModelVersionNotFound, InvalidName):
+            # What is missing is said in MLflow's words.
+            with self.database.read() as session:
+                find_model(session, caller.workspace_id, request.name)
+            raise
+        return wire_of_version(made)
 
     def get(self, caller: Caller, name: str, version: int) -> Wire:
         """One version.
@@ -213,20 +224,23 @@ class MlflowVersions:
             raise no_tracking_server(source.text)
         return None
 
-    def _upload_of(self, session: Session, workspace_id: str, source: Source, request: VersionRequest) -> str | None:
-        """The upload of the version that a source names; None where it names none of ours."""
-        own = None
-        if source.kind == "version":
-            own = source.name, source.version
-        elif source.kind == "path" and source.authority in {None, request.own_authority}:
-            own = _own_version(source.path)
-        if own is None:
-            return None
-        name, version = own
-        state, upload_id = find_files(session, workspace_id, name, version)
-        if state != READY or upload_id is None:
-            raise NotReady(f"Model version {name}/{version} is {state}.", hint="Copy it once its files are verified.")
-        return upload_id
+
+def _copied_version(source: Source, own_authority: str) -> tuple[str, int] | None:
+    """The version of ours that a source names, if any."""
+    if source.kind == "version":
+        return source.name, source.version
+    if source.kind == "path" and source.authority in {None, own_authority}:
+        return _own_version(source.path)
+    return None
+
+
+def _find_upload(session: Session, *, workspace_id: str, copied: tuple[str, int]) -> str:
+    """The upload of a version that is copied."""
+    name, version = copied
+    state, upload_id = find_files(session, workspace_id, name, version)
+    if state != READY or upload_id is None:
+        raise NotReady(f"Model version {name}/{version} is {state}.", hint="Copy it once its files are verified.")
+    return upload_id
 
 
 def _own_version(path: str) -> tuple[str, int] | None:
