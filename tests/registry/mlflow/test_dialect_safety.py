@@ -178,12 +178,15 @@ def test_files_that_are_still_being_sealed_are_stored_by_nobody_yet(
     storing, link = dialect.service.storing, os.link
     waiting: list[str] = []
 
+    def put_off(_storing: StagedStoring, _workspace_id: str, upload_id: str) -> None:
+        waiting.append(upload_id)
+
     def link_while_another_process_starts(source: str, target: str, **options: Any) -> None:
         storing.resume()
         link(source, target, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(StagedStoring, "_submit", lambda _storing, _workspace_id, upload_id: waiting.append(upload_id))
+        patch.setattr(StagedStoring, "_submit", put_off)
         patch.setattr(os, "link", link_while_another_process_starts)
         dialect.post("model-versions/create", name="iris", source=source)
     assert len(waiting) == 1
