@@ -29,19 +29,11 @@ def home(tmp_path: Path) -> Generator[Path]:
 
 @pytest.mark.timeout(600)
 def test_the_demo_survives_being_killed_and_tells_the_whole_story(home: Path) -> None:
-    # Early, while features are taken; the service that it started lives on.
+    # While features are taken; the service that it started lives on. (Killed endpoints are tests/serving's matter.)
     with running_demo(home) as demo:
         demo.wait_for(r"^2\. ", seconds=60)
         demo.kill()
     assert processes_in(home)
-
-    # In the middle of deploying, together with the service: endpoints that nobody knows of yet may be starting.
-    with running_demo(home) as demo:
-        demo.wait_for("bundle of tumour-eu/1", seconds=200)
-        when(lambda: True if endpoints_in(home) else None, seconds=60)
-        kill(int(CommandLine(home=home).address["pid"]))
-        demo.kill()
-    assert endpoints_in(home)
 
     with running_demo(home) as demo:
         assert demo.process.wait(timeout=300) == 0, "\n".join(demo.lines)
@@ -138,8 +130,3 @@ def running_demo(home: Path) -> Generator[Running]:
     )
     with reading(process) as started:
         yield started
-
-
-def endpoints_in(home: Path) -> list[int]:
-    found = processes_in(home / "serving" / "deployments")
-    return [process.pid for process in found if "bentoml" in " ".join(process.cmdline())]
