@@ -45,7 +45,7 @@ def test_what_was_exported_is_found_intact_without_a_server(tmp_path: Path, coun
 
 def test_an_export_is_what_the_reference_describes(tmp_path: Path) -> None:
     event_hash = "7cc0e3e5da6d9e48dd1e09a4a2ebcce37e3b80bf629100f2b37bfd38e00f98c9"
-    event = {
+    event: dict[str, Any] = {
         "id": "01957f2e-7c00-7000-8000-000000000001",
         "residency": "eu",
         "actor": "ana",
