@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 
 from fairlead.core.errors import (
     AlreadyExists,
@@ -31,6 +30,7 @@ from fairlead.registry.tables import ArtifactRow, AuditEventRow, RegisteredModel
 from fairlead.registry.visibility import Narrowed, narrow
 from fairlead.registry.workspaces import Workspaces
 from tests.record_world import World, unknown_id
+from tests.statements import statements
 
 NAMES = st.text("ab-%_\\.é", min_size=1, max_size=5)
 PATTERNS = st.text("ab-%_\\.é*?", min_size=1, max_size=4)
@@ -115,17 +115,9 @@ def test_a_token_is_recognised_by_one_statement(world: World, by_roles: bool) ->
     RoleBindings(world.database, world.clock).bind(world.owner, principal="group:risk", role="viewer")
     reach = Reach(scopes=["read"], groups=["risk", "it's"], by_roles=by_roles)
     secret = world.tokens.create(world.owner, name="t", principal="eve", reach=reach).secret
-    statements: list[str] = []
-
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    event.listen(world.database.engine, "before_cursor_execute", note)
-    try:
+    with statements(world.database) as asked:
         assert world.tokens.authenticate(secret).may("read")
-    finally:
-        event.remove(world.database.engine, "before_cursor_execute", note)
-    assert len(statements) == 1, statements
+    assert len(asked) == 1, asked
 
 
 def test_whoever_may_promote_to_one_environment_does_not_to_another(world: World) -> None:

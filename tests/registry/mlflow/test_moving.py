@@ -145,10 +145,15 @@ def check_prompts(client: Any) -> None:
     assert "greet" not in [each.name for each in client.search_registered_models()]
     with mlflow.start_run() as run:
         client.link_prompt_version_to_run(run.info.run_id, "prompts:/greet/1")
+    # Linking notes it at the run; the tag at the prompt is what older clients left.
+    client.set_prompt_version_tag("greet", "1", "mlflow.prompt.associatedRunIds", run.info.run_id)
     client.detach_prompt_from_run(run.info.run_id, "prompts:/greet/1")
     logged = mlflow.initialize_logged_model(name="agent")
     client.link_prompt_version_to_model("greet", "1", logged.model_id)
-    client.link_prompt_versions_to_trace([first], "tr-" + "0" * 32)
+    with mlflow.start_span(name="ask") as span:
+        pass
+    mlflow.flush_trace_async_logging()
+    client.link_prompt_versions_to_trace([first], span.trace_id)
     client.delete_prompt_alias("greet", "live")
     client.delete_prompt_version("greet", "1")
     client.delete_prompt_version("greet", "2")

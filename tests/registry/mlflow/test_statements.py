@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
-from sqlalchemy import event
 
-from fairlead.core.prepared import Compiled
 from fairlead.registry.identity import Reach
 from tests.registry.mlflow.conftest import MLFLOW, Dialect
+from tests.statements import statements
 
 NAME = "churn"
 BY_ALIAS = {"name": NAME, "alias": "champion"}
@@ -29,7 +24,7 @@ def registered(dialect: Dialect) -> Dialect:
 
 
 def test_getting_a_version_by_its_alias_opens_no_session_and_answers_as_the_route_does(registered: Dialect) -> None:
-    with statements(registered) as asked:
+    with statements(registered.service.database) as asked:
         found = registered.get("registered-models/alias", **BY_ALIAS)["model_version"]
         resolved = registered.http.get("/api/v1/resolve", params={"reference": f"{NAME}@champion"}).json()
     assert asked == []
@@ -45,7 +40,7 @@ def test_getting_a_version_by_its_alias_opens_no_session_and_answers_as_the_rout
         ("/api/v1/resolve", {"reference": f"{NAME}@champion"}),
     ):
         quick = registered.http.get(path, params=query)
-        with statements(registered) as asked:
+        with statements(registered.service.database) as asked:
             usual = registered.http.get(path, params=query, headers={"authorization": f"Bearer {limited.secret}"})
         assert asked
         assert quick.json() == usual.json()
@@ -67,12 +62,12 @@ def test_a_token_that_ended_or_may_not_read_gets_no_quick_answer(registered: Dia
 
 
 def test_searching_registering_and_moving_take_few_statements(registered: Dialect) -> None:
-    with statements(registered) as asked:
+    with statements(registered.service.database) as asked:
         found = registered.get("model-versions/search", filter="tags.team = 'risk'")
     assert [each["version"] for each in found["model_versions"]] == ["1"]
     assert len(asked) == 2, asked
 
-    with statements(registered) as asked:
+    with statements(registered.service.database) as asked:
         registered.post(
             "model-versions/create",
             name=NAME,
@@ -80,32 +75,6 @@ def test_searching_registering_and_moving_take_few_statements(registered: Dialec
             tags=[{"key": "team", "value": "risk"}],
         )
     assert len(asked) <= 10, asked
-    with statements(registered) as asked:
+    with statements(registered.service.database) as asked:
         registered.post("registered-models/alias", name=NAME, alias="champion", version="2")
     assert len(asked) <= 10, asked
-
-
-@contextmanager
-def statements(dialect: Dialect) -> Generator[list[str]]:
-    """What is sent to the database while the block runs, but for quick reads."""
-    asked: list[str] = []
-
-    def note(*context: object) -> None:
-        asked.append(str(context[2]))
-
-    def noting(send: Callable[[Compiled, Any, Any], Any]) -> Callable[[Compiled, Any, Any], Any]:
-        def note_and_send(prepared: Compiled, driver: Any, values: Any) -> Any:
-            asked.append(prepared.sql)
-            return send(prepared, driver, values)
-
-        return note_and_send
-
-    engine = dialect.service.database.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Compiled, "execute", noting(Compiled.execute))
-            patch.setattr(Compiled, "execute_many", noting(Compiled.execute_many))
-            yield asked
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
