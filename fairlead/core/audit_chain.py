@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, JsonValue
@@ -20,7 +20,6 @@ FIRST_PREVIOUS_HASH = "0" * 64
 """What the first event of a chain names as the hash before it."""
 
 Problem = Literal["edited", "broken", "missing", "cut"]
-PROBLEMS: tuple[str, ...] = get_args(Problem)
 
 _FORMAT = 1
 _HASHED = ("workspace_id", "id", "residency", "actor", "action", "subject", "facts", "happened_at")
@@ -114,6 +113,5 @@ class ChainCheck:
             return "edited"
         if found != event_hash:
             return "edited"
-        return (
-            None if previous_hash == (FIRST_PREVIOUS_HASH if self.head is None else self.head.event_hash) else "broken"
-        )
+        expected = FIRST_PREVIOUS_HASH if self.head is None else self.head.event_hash
+        return None if previous_hash == expected else "broken"
