@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from fairlead.core.errors import Unauthenticated, Unavailable
-from fairlead.core.loopback import is_loopback
+from fairlead.core.errors import InvalidInput, PermissionDenied, Unauthenticated, Unavailable
+from fairlead.core.outbound import OutboundRules
 from fairlead.core.ports import Clock
 from fairlead.registry.issuers import is_same_origin, is_trusted_address
 
@@ -42,8 +42,9 @@ class _KeySet:
 class IssuerKeys:
     """Fetches and keeps issuers' keys. Safe to share between threads."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, hosts: tuple[str, ...] | None = None) -> None:
         self._clock = clock
+        self._rules = issuer_rules(hosts)
         self._lock = threading.Lock()
         self._sets: dict[tuple[str, str | None], _KeySet] = {}
 
@@ -65,7 +66,7 @@ class IssuerKeys:
             may_ask = known.asked_at is None or now - known.asked_at >= ASKED_AT_MOST_EVERY
             if may_ask and (not is_fresh or wanted not in known.keys):
                 known.asked_at = now
-                known.keys, known.fetched_at = _fetch_keys(issuer), now
+                known.keys, known.fetched_at = _fetch_keys(issuer, self._rules), now
             elif not is_fresh:
                 raise _unavailable(issuer)
             if wanted not in known.keys:
@@ -75,15 +76,21 @@ class IssuerKeys:
             known.lock.release()
 
 
-def _fetch_keys(issuer: Issuer) -> dict[tuple[str, str], RSAKey | ECKey]:
+def issuer_rules(hosts: tuple[str, ...] | None) -> OutboundRules:
+    """Where keys may be fetched from: the listed hosts, or where none are listed any host that an admin names."""
+    # Which addresses may be plain http, and that is only this machine's, `is_trusted_address` says.
+    return OutboundRules(setting="FAIRLEAD_ISSUER_HOSTS", hosts=hosts, may_be_private=True, may_be_plain=True)
+
+
+def _fetch_keys(issuer: Issuer, rules: OutboundRules) -> dict[tuple[str, str], RSAKey | ECKey]:
     url = issuer.jwks_url
     if url is None:
-        found = _fetch_json(issuer, issuer.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        found = _fetch_json(issuer, issuer.issuer.rstrip("/") + "/.well-known/openid-configuration", rules)
         url = found.get("jwks_uri")
         is_own = isinstance(url, str) and is_trusted_address(url) and is_same_origin(url, issuer.issuer)
         if found.get("issuer") != issuer.issuer or not is_own:
             raise _unavailable(issuer)
-    listed = _fetch_json(issuer, cast("str", url)).get("keys")
+    listed = _fetch_json(issuer, cast("str", url), rules).get("keys")
     if not isinstance(listed, list):
         raise _unavailable(issuer)
     keys: dict[tuple[str, str], RSAKey | ECKey] = {}
@@ -114,14 +121,20 @@ def _to_key(member: dict[str, Any]) -> RSAKey | ECKey | None:
     return None
 
 
-def _fetch_json(issuer: Issuer, url: str) -> dict[str, Any]:
+def _fetch_json(issuer: Issuer, url: str, rules: OutboundRules) -> dict[str, Any]:
     import httpx2  # only where tokens are exchanged
+
+    from fairlead.core.outbound_http import PinnedTransport
 
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     body = bytearray()
     try:
+        # A cluster's own issuer is often signed by a private authority, which SSL_CERT_FILE names.
+        transport = PinnedTransport(rules.resolve(url), verify=httpx2.create_ssl_context())
         with (
-            httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=not is_loopback(url)) as client,
+            httpx2.Client(
+                transport=transport, timeout=_TIMEOUT_SECONDS, follow_redirects=False, trust_env=False
+            ) as client,
             client.stream("GET", url, headers={"accept": "application/json", "accept-encoding": "identity"}) as answer,
         ):
             if answer.status_code != 200:
@@ -131,7 +144,7 @@ def _fetch_json(issuer: Issuer, url: str) -> dict[str, Any]:
                 if len(body) > ANSWER_MAX_BYTES or time.monotonic() > deadline:
                     raise _unavailable(issuer)
         found: object = json.loads(body)
-    except (httpx2.HTTPError, ValueError, RecursionError):
+    except (httpx2.HTTPError, ValueError, RecursionError, InvalidInput, PermissionDenied):
         raise _unavailable(issuer) from None
     if not isinstance(found, dict):
         raise _unavailable(issuer)
@@ -141,6 +154,6 @@ def _fetch_json(issuer: Issuer, url: str) -> dict[str, Any]:
 def _unavailable(issuer: Issuer) -> Unavailable:
     return Unavailable(
         f"The keys of the issuer {issuer.name!r} cannot be had.",
-        hint="Try again in a minute. The server must reach the issuer; where it publishes its keys elsewhere, an admin "
-        "gives their address (jwks_url).",
+        hint="Try again in a minute. The server must reach the issuer, directly and as FAIRLEAD_ISSUER_HOSTS lets it; "
+        "where it publishes its keys elsewhere, an admin gives their address (jwks_url).",
     )

@@ -40,10 +40,10 @@ _TIME_MAX = 2**33
 class TokenExchange:
     """Exchanges identity tokens of configured issuers."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, hosts: tuple[str, ...] | None = None) -> None:
         self._database = database
         self._clock = clock
-        self._keys = IssuerKeys(clock)
+        self._keys = IssuerKeys(clock, hosts=hosts)
 
     def exchange(self, token: str, *, workspace: str | None = None) -> IssuedToken:
         """Issue an API token to whoever an identity token stands for, in the one workspace that believes its issuer.

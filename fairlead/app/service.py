@@ -277,7 +277,14 @@ class Service:
                 copies=self.plans,
                 bundles=ReadyBundles(self.database),
             ),
-            token_exchange_router(TokenExchange(self.database, self.clock), Issuers(self.database, self.clock)),
+            token_exchange_router(
+                TokenExchange(
+                    self.database,
+                    self.clock,
+                    hosts=None if self.settings.issuer_hosts is None else tuple(self.settings.issuer_hosts),
+                ),
+                Issuers(self.database, self.clock),
+            ),
             keys_router(self.keys),
             tracking_servers_router(self.tracking_servers),
             events_router(EventLog(self.database), self.streams),

@@ -108,6 +108,11 @@ class ServerSettings(BaseSettings):
         "tracking servers that versions may be brought from. None: any that an admin names, but no link-local address. "
         "Credentials of workers go to hosts that are listed by name alone.",
     )
+    issuer_hosts: Annotated[list[str] | None, NoDecode] = Field(
+        default=None,
+        description="Hosts, such as login.example.com or *.example.com, separated by commas, that keys of identity "
+        "issuers may be fetched from. None: any that an admin names, but no link-local address.",
+    )
     cloud_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
         description="Hosts, such as s3.example.com or *.example.com, separated by commas, that locations may name as "
@@ -185,7 +190,13 @@ class ServerSettings(BaseSettings):
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @field_validator(
-        "trusted_hosts", "tracking_hosts", "cloud_hosts", "token_audiences", "webhook_hosts", mode="before"
+        "trusted_hosts",
+        "tracking_hosts",
+        "issuer_hosts",
+        "cloud_hosts",
+        "token_audiences",
+        "webhook_hosts",
+        mode="before",
     )
     @classmethod
     def _split_names(cls, value: object) -> object:

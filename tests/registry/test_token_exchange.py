@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from fairlead.core.errors import (
 )
 from fairlead.registry.access import OPEN_ROUTES
 from fairlead.registry.audit import AuditLog
-from fairlead.registry.identity import bootstrap
+from fairlead.registry.identity import IssuedToken, bootstrap
 from fairlead.registry.issuers import Issuers, Rule, identify
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.token_exchange import TokenExchange
@@ -77,6 +78,22 @@ def scene(world: World) -> Iterator[Scene]:
         made = Scene(world, issuer, Issuers(world.database, world.clock), TokenExchange(world.database, world.clock))
         made.put()
         yield made
+
+
+def test_keys_are_fetched_only_from_hosts_that_the_operator_lists_and_never_from_metadata_services(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchange(*hosts: str) -> IssuedToken:
+        return TokenExchange(scene.world.database, scene.world.clock, hosts=hosts).exchange(scene.token())
+
+    with pytest.raises(Unavailable, match="cannot be had"):
+        exchange("login.example.com")
+    assert scene.issuer.asked == []
+    assert exchange("127.0.0.1").secret
+    found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))  # what a name stands for now
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: [found])
+    with pytest.raises(Unavailable, match="cannot be had"):
+        TokenExchange(scene.world.database, scene.world.clock).exchange(scene.token())
 
 
 @pytest.mark.parametrize("key", [RSA, EC], ids=["RS256", "ES256"])
