@@ -91,7 +91,7 @@ def test_keys_are_fetched_only_from_hosts_that_the_operator_lists_and_never_from
     assert scene.issuer.asked == []
     assert exchange("127.0.0.1").secret
     found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))  # what a name stands for now
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: [found])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
     with pytest.raises(Unavailable, match="cannot be had"):
         TokenExchange(scene.world.database, scene.world.clock).exchange(scene.token())
 
