@@ -43,8 +43,8 @@ class Workload:
     """One revision of one deployment in one region.
 
     `image` names the bundle's OCI image by digest, None where the bundle's own files are run. `traffic_percent` is what
-    of the region's requests this revision gets; two revisions of one region run side by side while traffic moves.
-    `online_store` is where the region's features are read. `variables` reach the process's environment; none of them
+    of the region's requests this revision gets; while traffic moves, `former` is the revision that runs beside it and
+    gets the rest, and a kind writes both. `online_store` is where the region's features are read. `variables` reach the process's environment; none of them
     is a secret. `labels` holds owner, team, cost_centre and what else the model's record says.
     """
 
@@ -65,6 +65,7 @@ class Workload:
     online_store: str | None = None
     variables: Mapping[str, str]
     labels: Mapping[str, str]
+    former: Workload | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
