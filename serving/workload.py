@@ -68,6 +68,23 @@ class Workload:
     former: Workload | None = None
 
 
+PORT = 3000
+"""Where a bundle's image answers: requests, `/livez`, `/readyz` and `/metrics`."""
+
+
+def environment_of(workload: Workload) -> dict[str, str]:
+    """The variables of the process's environment, by name in order; what Fairlead says wins over `variables`."""
+    ours = {
+        "BENTOML_DO_NOT_TRACK": "true",
+        "FAIRLEAD_BUNDLE_DIGEST": workload.bundle_digest,
+        "FAIRLEAD_DEPLOYMENT": workload.deployment,
+        "FAIRLEAD_REGION": workload.region,
+    }
+    if workload.online_store is not None:
+        ours["FAIRLEAD_ONLINE_STORE"] = workload.online_store
+    return dict(sorted({**workload.variables, **ours}.items()))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """One file of a rendered workload; `path` is relative and the same for equal workloads."""
