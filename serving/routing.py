@@ -44,7 +44,7 @@ class Route:
         catalog = load_catalog()
         inside: list[Endpoint] = []
         for endpoint in self.endpoints:
-            region = catalog.regions_by_id.get(endpoint.region)
+            region = catalog.tables.regions_by_id.get(endpoint.region)
             if region is not None and permits(residency, region.jurisdiction):
                 inside.append(endpoint)
         return Route(residency=self.residency, endpoints=tuple(inside))

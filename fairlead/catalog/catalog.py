@@ -7,16 +7,17 @@ want of knowledge. A figure that was worked out and not found is flagged as an e
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from types import MappingProxyType
+from typing import TypeVar
 
 from fairlead.catalog import power, reading
+from fairlead.catalog.egress import EgressTariffs, Tier
 from fairlead.catalog.figures import BYTES_PER_GB, Figure
 from fairlead.catalog.latency import RoundTrips
 from fairlead.catalog.prices import Price, StoreOperation
-from fairlead.catalog.reading import EgressTariffs
 from fairlead.catalog.regions import Area, Region, distance_km
 from fairlead.catalog.throughput import Throughput
 from fairlead.core.errors import UnknownArea, UnknownRegion
@@ -24,8 +25,8 @@ from fairlead.core.ids import RegionId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Catalog:
-    """Regions, areas, prices, tariffs, distances and carbon. Immutable; one is enough for a process."""
+class Tables:
+    """What a catalog knows at one moment: regions, areas, prices, tariffs, distances and carbon. Never changed."""
 
     regions_by_id: Mapping[RegionId, Region]
     areas_by_id: Mapping[str, Area]
@@ -36,9 +37,49 @@ class Catalog:
     throughputs: Throughput
     request_prices: Mapping[tuple[str, StoreOperation], Figure]
 
+
+class Catalog:
+    """Regions, areas, prices, tariffs, distances and carbon, as they are known now.
+
+    A catalog may come to know more while it is used (`adopt`): whoever needs one answer to many questions asks a
+    `snapshot`, or what one workspace sees (`within`).
+    """
+
+    __slots__ = ("_tables",)
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    @property
+    def tables(self) -> Tables:
+        """What is known at this moment."""
+        return self._tables
+
+    def adopt(self, tables: Tables) -> None:
+        """Know this from now on, in place of what was known. Readers see the one or the other, never a mixture."""
+        self._tables = tables
+
+    def snapshot(self) -> Catalog:
+        """A catalog that stays as this one is now."""
+        return Catalog(self._tables)
+
+    def within(self, workspace_id: str) -> Catalog:
+        """A catalog as one workspace sees it now: without the private regions of others. It stays as it is."""
+        tables = self._tables
+        hidden = {region.id for region in tables.regions_by_id.values() if region.owner not in {None, workspace_id}}
+        if not hidden:
+            return Catalog(tables)
+        return Catalog(
+            replace(
+                tables,
+                regions_by_id=_without(tables.regions_by_id, hidden),
+                prices_by_region=_without(tables.prices_by_region, hidden),
+            )
+        )
+
     def regions(self) -> tuple[Region, ...]:
         """Every region, by id."""
-        return tuple(self.regions_by_id.values())
+        return tuple(self._tables.regions_by_id.values())
 
     def region(self, region: str) -> Region:
         """One region by its id, such as `aws:us-east-1`.
@@ -46,15 +87,15 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        found = self.regions_by_id.get(RegionId(region))
+        found = self._tables.regions_by_id.get(RegionId(region))
         if found is None:
-            hint = _nearest_spellings(region, self.regions_by_id, "Write cloud:region, such as aws:us-east-1.")
+            hint = _nearest_spellings(region, self._tables.regions_by_id, "Write cloud:region, such as aws:us-east-1.")
             raise UnknownRegion(f"The catalog has no region {region[:80]!r}.", hint=hint, region=region[:80])
         return found
 
     def areas(self) -> tuple[Area, ...]:
         """Every demand area, by id."""
-        return tuple(self.areas_by_id.values())
+        return tuple(self._tables.areas_by_id.values())
 
     def area(self, area: str) -> Area:
         """One demand area by its id, such as `new-york`.
@@ -62,9 +103,9 @@ class Catalog:
         Raises:
             UnknownArea: with the nearest spellings.
         """
-        found = self.areas_by_id.get(area)
+        found = self._tables.areas_by_id.get(area)
         if found is None:
-            hint = _nearest_spellings(area, self.areas_by_id, f"Known: {', '.join(self.areas_by_id)}.")
+            hint = _nearest_spellings(area, self._tables.areas_by_id, f"Known: {', '.join(self._tables.areas_by_id)}.")
             raise UnknownArea(f"The catalog has no demand area {area[:80]!r}.", hint=hint, area=area[:80])
         return found
 
@@ -74,12 +115,12 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        offers = self.prices_by_region.get(self.region(region).id, ())
+        offers = self._tables.prices_by_region.get(self.region(region).id, ())
         return tuple(offer for offer in offers if sku is None or offer.sku == sku)
 
     def accelerators(self) -> tuple[str, ...]:
         """The accelerator boards that some priced instance has, by name."""
-        offers = (offer for each in self.prices_by_region.values() for offer in each)
+        offers = (offer for each in self._tables.prices_by_region.values() for offer in each)
         return tuple(sorted({offer.accelerator for offer in offers if offer.accelerator is not None}))
 
     def egress(self, source: str, destination: str) -> Figure:
@@ -91,7 +132,7 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.egress_tariffs.between(self.region(source), self.region(destination))
+        return self._tables.egress_tariffs.between(self.region(source), self.region(destination))
 
     def internet_egress(self, region: str) -> Figure:
         """The tariff for a byte that a region sends to users, in USD/GB, at the first (dearest) tier.
@@ -99,7 +140,17 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.egress_tariffs.internet[self.region(region).id]
+        return self._tables.egress_tariffs.internet[self.region(region).id]
+
+    def internet_egress_tiers(self, region: str) -> tuple[Tier, ...]:
+        """The steps of a region's internet tariff in USD/GB, by the gigabytes sent before in the month.
+
+        One step alone says that no source states the further ones.
+
+        Raises:
+            UnknownRegion: with the nearest spellings.
+        """
+        return self._tables.egress_tariffs.tiers(self.region(region))
 
     def round_trip(self, source: str, destination: str) -> Figure:
         """The round trip between two regions in ms: measured, else modelled and flagged.
@@ -107,7 +158,7 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.round_trips.between_regions(self.region(source), self.region(destination))
+        return self._tables.round_trips.between_regions(self.region(source), self.region(destination))
 
     def area_round_trip(self, area: str, region: str) -> Figure:
         """The round trip from an area's users to a region in ms, always an estimate.
@@ -116,7 +167,7 @@ class Catalog:
             UnknownArea, UnknownRegion: with the nearest spellings.
         """
         here = self.area(area)
-        return self.round_trips.from_area(here, self.region(region), self.nearest_regions[here.id])
+        return self._tables.round_trips.from_area(here, self.region(region), self._tables.nearest_regions[here.id])
 
     def carbon(self, region: str) -> Figure:
         """The grid's yearly mean in gCO2e/kWh.
@@ -132,7 +183,7 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.throughputs.between(self.region(source), self.region(destination))
+        return self._tables.throughputs.between(self.region(source), self.region(destination))
 
     def expected_throughput(self, source: str, destination: str) -> Figure:
         """The throughput of 64 parallel connections in Gbit/s: measured, else a stand-in, flagged as an estimate.
@@ -143,17 +194,19 @@ class Catalog:
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.throughputs.expected(self.region(source), self.region(destination))
+        return self._tables.throughputs.expected(self.region(source), self.region(destination))
 
     def request_price(self, region: str, operation: StoreOperation) -> Figure:
         """What 1000 requests to an object store of a region cost, in USD; always an estimate.
 
-        The price is the cloud's list price in one region, which stands for all of them.
+        The price is the cloud's list price in one region, which stands for all of them; a private region has its own.
 
         Raises:
             UnknownRegion: with the nearest spellings.
         """
-        return self.request_prices[self.region(region).cloud, operation]
+        found, prices = self.region(region), self._tables.request_prices
+        own = prices.get((found.id, operation))
+        return prices[found.cloud, operation] if own is None else own
 
     def transfer_cost(self, source: str, destination: str, size_bytes: int) -> Figure:
         """What it costs to send bytes from one region to another, in USD.
@@ -197,9 +250,15 @@ class Catalog:
 
 @cache
 def load_catalog() -> Catalog:
-    """The catalog that this package ships, read once for the process (some 30 ms)."""
+    """The process's catalog: what this package ships (some 50 ms to read, once), and what a service made it adopt."""
+    return Catalog(bundled_tables())
+
+
+@cache
+def bundled_tables() -> Tables:
+    """What this package ships."""
     regions, areas = reading.read_regions(), reading.read_areas()
-    return Catalog(
+    return Tables(
         regions_by_id=regions,
         areas_by_id=areas,
         nearest_regions=MappingProxyType({area.id: _nearest(area, regions.values()) for area in areas.values()}),
@@ -209,6 +268,14 @@ def load_catalog() -> Catalog:
         throughputs=reading.read_throughput(),
         request_prices=reading.read_request_prices(),
     )
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+def _without(table: Mapping[Key, Value], hidden: Collection[object]) -> Mapping[Key, Value]:
+    return MappingProxyType({key: value for key, value in table.items() if key not in hidden})
 
 
 def _nearest(area: Area, regions: Iterable[Region]) -> Region:

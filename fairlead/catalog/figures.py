@@ -15,7 +15,9 @@ and never too cheap."""
 class Figure:
     """One number from the catalog.
 
-    `error` is the mean absolute error in the same unit where the figure comes from a fitted model, else None.
+    `error` is the mean absolute error in the same unit where the figure comes from a fitted model, else None. `date` is
+    when it held, in ISO 8601 and as exact as its source gives it (a year, a month or a day), `licence` what its source
+    may be used under; None where it was worked out here.
     """
 
     value: float
@@ -23,17 +25,20 @@ class Figure:
     source: str
     is_estimate: bool = False
     error: float | None = None
+    date: str | None = None
+    licence: str | None = None
 
     def __str__(self) -> str:
         mark = "~" if self.is_estimate else ""
         return f"{mark}{self.value:g} {self.unit}"
 
     def to_json(self) -> dict[str, JsonValue]:
-        """The figure as plain JSON; `error` only where there is one."""
+        """The figure as plain JSON; `error`, `date` and `licence` only where there is one."""
         members: dict[str, JsonValue] = {
             "value": self.value,
             "unit": self.unit,
             "source": self.source,
             "is_estimate": self.is_estimate,
         }
-        return members if self.error is None else members | {"error": self.error}
+        known: dict[str, JsonValue] = {"error": self.error, "date": self.date, "licence": self.licence}
+        return members | {name: value for name, value in known.items() if value is not None}

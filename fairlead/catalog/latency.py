@@ -9,10 +9,11 @@ measurements stands in. No estimate is below what light needs through fibre.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fairlead.catalog.figures import Figure
 from fairlead.catalog.regions import Area, Place, Region, distance_km
+from fairlead.catalog.sources import with_source
 from fairlead.core.ids import RegionId
 
 MEASURED = "skyplane ping profile 2022-04 (Apache-2.0), lowest of many"
@@ -37,10 +38,11 @@ class RoundTripModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTrips:
-    """The measured matrix and the models, in milliseconds."""
+    """The measured matrix and the models, in milliseconds; `stated` is what owners of private regions say."""
 
     measured: Mapping[tuple[RegionId, RegionId], float]
     models: Mapping[str, RoundTripModel]
+    stated: Mapping[tuple[RegionId, RegionId], Figure] = field(default_factory=dict[tuple[RegionId, RegionId], Figure])
 
     def between_regions(self, source: Region, destination: Region) -> Figure:
         """The round trip between two regions: measured either way, else modelled."""
@@ -48,12 +50,15 @@ class RoundTrips:
             return Figure(
                 value=_SAME_REGION_MS, unit="ms", source="assumed within one region", is_estimate=True, error=None
             )
+        stated = self.stated.get((source.id, destination.id)) or self.stated.get((destination.id, source.id))
+        if stated is not None:
+            return stated
         forward = self.measured.get((source.id, destination.id))
         if forward is not None:
-            return Figure(value=forward, unit="ms", source=MEASURED)
+            return with_source(Figure(value=forward, unit="ms", source=MEASURED))
         backward = self.measured.get((destination.id, source.id))
         if backward is not None:
-            return Figure(value=backward, unit="ms", source=MEASURED + ", other direction")
+            return with_source(Figure(value=backward, unit="ms", source=MEASURED + ", other direction"))
         return self.model(source.place, destination.place)
 
     def from_area(self, area: Area, region: Region, nearest: Region) -> Figure:

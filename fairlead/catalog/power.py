@@ -50,6 +50,9 @@ def instance_power(instance: Price, *, utilization: float) -> Figure | None:
     The whole accelerator board and every vCPU are counted, whatever share of them the model uses: what is rented is
     drawn.
     """
+    if instance.idle_watts is not None and instance.full_watts is not None:
+        drawn = instance.idle_watts + utilization * (instance.full_watts - instance.idle_watts)
+        return Figure(value=drawn, unit="W", source="stated by the region's owner", is_estimate=True)
     watts = instance.vcpus * (_VCPU_IDLE_WATTS + utilization * (_VCPU_FULL_WATTS - _VCPU_IDLE_WATTS))
     watts += instance.memory_gib * _MEMORY_WATTS_PER_GIB
     source = _SOURCE

@@ -17,7 +17,8 @@ class Price:
     """An instance type in a region, in US dollars an hour; `spot` is None where no source gives a figure.
 
     `architecture` is `x86_64` or `arm64`. `accelerator` is a model such as `T4` or `A100-80` (the number is its GB of
-    memory), `accelerator_count` how many of them one instance has; None and 0 for an instance without.
+    memory), `accelerator_count` how many of them one instance has; None and 0 for an instance without. `idle_watts` and
+    `full_watts` are what its owner says that it draws; None for a cloud's.
     """
 
     region: RegionId
@@ -29,3 +30,5 @@ class Price:
     accelerator_count: int
     on_demand: Figure
     spot: Figure | None
+    idle_watts: float | None = None
+    full_watts: float | None = None

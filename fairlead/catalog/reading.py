@@ -2,82 +2,45 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import cast
 
+from fairlead.catalog.egress import TARIFF, EgressTariffs, Pair, Tier
 from fairlead.catalog.figures import Figure
 from fairlead.catalog.latency import RoundTripModel, RoundTrips
 from fairlead.catalog.prices import Price, StoreOperation
 from fairlead.catalog.regions import Area, Place, Region
+from fairlead.catalog.rows import table_rows
+from fairlead.catalog.sources import with_source
 from fairlead.catalog.throughput import Throughput
 from fairlead.core.ids import RegionId
 
 THROUGHPUT_SOURCE = "skyplane iperf3 profiles 2022-01 and 2022-11, 64 connections (Apache-2.0)"
-_TARIFF = "USD/GB"
 _CARBON_BASIS = {"region": "", "nearest": ", the nearest in the country", "country": ", mean of the country"}
-
-Pair = tuple[RegionId, RegionId]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressTariffs:
-    """Tariffs in USD/GB: named pairs, each region's internet tariff, and each region's medians for the rest."""
-
-    pairs: Mapping[Pair, Figure]
-    internet: Mapping[RegionId, Figure]
-    same_continent: Mapping[RegionId, Figure]
-    other_continent: Mapping[RegionId, Figure]
-    other_cloud: Mapping[RegionId, Figure]
-
-    def between(self, source: Region, destination: Region) -> Figure:
-        """The tariff of a pair, or the documented stand-in, flagged as an estimate."""
-        if source.id == destination.id:
-            return Figure(
-                value=0.0, unit=_TARIFF, source="no egress is charged within one region (assumed)", is_estimate=True
-            )
-        named = self.pairs.get((source.id, destination.id))
-        if named is not None:
-            return named
-        median = self._medians(source, destination).get(source.id)
-        if median is not None:
-            return median
-        internet = self.internet[source.id]
-        return Figure(
-            value=internet.value,
-            unit=_TARIFF,
-            source=f"internet tariff in place of an unknown pair; {internet.source}",
-            is_estimate=True,
-        )
-
-    def _medians(self, source: Region, destination: Region) -> Mapping[RegionId, Figure]:
-        if source.cloud != destination.cloud:
-            return self.other_cloud
-        is_near = source.place.continent == destination.place.continent
-        return self.same_continent if is_near else self.other_continent
 
 
 def read_regions() -> Mapping[RegionId, Region]:
     """Every region by id, in id order."""
     found: dict[RegionId, Region] = {}
-    for row in _rows("regions"):
+    for row in table_rows("regions"):
         region = RegionId(row["region"])
         cloud, _, name = region.partition(":")
-        carbon = Figure(
-            value=float(row["carbon_g_per_kwh"]),
-            unit="gCO2e/kWh",
-            source=row["carbon_source"] + _CARBON_BASIS[row["carbon_basis"]],
-            is_estimate=row["carbon_basis"] != "region",
+        carbon = with_source(
+            Figure(
+                value=float(row["carbon_g_per_kwh"]),
+                unit="gCO2e/kWh",
+                source=row["carbon_source"] + _CARBON_BASIS[row["carbon_basis"]],
+                is_estimate=row["carbon_basis"] != "region",
+            )
         )
-        pue = Figure(
-            value=float(row["pue"]),
-            unit="ratio",
-            source=row["pue_source"],
-            is_estimate=row["pue_basis"] != "region",
+        pue = with_source(
+            Figure(
+                value=float(row["pue"]),
+                unit="ratio",
+                source=row["pue_source"],
+                is_estimate=row["pue_basis"] != "region",
+            )
         )
         found[region] = Region(
             id=region,
@@ -85,7 +48,9 @@ def read_regions() -> Mapping[RegionId, Region]:
             name=name,
             place=_place(row),
             jurisdiction=row["jurisdiction"],
+            coordinate_source=row["coordinate_source"],
             carbon=carbon,
+            carbon_free_share=_figure(row["carbon_free_share"], "share", row["carbon_free_share_source"]),
             pue=pue,
         )
     return MappingProxyType(found)
@@ -93,13 +58,13 @@ def read_regions() -> Mapping[RegionId, Region]:
 
 def read_areas() -> Mapping[str, Area]:
     """Every demand area by id, in id order."""
-    return MappingProxyType({row["area"]: Area(id=row["area"], place=_place(row)) for row in _rows("areas")})
+    return MappingProxyType({row["area"]: Area(id=row["area"], place=_place(row)) for row in table_rows("areas")})
 
 
 def read_prices() -> Mapping[RegionId, tuple[Price, ...]]:
     """The priced instance types of each region, by sku."""
     found: dict[RegionId, list[Price]] = {}
-    for row in _rows("prices"):
+    for row in table_rows("prices"):
         region = RegionId(row["region"])
         on_demand = _figure(row["on_demand_usd_per_hour"], "USD/h", row["on_demand_source"])
         if on_demand is None:
@@ -122,19 +87,21 @@ def read_prices() -> Mapping[RegionId, tuple[Price, ...]]:
 def read_egress() -> EgressTariffs:
     """All egress tariffs."""
     pairs: dict[Pair, Figure] = {}
-    for row in _rows("egress_pairs"):
-        pairs[_pair(row)] = Figure(value=float(row["usd_per_gb"]), unit=_TARIFF, source=row["source"])
+    for row in table_rows("egress_pairs"):
+        pairs[_pair(row)] = with_source(Figure(value=float(row["usd_per_gb"]), unit=TARIFF, source=row["source"]))
     internet: dict[RegionId, Figure] = {}
     same_continent: dict[RegionId, Figure] = {}
     other_continent: dict[RegionId, Figure] = {}
     other_cloud: dict[RegionId, Figure] = {}
-    for row in _rows("egress_regions"):
+    for row in table_rows("egress_regions"):
         region = RegionId(row["region"])
-        internet[region] = Figure(
-            value=float(row["internet_usd_per_gb"]),
-            unit=_TARIFF,
-            source=row["internet_source"],
-            is_estimate=row["internet_basis"] != "internet",
+        internet[region] = with_source(
+            Figure(
+                value=float(row["internet_usd_per_gb"]),
+                unit=TARIFF,
+                source=row["internet_source"],
+                is_estimate=row["internet_basis"] != "internet",
+            )
         )
         for column, medians in (
             ("same_continent_median_usd_per_gb", same_continent),
@@ -143,14 +110,29 @@ def read_egress() -> EgressTariffs:
         ):
             if row[column]:
                 source = f"median of the region's known pairs, {' '.join(column.split('_')[:2])}"
-                medians[region] = Figure(value=float(row[column]), unit=_TARIFF, source=source, is_estimate=True)
+                medians[region] = with_source(
+                    Figure(value=float(row[column]), unit=TARIFF, source=source, is_estimate=True)
+                )
     return EgressTariffs(
         pairs=MappingProxyType(pairs),
         internet=MappingProxyType(internet),
+        further=_read_tiers(),
         same_continent=MappingProxyType(same_continent),
         other_continent=MappingProxyType(other_continent),
         other_cloud=MappingProxyType(other_cloud),
     )
+
+
+def _read_tiers() -> Mapping[RegionId, tuple[Tier, ...]]:
+    found: dict[RegionId, list[Tier]] = {}
+    for row in table_rows("egress_tiers"):
+        tariff = Figure(
+            value=float(row["usd_per_gb"]), unit=TARIFF, source=row["source"], is_estimate=row["basis"] != "region"
+        )
+        found.setdefault(RegionId(row["region"]), []).append(
+            Tier(from_gb=float(row["from_gb"]), tariff=with_source(tariff))
+        )
+    return MappingProxyType({region: tuple(tiers) for region, tiers in found.items()})
 
 
 def read_round_trips() -> RoundTrips:
@@ -165,35 +147,30 @@ def read_round_trips() -> RoundTrips:
             intercept_ms=float(row["intercept_ms"]),
             mean_absolute_error_ms=float(row["mean_absolute_error_ms"]),
         )
-        for row in _rows("round_trip_model")
+        for row in table_rows("round_trip_model")
     }
-    measured = {_pair(row): float(row["round_trip_ms"]) for row in _rows("round_trips")}
+    measured = {_pair(row): float(row["round_trip_ms"]) for row in table_rows("round_trips")}
     return RoundTrips(measured=MappingProxyType(measured), models=MappingProxyType(models))
 
 
 def read_throughput() -> Throughput:
     """Measured throughput."""
-    measured = {_pair(row): float(row["gbit_per_second"]) for row in _rows("throughput")}
+    measured = {_pair(row): float(row["gbit_per_second"]) for row in table_rows("throughput")}
     return Throughput(measured=MappingProxyType(measured), source=THROUGHPUT_SOURCE)
 
 
 def read_request_prices() -> Mapping[tuple[str, StoreOperation], Figure]:
     """What 1000 requests cost, by cloud and operation."""
     found: dict[tuple[str, StoreOperation], Figure] = {}
-    for row in _rows("request_prices"):
+    for row in table_rows("request_prices"):
         price = Figure(
             value=float(row["usd_per_1000"]),
             unit="USD/1000",
             source=row["source"],
             is_estimate=row["basis"] != "region",
         )
-        found[row["cloud"], cast("StoreOperation", row["operation"])] = price
+        found[row["cloud"], cast("StoreOperation", row["operation"])] = with_source(price)
     return MappingProxyType(found)
-
-
-def _rows(table: str) -> Iterator[dict[str, str]]:
-    text = files("fairlead.catalog.tables").joinpath(f"{table}.csv").read_text(encoding="utf-8")
-    yield from csv.DictReader(io.StringIO(text, newline=""))
 
 
 def _pair(row: Mapping[str, str]) -> Pair:
@@ -211,4 +188,4 @@ def _place(row: Mapping[str, str]) -> Place:
 
 
 def _figure(cell: str, unit: str, source: str) -> Figure | None:
-    return Figure(value=float(cell), unit=unit, source=source) if cell else None
+    return with_source(Figure(value=float(cell), unit=unit, source=source)) if cell else None

@@ -27,8 +27,10 @@ class Region:
     """One region of one cloud.
 
     `jurisdiction` is the body of law that data there falls under: `EU`, `EEA` (in the EEA and outside the EU), `UK`,
-    `CH`, `US`, else the country. `carbon` is in gCO2e/kWh of grid electricity, a yearly mean; `pue` is the ratio of
-    the data centre's power to that of its computers.
+    `CH`, `US`, else the country. `carbon` is in gCO2e/kWh of grid electricity, a yearly mean unless a feed brought a
+    newer one; `carbon_free_share` is the part, from 0 to 1, of the electricity that comes without carbon, None where
+    nobody says; `pue` is the ratio of the data centre's power to that of its computers. `owner` is the workspace that
+    added a private region, None for a cloud's.
     """
 
     id: RegionId
@@ -36,8 +38,11 @@ class Region:
     name: str
     place: Place
     jurisdiction: str
+    coordinate_source: str
     carbon: Figure
+    carbon_free_share: Figure | None
     pue: Figure
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

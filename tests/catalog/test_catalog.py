@@ -110,7 +110,7 @@ def test_a_pair_that_no_source_names_gets_a_flagged_stand_in() -> None:
     missing = [
         (one, other)
         for one, other in product(REGION_IDS, REGION_IDS)
-        if one != other and (one, other) not in CATALOG.egress_tariffs.pairs
+        if one != other and (one, other) not in CATALOG.tables.egress_tariffs.pairs
     ]
     assert missing
     for one, other in missing:
@@ -164,7 +164,7 @@ def test_a_measured_round_trip_is_no_estimate() -> None:
 
 
 def test_a_missing_measurement_is_taken_from_the_other_direction() -> None:
-    measured = CATALOG.round_trips.measured
+    measured = CATALOG.tables.round_trips.measured
     one, other = next(pair for pair in sorted(measured) if (pair[1], pair[0]) not in measured)
     assert CATALOG.round_trip(other, one).value == CATALOG.round_trip(one, other).value
     assert "other direction" in CATALOG.round_trip(other, one).source
