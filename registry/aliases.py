@@ -23,7 +23,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import AliasNotFound, Conflict, JsonValue, NotReady, StaleRevision
 from fairlead.core.ids import parse_alias
 from fairlead.core.ports import Clock
-from fairlead.core.prepared import Prepared
+from fairlead.core.prepared import Prepared, run_together
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.models import find_model, lock_model, require_unarchived
@@ -290,10 +290,10 @@ def move_pointer(
     of_model = {"workspace_id": model.workspace_id, "model_id": model.id, "name": name}
     moved = {"version": to_version, "revision": revision, "moved_by": caller.principal, "moved_at": now}
     if before == 0:
-        _SET_POINTER.run(session, {**of_model, **moved})
+        pointing = _SET_POINTER, {**of_model, **moved}
     else:
         of_pointer = {"in_workspace": model.workspace_id, "of_model": model.id, "called": name}
-        _MOVE_POINTER.run(session, {**of_pointer, **{f"new_{key}": value for key, value in moved.items()}})
+        pointing = _MOVE_POINTER, {**of_pointer, **{f"new_{key}": value for key, value in moved.items()}}
         held = session.identity_map.get(identity_key(AliasRow, tuple(of_model.values())))
         if held is not None:
             session.expire(held)
@@ -308,7 +308,6 @@ def move_pointer(
         moved_by=caller.principal,
         moved_at=now,
     )
-    _KEEP_MOVE.run(session, {**of_model, **{each.name: getattr(move, each.name) for each in fields(move)}})
     said: dict[str, JsonValue] = {
         "alias": name,
         "from": from_version,
@@ -316,8 +315,7 @@ def move_pointer(
         "revision": revision,
         "reason": reason,
     }
-    audit.record_at(
-        session,
+    telling = audit.recording(
         caller,
         now,
         action=f"model.{kind}" if is_of_environment else f"alias.{kind}",
@@ -325,6 +323,8 @@ def move_pointer(
         residency=model.residency,
         facts={**facts, **said},
     )
+    keeping = _KEEP_MOVE, {**of_model, **{each.name: getattr(move, each.name) for each in fields(move)}}
+    run_together(session, pointing, keeping, telling)
     return move
 
 

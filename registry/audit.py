@@ -27,7 +27,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import JsonValue
 from fairlead.core.ids import new_row_id
 from fairlead.core.ports import Clock
-from fairlead.core.prepared import Prepared
+from fairlead.core.prepared import Call, Prepared
 from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import AuditEventRow
@@ -95,7 +95,21 @@ def record_at(
     facts: Mapping[str, JsonValue] | None = None,
 ) -> None:
     """As `record`, where the transaction's time is known and its clock is not."""
-    event = {
+    statement, event = recording(caller, now, action=action, subject=subject, residency=residency, facts=facts)
+    statement.run(session, event)
+
+
+def recording(
+    caller: Caller,
+    now: datetime,
+    *,
+    action: str,
+    subject: str,
+    residency: str = "unrestricted",
+    facts: Mapping[str, JsonValue] | None = None,
+) -> Call:
+    """What adds an event to a transaction, to be sent with what it tells of."""
+    return _INSERT, {
         "workspace_id": caller.workspace_id,
         "id": new_row_id(),
         "residency": residency,
@@ -105,7 +119,6 @@ def record_at(
         "facts": {key: _exact(value) for key, value in (facts or {}).items()},
         "happened_at": now,
     }
-    _INSERT.run(session, event)
 
 
 _INSERT = Prepared(

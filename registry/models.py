@@ -19,7 +19,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import AlreadyExists, Archived, InvalidInput, JsonValue, ModelNotFound
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
-from fairlead.core.prepared import Prepared
+from fairlead.core.prepared import Call, Prepared
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
@@ -253,7 +253,25 @@ def lock_model(session: Session, workspace_id: str, name: str) -> Any:
         ModelNotFound: if there is none of that name.
         InvalidName: if none could have that name.
     """
-    row = _LOCKED.first(session, in_workspace=workspace_id, called=parse_name(name))
+    statement, values = locking(workspace_id, name)
+    return require_model(statement.first(session, **values), name)
+
+
+def locking(workspace_id: str, name: str) -> Call:
+    """What `lock_model` asks, to be sent with more; the answer is for `require_model`.
+
+    Raises:
+        InvalidName: if no model could have that name.
+    """
+    return _LOCKED, {"in_workspace": workspace_id, "called": parse_name(name)}
+
+
+def require_model(row: Any, name: str) -> Any:
+    """The row of a model that was looked for by its name.
+
+    Raises:
+        ModelNotFound: if there is none, or it was deleted.
+    """
     if row is None:
         raise _not_found(name)
     _require_undeleted(row, name)

@@ -28,12 +28,20 @@ from fairlead.core.errors import (
 )
 from fairlead.core.ids import VERSION_MAX, Digest, new_row_id, parse_digest, parse_model_reference, parse_name
 from fairlead.core.ports import Clock
-from fairlead.core.prepared import Prepared
+from fairlead.core.prepared import Call, Prepared, find_together, run_together
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_json, parse_metrics, parse_row_id, parse_tags, parse_text
-from fairlead.registry.models import Shown, find_model, is_shown, lock_model, merge_tags, require_unarchived
+from fairlead.registry.models import (
+    Shown,
+    find_model,
+    is_shown,
+    locking,
+    merge_tags,
+    require_model,
+    require_unarchived,
+)
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import (
     AliasRow,
@@ -266,7 +274,7 @@ _INSERT = Prepared(
     insert(ModelVersionRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
     columns=_COLUMNS,
 )
-_INSERT_TAGS = Prepared(
+_INSERT_TAG = Prepared(
     insert(VersionTagRow.__table__),  # pyright: ignore[reportArgumentType]  (a table)
     columns=("workspace_id", "model_id", "version", "key", "value"),
 )
@@ -296,10 +304,17 @@ def register_row(
         ResidencyViolation: if the upload's residency class is not the model's.
     """
     now = row.created_at
-    model_row = lock_model(session, caller.workspace_id, model)
+    asked = [locking(caller.workspace_id, model)]
+    if row.upload_id is not None:
+        of_upload = {"in_workspace": caller.workspace_id, "upload_id": row.upload_id}
+        asked += [(_UPLOAD, of_upload), (_ARTIFACT, of_upload)]
+    found, *of_files = find_together(session, *asked)
+    upload, artifact = of_files or (None, None)
+    model_row = require_model(found, model)
     require_unarchived(model_row)
     require_change(session, model_row.name)
-    upload, size_bytes = (None, None) if row.upload_id is None else _find_upload(session, model_row, row.upload_id)
+    if row.upload_id is not None:
+        _require_usable(model_row, row.upload_id, upload, artifact)
     if row.parent_version is not None:
         look_at_version(session, model_row, row.parent_version)
     row.version = _choose_number(session, model_row, origin)
@@ -309,11 +324,7 @@ def register_row(
     if origin is not None:
         row.created_at, row.stage = origin.created_at, origin.stage
     last = max(model_row.last_version, row.version)
-    _COUNT.run(session, {"in_workspace": row.workspace_id, "of_model": row.model_id, "last": last})
-    _INSERT.run(session, vars(row))
-    if tags:
-        of_version = {"workspace_id": row.workspace_id, "model_id": row.model_id, "version": row.version}
-        _INSERT_TAGS.run(session, *({**of_version, "key": key, "value": value} for key, value in tags.items()))
+    of_version = {"workspace_id": row.workspace_id, "model_id": row.model_id, "version": row.version}
     facts: dict[str, JsonValue] = {
         "upload": row.upload_id,
         "source": row.source,
@@ -325,16 +336,23 @@ def register_row(
     action = "version.register"
     if origin is not None:
         action, facts = "version.import", {**facts, "origin": origin.key, "stage": row.stage}
-    _record(session, caller, now, action=action, of=(model_row, row), facts=facts)
+    said = [_recording(caller, now, action=action, of=(model_row, row), facts=facts)]
     if upload is not None and row.state == READY:
-        _record_ready(session, model_row, row, now)
+        said.append(_recording_ready(model_row, row, now))
+    run_together(
+        session,
+        (_COUNT, {"in_workspace": row.workspace_id, "of_model": row.model_id, "last": last}),
+        (_INSERT, vars(row)),
+        *((_INSERT_TAG, {**of_version, "key": key, "value": value}) for key, value in tags.items()),
+        *said,
+    )
     return to_version(
         model_row.name,
         row,
         tags=dict(sorted(tags.items())),
         aliases=(),
         sent_bytes=None if upload is None else upload.sent_bytes,
-        size_bytes=size_bytes,
+        size_bytes=None if artifact is None else artifact.size_bytes,
     )
 
 
@@ -381,13 +399,14 @@ def mark_ready(session: Session, workspace_id: str, upload_id: str, digest: Dige
     versions = _pending_versions(session, workspace_id, upload_id)
     for model, row in versions:
         row.state, row.artifact_digest, row.ready_at = READY, digest, now
-        _record_ready(session, model, row, now)
+        statement, event = _recording_ready(model, row, now)
+        statement.run(session, event)
     return len(versions)
 
 
-def _record_ready(session: Session, model: Any, row: Any, now: datetime) -> None:
+def _recording_ready(model: Any, row: Any, now: datetime) -> Call:
     worker = system_caller(row.workspace_id, "worker")
-    _record(session, worker, now, action="version.ready", of=(model, row), facts={"digest": row.artifact_digest})
+    return _recording(worker, now, action="version.ready", of=(model, row), facts={"digest": row.artifact_digest})
 
 
 def mark_failed(session: Session, workspace_id: str, upload_id: str, *, code: str, detail: str, now: datetime) -> int:
@@ -533,21 +552,23 @@ _UPLOAD = Prepared(
     .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
     .with_for_update(key_share=True)
 )
+# Asked once the upload is locked: it may have been verified while that waited.
 _ARTIFACT = Prepared(
     select(ArtifactRow.size_bytes, ArtifactRow.released_at)
-    .where(
-        ArtifactRow.workspace_id == bindparam("in_workspace"),
-        ArtifactRow.residency == bindparam("in_residency"),
-        ArtifactRow.digest == bindparam("of_artifact"),
+    .join(
+        UploadRow,
+        (UploadRow.workspace_id == ArtifactRow.workspace_id)
+        & (UploadRow.residency == ArtifactRow.residency)
+        & (UploadRow.artifact_digest == ArtifactRow.digest),
     )
+    .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
     # Whoever lets the bytes go locks the row, and looks for versions then.
-    .with_for_update(read=True, key_share=True)
+    .with_for_update(read=True, key_share=True, of=ArtifactRow)
 )
 
 
-def _find_upload(session: Session, model: Any, upload_id: str) -> tuple[Any, int | None]:
-    """An upload that versions of a model may be registered on, locked, and the size of its artifact once known."""
-    upload = _UPLOAD.first(session, in_workspace=model.workspace_id, upload_id=upload_id)
+def _require_usable(model: Any, upload_id: str, upload: Any, artifact: Any) -> None:
+    """Refuse an upload that versions of a model may not be registered on."""
     if upload is None:
         raise UploadNotFound(f"There is no upload {upload_id!r}.", hint="Begin one, or run fairlead model register.")
     if upload.kind != "model":
@@ -564,18 +585,11 @@ def _find_upload(session: Session, model: Any, upload_id: str) -> tuple[Any, int
             hint="Run the same fairlead model register again; what arrived is not sent twice.",
             upload_state=upload.state,
         )
-    if upload.artifact_digest is None:
-        return upload, None
-    # Read once the upload is locked: it may have been verified while this waited.
-    artifact = _ARTIFACT.first(
-        session, in_workspace=model.workspace_id, in_residency=model.residency, of_artifact=upload.artifact_digest
-    )
     if artifact is not None and artifact.released_at is not None:
         raise Conflict(
             f"The bytes of the upload {upload_id!r} were let go since.",
             hint="Run the same fairlead model register again, which uploads them.",
         )
-    return upload, None if artifact is None else artifact.size_bytes
 
 
 def _pending_versions(
@@ -605,9 +619,16 @@ def _record(
     of: tuple[Any, Any],
     facts: Mapping[str, JsonValue],
 ) -> None:
+    statement, event = _recording(caller, now, action=action, of=of, facts=facts)
+    statement.run(session, event)
+
+
+def _recording(
+    caller: Caller, now: datetime, *, action: str, of: tuple[Any, Any], facts: Mapping[str, JsonValue]
+) -> Call:
     model, row = of
     subject = f"{model.name}/{row.version}"
-    audit.record_at(session, caller, now, action=action, subject=subject, residency=row.residency, facts=facts)
+    return audit.recording(caller, now, action=action, subject=subject, residency=row.residency, facts=facts)
 
 
 def _tags_of(session: Session, model: RegisteredModelRow, versions: Sequence[int]) -> dict[int, dict[str, str]]:

@@ -1,11 +1,13 @@
 """Statements that are written once and sent as they are: what an ORM session adds costs many times what they cost.
 
-A prepared statement runs within a session's transaction, after what the session has not yet sent. Where somebody
-watches the session's statements to change them (`WATCHED`), it goes the session's own way, and they see it.
+A prepared statement runs within a session's transaction, after what the session has not yet sent. Those of which none
+needs another's answer are sent together: on PostgreSQL they take one round trip. Where somebody watches the session's
+statements to change them (`WATCHED`), they go the session's own way, and are seen.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -103,19 +105,30 @@ class Prepared:
         """The first row that is found, with an attribute for each column; None without any."""
         if WATCHED in session.info:
             return session.execute(self._statement, values).first()
-        driver, compiled = self._open(session)
+        driver, compiled = _open(session), self.compiled(session.get_bind().dialect)
         try:
             found = compiled.execute(driver, values).fetchone()
         except compiled.error as error:
             raise compiled.translate(error) from error
         return None if found is None else compiled.row(found)
 
+    def all(self, session: Session, **values: Any) -> list[Any]:
+        """All rows that are found, each as `first` gives it."""
+        if WATCHED in session.info:
+            return list(session.execute(self._statement, values))
+        driver, compiled = _open(session), self.compiled(session.get_bind().dialect)
+        try:
+            found = compiled.execute(driver, values).fetchall()
+        except compiled.error as error:
+            raise compiled.translate(error) from error
+        return [compiled.row(row) for row in found]
+
     def run(self, session: Session, *many: Mapping[str, Any]) -> None:
         """Change rows, once for each set of values."""
         if WATCHED in session.info:
             session.execute(self._statement, many[0] if len(many) == 1 else list(many))
             return
-        driver, compiled = self._open(session)
+        driver, compiled = _open(session), self.compiled(session.get_bind().dialect)
         try:
             if len(many) == 1:
                 compiled.execute(driver, many[0])
@@ -124,10 +137,46 @@ class Prepared:
         except compiled.error as error:
             raise compiled.translate(error) from error
 
-    def _open(self, session: Session) -> tuple[Any, Compiled]:
-        session.flush()
-        driver = session.info.get(_DRIVER)
-        if driver is None:
-            # A session of `Database` has one connection for all its life.
-            driver = session.info[_DRIVER] = session.connection().connection.driver_connection
-        return driver, self.compiled(session.get_bind().dialect)
+
+Call = tuple[Prepared, "Mapping[str, Any]"]
+"""A statement and its values."""
+
+
+def find_together(session: Session, *calls: Call) -> list[Any]:
+    """The first row of each, as `Prepared.first` gives it. They run one after the other, and are sent at once."""
+    if WATCHED in session.info:
+        return [statement.first(session, **values) for statement, values in calls]
+    return [
+        None if (found := cursor.fetchone()) is None else compiled.row(found)
+        for compiled, cursor in _send(session, calls)
+    ]
+
+
+def run_together(session: Session, *calls: Call) -> None:
+    """Change rows by several statements. They run one after the other, and are sent at once."""
+    if WATCHED in session.info:
+        for statement, values in calls:
+            statement.run(session, values)
+    else:
+        _send(session, calls)
+
+
+def _send(session: Session, calls: Sequence[Call]) -> list[tuple[Compiled, Any]]:
+    driver, dialect = _open(session), session.get_bind().dialect
+    prepared = [(statement.compiled(dialect), values) for statement, values in calls]
+    first, _ = prepared[0]
+    try:
+        # SQLite is in this process: nothing is sent anywhere.
+        with nullcontext() if first.is_sqlite else driver.pipeline():
+            return [(compiled, compiled.execute(driver, values)) for compiled, values in prepared]
+    except first.error as error:
+        raise first.translate(error) from error
+
+
+def _open(session: Session) -> Any:
+    session.flush()
+    driver = session.info.get(_DRIVER)
+    if driver is None:
+        # A session of `Database` has one connection for all its life.
+        driver = session.info[_DRIVER] = session.connection().connection.driver_connection
+    return driver
