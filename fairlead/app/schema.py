@@ -28,6 +28,9 @@ _TABLES = (
     "registry.tables_webhooks",
     "featurestore.tables",
     "serving.tables",
+    "serving.tables_catalog",
+    "serving.tables_targets",
+    "serving.tables_bundles",
 )
 # Any number will do that nobody else of this database's users locks.
 _UPGRADE_LOCK = 0x666169726C656164
