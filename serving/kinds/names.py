@@ -1,0 +1,43 @@
+"""Names as platforms take them, made from names as people give them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from fairlead.serving.workload import Workload
+
+_OTHER = re.compile(r"[^a-z0-9]+")
+_MARK_LENGTH = 6
+
+
+def platform_name(*parts: str, longest: int) -> str:
+    """A name of lower-case letters, digits and single hyphens that begins with a letter.
+
+    Different parts have different names: what is lost on the way stands as a mark of six digits at the end.
+    """
+    plain = "-".join(parts)
+    name = _OTHER.sub("-", plain.lower()).strip("-")
+    if not name[:1].isalpha():
+        name = f"m-{name}".rstrip("-")
+    if name == plain and len(name) <= longest:
+        return name
+    mark = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_MARK_LENGTH]
+    return f"{name[: longest - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
+
+
+def revision_name(workload: Workload, content: str) -> str:
+    """What tells a revision from those beside it: the version, and eight digits of whatever else sets it apart."""
+    return f"v{workload.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def tags_of(workload: Workload) -> dict[str, str]:
+    """What everything that belongs to a deployment is tagged with, by name in order."""
+    ours = {
+        "managed-by": "fairlead",
+        "fairlead-workspace": workload.workspace,
+        "fairlead-deployment": workload.deployment,
+        "fairlead-model": workload.model,
+        **({} if workload.environment is None else {"fairlead-environment": workload.environment}),
+    }
+    return dict(sorted({**workload.labels, **ours}.items()))

@@ -1,0 +1,166 @@
+"""What the modules of every cloud have in common: files, settings, and what is asked of a workload."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from fairlead.core.errors import InvalidInput
+from fairlead.serving.terraform.hcl import Block, Body, Named, Value, to_text
+from fairlead.serving.workload import Document, TargetSettings, Workload
+
+REQUIRED_VERSION = ">= 1.9, < 2.0"
+PROVIDERS: Mapping[str, tuple[str, str]] = {
+    "aws": ("hashicorp/aws", "~> 6.25"),
+    "google": ("hashicorp/google", "~> 6.50"),
+    "azurerm": ("hashicorp/azurerm", "~> 4.55"),
+}
+"""Where each provider is from, and the range of versions whose arguments the modules use."""
+
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/=+@-]*")
+
+
+class TerraformSettings(TargetSettings):
+    """How a deployment's module is written."""
+
+    backend: Literal["azurerm", "gcs", "http", "pg", "remote", "s3"] | None = Field(
+        default=None,
+        description="Where Terraform keeps the state; its details come with `terraform init -backend-config`.",
+    )
+    exposure: Literal["internal", "public"] = Field(
+        default="internal", description="Whether the address is reached from the network of the cloud alone."
+    )
+    launch_type: Literal["fargate", "ec2"] | None = Field(
+        default=None, description="What runs tasks on AWS; without it EC2 for what has an accelerator, else Fargate."
+    )
+    request_seconds: float = Field(
+        default=0.1,
+        gt=0,
+        le=3600,
+        description="Seconds that a request takes; Cloud Run is told from it how many an instance answers at once.",
+    )
+    values: Mapping[str, str | int | bool | list[str]] = Field(
+        default={}, description="Values of the module's variables, written to `terraform.tfvars`."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A root module by its files' blocks."""
+
+    provider: str
+    main: Named
+    variables: Named
+    outputs: Named
+
+
+def documents(module: Module, settings: TerraformSettings) -> tuple[Document, ...]:
+    """The files of a module.
+
+    Raises:
+        InvalidInput: if a value is set for a variable that the module does not have.
+    """
+    known = [block.labels[0] for _, block in module.variables]
+    if unknown := sorted(set(settings.values) - set(known)):
+        raise InvalidInput(
+            f"The module has no variable {unknown[0][:80]!r}.", hint=f"Its variables are {', '.join(known)}."
+        )
+    files = {
+        "versions.tf": to_text(_versions((module.provider,), settings.backend)),
+        "variables.tf": to_text(module.variables),
+        "main.tf": to_text(module.main),
+        "outputs.tf": to_text(module.outputs),
+    }
+    if settings.values:
+        given: Body = {name: settings.values[name] for name in known if name in settings.values}
+        files["terraform.tfvars"] = assignments(given)
+    return tuple(Document(path=path, text=text) for path, text in files.items())
+
+
+def versions(providers: Sequence[str]) -> str:
+    """The text of `versions.tf` for some of the providers."""
+    return to_text(_versions(providers, None))
+
+
+def image_of(workload: Workload) -> str:
+    """The image that a platform pulls.
+
+    Raises:
+        InvalidInput: if the bundle has none.
+    """
+    if workload.image is None:
+        raise InvalidInput(
+            f"Version {workload.version} of {workload.model!r} has no image in {workload.region}, and the platform "
+            "runs images.",
+            hint="Name a container registry for the region, so that the bundle is pushed there as an image.",
+        )
+    return workload.image
+
+
+def share_of(workload: Workload, *, is_former: bool) -> int:
+    """The percentage of the region's requests that the newest revision gets, or the former one."""
+    return 100 - workload.traffic_percent if is_former else workload.traffic_percent
+
+
+def smallest(sizes: Sequence[tuple[float, float]], vcpus: float, memory_gib: float) -> tuple[float, float] | None:
+    """The first of some sizes (vCPUs, GiB) that has room."""
+    return next((size for size in sizes if size[0] >= vcpus and size[1] >= memory_gib), None)
+
+
+def too_large(workload: Workload, platform: str, largest: str) -> InvalidInput:
+    """What to say of a replica that no size of a platform has room for."""
+    asked = workload.resources
+    return InvalidInput(
+        f"A replica of {workload.deployment!r} asks for {asked.vcpus:g} vCPUs and {asked.memory_gib:g} GiB; {platform} "
+        f"gives {largest} at most.",
+        hint="Use a target of kind kubernetes in this region.",
+    )
+
+
+def cannot(workload: Workload, what: str) -> InvalidInput:
+    """What to say of a workload that a platform has no words for."""
+    return InvalidInput(
+        f"{what}, and {workload.deployment!r} should have that in {workload.region}.",
+        hint="Use a target of kind kubernetes in this region, or place without it.",
+    )
+
+
+def whole_boards(workload: Workload, platform: str) -> int:
+    """How many accelerators a replica has to itself; 0 without.
+
+    Raises:
+        InvalidInput: if it shares one.
+    """
+    share = workload.resources.accelerator_share if workload.resources.accelerator is not None else 0.0
+    if share != int(share):
+        raise cannot(workload, f"{platform} shares no accelerator between replicas")
+    return int(share)
+
+
+def label_value(text: str) -> str:
+    """A tag's value as all three clouds take it, at most 128 characters."""
+    return text[:128] if _TAG.fullmatch(text) else re.sub(r"[^A-Za-z0-9 _.:/=+@-]", "-", text)[:128]
+
+
+def assignments(values: Body) -> str:
+    """A file of values of variables."""
+    body = to_text([("values", Block(values))])
+    return "".join(line.removeprefix("  ") + "\n" for line in body.splitlines()[1:-1])
+
+
+def _versions(providers: Sequence[str], backend: str | None) -> Named:
+    needs: dict[str, Value] = {}
+    for name in providers:
+        source, version = PROVIDERS[name]
+        needs[name] = {"source": source, "version": version}
+    body: dict[str, Value | Block | tuple[Block, ...]] = {
+        "required_version": REQUIRED_VERSION,
+        "required_providers": Block(needs),
+    }
+    if backend is not None:
+        body["backend"] = Block({}, (backend,))
+    return [("terraform", Block(body))]
