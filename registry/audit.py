@@ -16,12 +16,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from fairlead.core.audit_chain import FIRST_PREVIOUS_HASH, Anchor, ChainCheck, Problem, hash_event
+from fairlead.core.audit_chain import FIRST_PREVIOUS_HASH, HASHED, Anchor, ChainCheck, Problem, hash_event
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.errors import JsonValue
@@ -184,39 +184,42 @@ class Sealer:
                     hashlib.sha256(f"fairlead-seal:{workspace_id}".encode()).digest()[:8], "big", signed=True
                 )
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-            head = session.execute(
-                select(AuditEventRow.sequence, AuditEventRow.event_hash)
-                .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_not(None))
-                .order_by(AuditEventRow.sequence.desc())
-                .limit(1)
-            ).one_or_none()
-            sequence, previous_hash = (0, FIRST_PREVIOUS_HASH) if head is None else (head[0] or 0, head[1] or "")
-            rows = session.scalars(
-                select(AuditEventRow)
-                .where(AuditEventRow.workspace_id == workspace_id, AuditEventRow.sequence.is_(None))
-                .order_by(AuditEventRow.id)
-                .limit(_BATCH)
-            ).all()
-            changes: list[dict[str, object]] = []
-            for row in rows:
+            head = _HEAD.first(session, in_workspace=workspace_id)
+            sequence, previous_hash = (0, FIRST_PREVIOUS_HASH) if head is None else (head.sequence, head.event_hash)
+            places: list[dict[str, object]] = []
+            for event in _UNSEALED.all(session, in_workspace=workspace_id):
                 sequence += 1
-                event_hash = hash_event(chained(row), sequence=sequence, previous_hash=previous_hash)
-                changes.append(
-                    {
-                        "workspace_id": workspace_id,
-                        "id": row.id,
-                        "sequence": sequence,
-                        "previous_hash": previous_hash,
-                        "event_hash": event_hash,
-                    }
-                )
+                event_hash = hash_event(chained(event), sequence=sequence, previous_hash=previous_hash)
+                place = {"sequence": sequence, "previous_hash": previous_hash, "event_hash": event_hash}
+                places.append({"in_workspace": workspace_id, "of_event": event.id, **place})
                 previous_hash = event_hash
-            if changes:
-                session.execute(update(AuditEventRow), changes)
-            return len(changes)
+            if places:
+                _SEAL.run(session, *places)
+            return len(places)
 
 
-def chained(row: AuditEventRow) -> dict[str, JsonValue]:
+_OF_WORKSPACE = AuditEventRow.workspace_id == bindparam("in_workspace")
+_HEAD = Prepared(
+    select(AuditEventRow.sequence, AuditEventRow.event_hash)
+    .where(_OF_WORKSPACE, AuditEventRow.sequence.is_not(None))
+    .order_by(AuditEventRow.sequence.desc())
+    .limit(1)
+)
+_UNSEALED = Prepared(
+    select(*(AuditEventRow.__table__.c[name] for name in HASHED))
+    .where(_OF_WORKSPACE, AuditEventRow.sequence.is_(None))
+    .order_by(AuditEventRow.id)
+    .limit(_BATCH)
+)
+_SEAL = Prepared(
+    update(AuditEventRow)
+    .where(_OF_WORKSPACE, AuditEventRow.id == bindparam("of_event"))
+    .values({name: bindparam(name) for name in ("sequence", "previous_hash", "event_hash")})
+    .execution_options(synchronize_session=False)
+)
+
+
+def chained(row: Any) -> dict[str, JsonValue]:
     """What of an event is hashed (see `fairlead.core.audit_chain`)."""
     return {
         "workspace_id": row.workspace_id,

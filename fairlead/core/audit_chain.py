@@ -22,7 +22,8 @@ FIRST_PREVIOUS_HASH = "0" * 64
 Problem = Literal["edited", "broken", "missing", "cut"]
 
 _FORMAT = 1
-_HASHED = ("workspace_id", "id", "residency", "actor", "action", "subject", "facts", "happened_at")
+HASHED = ("workspace_id", "id", "residency", "actor", "action", "subject", "facts", "happened_at")
+"""What of an event is hashed, with its place in the chain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ def hash_event(event: Mapping[str, JsonValue], *, sequence: int, previous_hash: 
     Raises:
         InvalidInput: if one of them has no canonical form.
     """
-    members: dict[str, JsonValue] = {name: event[name] for name in _HASHED}
+    members: dict[str, JsonValue] = {name: event[name] for name in HASHED}
     members |= {"format": _FORMAT, "sequence": sequence, "previous_hash": previous_hash}
     return hashlib.sha256(canonical_json(members)).hexdigest()
 
