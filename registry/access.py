@@ -51,6 +51,7 @@ NARROWED_ROUTES = frozenset(
         "/deployments/{name}",
         "/audit",
         "/events",
+        "/lineage",
         "/keys/{key_id}",
     }
 )

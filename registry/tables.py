@@ -289,6 +289,11 @@ class ModelVersionRow(_OfModel):
         ForeignKeyConstraint(["workspace_id", "model_id"], ["registered_models.workspace_id", "registered_models.id"]),
         Index(None, "workspace_id", "artifact_digest"),
         Index(None, "workspace_id", "upload_id"),
+        *(
+            Index(None, "workspace_id", name, postgresql_where=text(is_said), sqlite_where=text(is_said))
+            for name in ("run_id", "code_commit", "snapshot_digest")
+            for is_said in (f"{name} IS NOT NULL",)
+        ),
     )
 
     version: Mapped[int] = mapped_column(Integer, primary_key=True)

@@ -22,6 +22,7 @@ from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_text
 from fairlead.registry.tables import AliasRow, ModelVersionRow, RegisteredModelRow
 from fairlead.registry.versions import Versions
+from fairlead.registry.visibility import current_access
 from fairlead.serving.desired import DELETING
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 
@@ -142,9 +143,14 @@ class _Graph:
         return self.require(self.add("commit", commit, {}), is_of, what=f"commit {commit!r}"), is_of
 
     def require(self, root: str, is_of: ColumnElement[bool], *, what: str) -> str:
-        """A node that something is known of: a version that names it, or a snapshot that was taken."""
+        """A node that something is known of: a version that names it, or a snapshot that was taken.
+
+        Snapshots are the workspace's: who sees some models only sees those that a version of theirs names.
+        """
         mine = ModelVersionRow.workspace_id == self.workspace_id
-        is_known = self.nodes[root].facts or self.session.scalar(
+        access = current_access()
+        is_narrowed = access is not None and access.narrowed is not None
+        is_known = (not is_narrowed and self.nodes[root].facts) or self.session.scalar(
             select(ModelVersionRow.version).where(mine, is_of).limit(1)
         )
         if not is_known:

@@ -219,9 +219,11 @@ def verify(reference: Reference) -> None:
 
 def _describe_upload(upload: Upload) -> str:
     """What went over the wire, against what the files weigh."""
-    text = f"Sent {upload.sent_bytes:,} of {upload.plain_bytes:,} bytes"
-    if upload.plain_bytes:
-        text += f" ({upload.sent_bytes / upload.plain_bytes:.1%})"
+    if upload.sent_bytes <= upload.plain_bytes:
+        share = f" ({upload.sent_bytes / upload.plain_bytes:.1%})" if upload.plain_bytes else ""
+        text = f"Sent {upload.sent_bytes:,} of {upload.plain_bytes:,} bytes{share}"
+    else:  # a few bytes of files weigh less than the index of the pack that holds them
+        text = f"Sent {upload.sent_bytes:,} bytes, index included, for {upload.plain_bytes:,} bytes of files"
     if upload.base is not None:
         text += f", {upload.delta_blocks} of {upload.new_blocks} new blocks as differences to {upload.base[:19]}"
     return text + "."

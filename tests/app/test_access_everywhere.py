@@ -35,6 +35,7 @@ ENDLESS = {"/api/v1/work/events"}  # what `GET /work` shows, again and again
 QUERIES = {
     "/resolve": "reference=churn@champion",
     "/replications/plan": "of=churn/1",
+    "/lineage": "version=churn/1",
     "/registered-models/get": "name=churn",
     "/registered-models/alias": "name=churn&alias=champion",
     "/registered-models/get-latest-versions": "name=churn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import select
@@ -12,8 +13,10 @@ from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, NotFound
 from fairlead.core.ids import sha256_digest
 from fairlead.featurestore.tables import SnapshotRow
+from fairlead.registry.identity import Reach
 from fairlead.registry.tables import RegisteredModelRow
 from fairlead.registry.versions import VersionDraft
+from fairlead.registry.visibility import Narrowed, begin_access
 from fairlead.sdk.lineage import Lineage as LineageRecord
 from fairlead.serving.api_lineage import LineageOut
 from fairlead.serving.lineage import Lineage, LineageQuestion, Lineages
@@ -171,6 +174,38 @@ def test_what_nothing_is_known_of_is_not_found(world: World) -> None:
     for wrong in ({}, {"run": "run-1", "commit": "1a2b"}, {"snapshot": "latest"}):
         with pytest.raises(InvalidInput):
             ask(world, **wrong)
+
+
+def test_who_sees_some_models_sees_what_their_versions_came_from_and_became_and_nothing_else(world: World) -> None:
+    make_family(world)
+    for models, seen in (("churn", {"run-1", "run-2"}), ("fraud", {"run-3"})):
+        reach = Reach(scopes=["read"], models=[models])
+        issued = world.tokens.create(world.owner, name=models, principal="eve", reach=reach)
+        caller = world.tokens.authenticate(issued.secret)
+        lineages = Lineages(world.database, world.versions)
+        with access_of(Narrowed(caller=caller, scope="read")):
+            for run in ("run-1", "run-2", "run-3"):
+                if run in seen:
+                    assert lineages.ask(caller, LineageQuestion(run=run)).nodes
+                else:
+                    with pytest.raises(NotFound):
+                        lineages.ask(caller, LineageQuestion(run=run))
+            if models == "churn":
+                assert edges(lineages.ask(caller, LineageQuestion(snapshot=SNAPSHOT))) == WHOLE
+                continue
+            for hidden in ({"snapshot": SNAPSHOT}, {"bundle": BUNDLE}, {"commit": "1a2b"}, {"version": "churn/1"}):
+                with pytest.raises(NotFound):
+                    lineages.ask(caller, LineageQuestion(**hidden))
+
+
+@contextmanager
+def access_of(narrowed: Narrowed) -> Iterator[None]:
+    """Let what runs in the block be a request of a narrowed caller."""
+    begin_access().narrowed = narrowed
+    try:
+        yield
+    finally:
+        begin_access()
 
 
 def test_it_is_drawn_as_what_it_was_made_from_and_what_was_made_of_it(world: World) -> None:
