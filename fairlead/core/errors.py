@@ -22,7 +22,7 @@ FairleadError
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
-│   ├── SignerNotFound, RetentionPolicyNotFound
+│   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, PrivateRegionNotFound
 │   ├── WebhookNotFound, WebhookDeliveryNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
@@ -43,6 +43,7 @@ FairleadError
 │   ├── BytesReleased            a deleted version whose bytes were given up cannot be restored
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
+├── PickleRefused                422, exit 6   a bundle of a model that runs code when it is opened
 ├── NotSigned                    422, exit 6   a version lacks a signature that counts
 │   ├── SignatureInvalid         no envelope of ours, or it does not verify
 │   ├── SignatureReplayed        made for another version, other bytes, or older than one before
@@ -56,7 +57,7 @@ FairleadError
 │   ├── CorruptArchive           a file of an exported artifact
 │   ├── CorruptObject            an encrypted object that does not decrypt to what was written
 ├── Unavailable                  503, exit 1   try again
-│   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable
+│   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable, FeedUnavailable
 │   ├── KeyUnavailable           an encryption key cannot be unwrapped here
 │   ├── BeingCollected           an object is just being deleted as garbage
 │   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
@@ -272,6 +273,11 @@ class DeploymentNotFound(NotFound):
     title = "There is no such deployment"
 
 
+class DeployTargetNotFound(NotFound):
+    code = "deploy-target-not-found"
+    title = "There is no such deploy target"
+
+
 class TokenNotFound(NotFound):
     code = "token-not-found"
     title = "There is no such token"
@@ -280,6 +286,16 @@ class TokenNotFound(NotFound):
 class ReplicaPolicyNotFound(NotFound):
     code = "replica-policy-not-found"
     title = "There is no such replica policy"
+
+
+class FeedNotFound(NotFound):
+    code = "feed-not-found"
+    title = "There is no such feed of the catalog"
+
+
+class PrivateRegionNotFound(NotFound):
+    code = "private-region-not-found"
+    title = "The workspace has no such private region"
 
 
 class PromotionPolicyNotFound(NotFound):
@@ -433,6 +449,13 @@ class GateRefused(FairleadError):
     exit_code = ExitCode.GATE_REFUSED
 
 
+class PickleRefused(FairleadError):
+    code = "pickle-refused"
+    title = "The model is a pickle, and no policy allows it"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
 class NotSigned(FairleadError):
     code = "not-signed"
     title = "The version lacks a signature that counts"
@@ -543,6 +566,11 @@ class LocationUnavailable(Unavailable):
 class EndpointUnavailable(Unavailable):
     code = "endpoint-unavailable"
     title = "No healthy endpoint may answer"
+
+
+class FeedUnavailable(Unavailable):
+    code = "feed-unavailable"
+    title = "A feed of the catalog does not answer as it should"
 
 
 class ReplicaUnavailable(Unavailable):
