@@ -1,0 +1,1 @@
+"""Feeds: where newer figures come from. One module for each source, behind the ports of `ports.py`."""
