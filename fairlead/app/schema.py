@@ -31,6 +31,7 @@ _TABLES = (
     "serving.tables_catalog",
     "serving.tables_targets",
     "serving.tables_bundles",
+    "serving.tables_images",
 )
 # Any number will do that nobody else of this database's users locks.
 _UPGRADE_LOCK = 0x666169726C656164
