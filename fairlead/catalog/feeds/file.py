@@ -55,11 +55,13 @@ class FigureFile:
         except (yaml.YAMLError, ValueError, RecursionError):
             raise _unavailable(f"{self._path.name} is no YAML") from None
         try:
-            if (document["apiVersion"], document["kind"]) != (_API_VERSION, _KIND):
-                raise KeyError("kind")
-            return list(document["spec"]["figures"])
+            said = (document["apiVersion"], document["kind"])
+            figures = list(document["spec"]["figures"])
         except (KeyError, TypeError):
-            raise _unavailable(f"{self._path.name} is no {_KIND} of {_API_VERSION}") from None
+            said, figures = None, []
+        if said != (_API_VERSION, _KIND):
+            raise _unavailable(f"{self._path.name} is no {_KIND} of {_API_VERSION}")
+        return figures
 
     def _read(self, index: int, entry: Any) -> Observation:
         where = f"/spec/figures/{index}"
@@ -68,10 +70,8 @@ class FigureFile:
         figure = cast("Mapping[str, Any]", entry)
         try:
             kind, value = FigureKind(figure["kind"]), float(figure["value"])
-            if kind not in REFRESHABLE or not math.isfinite(value) or value < 0:
-                raise ValueError(kind)
             first_day(str(figure["date"]))
-            return Observation(
+            found = Observation(
                 kind=kind,
                 region=RegionId(str(figure["region"])),
                 item=str(figure.get("item") or ("0" if kind is FigureKind.INTERNET_EGRESS else "")),
@@ -83,6 +83,9 @@ class FigureFile:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _unavailable(f"{where} is no figure ({type(error).__name__}: {str(error)[:60]})") from None
+        if kind not in REFRESHABLE or not math.isfinite(value) or value < 0:
+            raise _unavailable(f"{where} holds a kind or a value that no feed brings")
+        return found
 
 
 def _unavailable(why: str) -> FeedUnavailable:

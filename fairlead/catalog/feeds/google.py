@@ -1,4 +1,4 @@
-"""The Google Cloud Billing catalog: list prices, on demand and spot, put together from those of cores, memory and boards.
+"""The Google Cloud Billing catalog: list prices, on demand and spot, summed from those of cores, memory and boards.
 
 https://docs.cloud.google.com/billing/v1/how-tos/catalog-api: `GET /v1/services` and `/v1/services/ID/skus`, with the
 key in the header `X-Goog-Api-Key`. Google sells no machine as such: an instance type's price is the sum of its parts,
@@ -67,7 +67,7 @@ class GoogleBilling:
         self._source = Source("google", url, headers={"x-goog-api-key": key})
 
     def read_prices(self, regions: Sequence[Region]) -> Reading:
-        """The list prices of the instance types that the catalog follows in Google's regions, where all parts have one."""
+        """The list prices of the instance types that the catalog follows, in Google's regions that list all parts."""
         here = [each for each in regions if each.cloud == "gcp"]
         rates = self._rates({each.name for each in here}) if here else {}
         found: list[Observation] = []
