@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
-from fairlead.serving.workload import Workload
+if TYPE_CHECKING:
+    from fairlead.serving.workload import Workload
 
 _OTHER = re.compile(r"[^a-z0-9]+")
 _MARK_LENGTH = 6

@@ -10,16 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from fairlead.core.errors import InvalidInput
-from fairlead.serving.terraform.hcl import Block, Body, Named, Value, to_text
+from fairlead.serving.terraform.hcl import Block, Body, Named, to_text
+from fairlead.serving.terraform.providers import versions_file
 from fairlead.serving.workload import Document, TargetSettings, Workload
-
-REQUIRED_VERSION = ">= 1.9, < 2.0"
-PROVIDERS: Mapping[str, tuple[str, str]] = {
-    "aws": ("hashicorp/aws", "~> 6.25"),
-    "google": ("hashicorp/google", "~> 6.50"),
-    "azurerm": ("hashicorp/azurerm", "~> 4.55"),
-}
-"""Where each provider is from, and the range of versions whose arguments the modules use."""
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/=+@-]*")
 
@@ -70,20 +63,15 @@ def documents(module: Module, settings: TerraformSettings) -> tuple[Document, ..
             f"The module has no variable {unknown[0][:80]!r}.", hint=f"Its variables are {', '.join(known)}."
         )
     files = {
-        "versions.tf": to_text(_versions((module.provider,), settings.backend)),
+        "versions.tf": versions_file(module.provider, backend=settings.backend),
         "variables.tf": to_text(module.variables),
         "main.tf": to_text(module.main),
         "outputs.tf": to_text(module.outputs),
     }
     if settings.values:
         given: Body = {name: settings.values[name] for name in known if name in settings.values}
-        files["terraform.tfvars"] = assignments(given)
+        files["terraform.tfvars"] = _assignments(given)
     return tuple(Document(path=path, text=text) for path, text in files.items())
-
-
-def versions(providers: Sequence[str]) -> str:
-    """The text of `versions.tf` for some of the providers."""
-    return to_text(_versions(providers, None))
 
 
 def image_of(workload: Workload) -> str:
@@ -146,21 +134,7 @@ def label_value(text: str) -> str:
     return text[:128] if _TAG.fullmatch(text) else re.sub(r"[^A-Za-z0-9 _.:/=+@-]", "-", text)[:128]
 
 
-def assignments(values: Body) -> str:
+def _assignments(values: Body) -> str:
     """A file of values of variables."""
     body = to_text([("values", Block(values))])
     return "".join(line.removeprefix("  ") + "\n" for line in body.splitlines()[1:-1])
-
-
-def _versions(providers: Sequence[str], backend: str | None) -> Named:
-    needs: dict[str, Value] = {}
-    for name in providers:
-        source, version = PROVIDERS[name]
-        needs[name] = {"source": source, "version": version}
-    body: dict[str, Value | Block | tuple[Block, ...]] = {
-        "required_version": REQUIRED_VERSION,
-        "required_providers": Block(needs),
-    }
-    if backend is not None:
-        body["backend"] = Block({}, (backend,))
-    return [("terraform", Block(body))]

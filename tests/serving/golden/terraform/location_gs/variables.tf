@@ -1,0 +1,5 @@
+variable "project" {
+  type        = string
+  description = "The project that the bucket is in."
+  nullable    = false
+}
