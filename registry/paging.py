@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -80,6 +80,24 @@ class PageRequest:
         token = None
         if len(rows) > self.size:
             token = _encode(bound_to, [cast("KeyValue", getattr(shown[-1], key.key)) for key in keys])
+        return Page(items=tuple(shown), next_page_token=token)
+
+
+    def cut(
+        self, items: Iterable[Item], key: Callable[[Item], str], *, listing: Sequence[str | int | None]
+    ) -> Page[Item]:
+        """Cut one page out of a list in memory, ordered by a key that is unique and printable.
+
+        Raises:
+            InvalidInput, InvalidPageToken: as `fetch` does.
+        """
+        if not 1 <= self.size <= MAX_PAGE_SIZE:
+            raise InvalidInput(f"A page holds 1 to {MAX_PAGE_SIZE} items, not {self.size}.", hint="Lower page_size.")
+        bound_to = _fingerprint(listing)
+        after = None if self.token is None else str(_decode(self.token, bound_to, [str])[0])
+        rest = sorted((item for item in items if after is None or key(item) > after), key=key)
+        shown = rest[: self.size]
+        token = _encode(bound_to, [key(shown[-1])]) if len(rest) > self.size else None
         return Page(items=tuple(shown), next_page_token=token)
 
 
