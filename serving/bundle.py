@@ -14,101 +14,153 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from fairlead.core.canonical import canonical_json
-from fairlead.core.errors import InvalidInput, JsonValue, MissingExtra, Unavailable
-from fairlead.core.ids import Digest, digest_hex, sha256_digest
+from fairlead.core.errors import InvalidInput, JsonValue, MissingExtra, PickleRefused, Unavailable
+from fairlead.serving.bundled.model_loaders import native_flavor, pickle_in
 from fairlead.serving.processes import without_folders
-from fairlead.serving.requirements import lock_requirements
+from fairlead.serving.recipe import Recipe, bundled_sources, find_service
+from fairlead.serving.requirements import PYTHONS, Lock, lock_requirements, parse_lock
+from fairlead.serving.sbom import bill_of_materials
+from fairlead.serving.signature_schema import schema_of
 
-RECIPE_FORMAT = 1
 SERVICE = "fairlead_bundle.service:Prediction"
+USER_SERVICE = "fairlead_user_service"
+SBOM = "sbom.cdx.json"
+LOCK = "env/python/requirements.lock.txt"
 BUILD_SECONDS = 180
+_BUNDLE_FORMAT = 2
 _TEXT_MAX_BYTES = 2**20
 _CREATION_TIME = "2020-01-01T00:00:00+00:00"
-_SOURCES = (
-    ("fairlead.serving.bundled", "service.py"),
-    ("fairlead.serving.bundled", "model_runner.py"),
-    ("fairlead.featurestore", "online_reader.py"),
-)
+_LIBRARIES = {
+    "sklearn": ("scikit-learn", "skops"),
+    "xgboost": ("xgboost",),
+    "lightgbm": ("lightgbm",),
+    "onnx": ("onnxruntime",),
+    "transformers": ("torch", "transformers"),
+}
+# Distributions that bring the library under another name.
+_SAME = {"xgboost": {"xgboost-cpu"}, "onnxruntime": {"onnxruntime-gpu"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What a bundle is made of. Equal recipes, built in equal environments, give equal bundles."""
+class BuiltBundle:
+    """What a build wrote beside the files: the lock and the SBOM, as they lie in the bundle."""
 
-    reference: str
-    artifact_digest: Digest
-    feature_service: str | None
-
-    @property
-    def digest(self) -> Digest:
-        """Names the recipe together with the code that goes into every bundle."""
-        sources: list[JsonValue] = [sha256_digest(data) for _, data in bundled_sources()]
-        return sha256_digest(canonical_json({**self.facts(), "sources": sources}))
-
-    def facts(self) -> dict[str, JsonValue]:
-        """What the bundle says of itself, in `bundle.json`."""
-        return {
-            "format": RECIPE_FORMAT,
-            "reference": self.reference,
-            "artifact_digest": self.artifact_digest,
-            "feature_service": self.feature_service,
-            "service_name": self.service_name,
-        }
-
-    @property
-    def service_name(self) -> str:
-        """The model's name, brought to the letters that BentoML permits."""
-        name = re.sub(r"[^a-z0-9]+", "_", self.reference.rpartition("/")[0].lower()).strip("_")
-        return name if name[:1].isalpha() else f"model_{name}".rstrip("_")
-
-    @property
-    def version(self) -> str:
-        """BentoML's version: derived, where BentoML would take the time."""
-        return digest_hex(self.artifact_digest)[:32]
+    lock: Lock
+    sbom: str
 
 
-@cache
-def bundled_sources() -> tuple[tuple[str, bytes], ...]:
-    """The modules that every bundle carries, as (file name, bytes)."""
-    return tuple((name, (resources.files(package) / name).read_bytes()) for package, name in _SOURCES)
-
-
-def build_bundle(recipe: Recipe, model: Path, destination: Path) -> None:
+def build_bundle(
+    recipe: Recipe, model: Path, destination: Path, *, lock: Lock | None = None, index: str | None = None
+) -> BuiltBundle:
     """Make `destination` (which must not exist) a Bento of the MLflow model folder `model`, which is left empty.
 
-    Both must be on one file system: the model's files are moved, not copied.
+    Both must be on one file system: the model's files are moved, not copied. A `lock` that an earlier build recorded
+    is used again; `index` is as for `lock_requirements`.
 
     Raises:
-        InvalidInput: if the model has no MLmodel file or its requirements cannot be read.
+        InvalidInput: if the model has no MLmodel file, or its requirements, signature or service cannot be read.
+        PickleRefused: if the model is a pickle and the recipe does not allow it.
         MissingExtra: if BentoML is not installed here.
-        Unavailable: if BentoML does not build it; the end of its log is in the detail.
+        Unavailable: if BentoML does not build it (the end of its log is in the detail), or a package index is needed
+            and does not answer.
     """
     described = _read_mlmodel(model)
-    requirements_file = model / "requirements.txt"
-    lines = _read_text(requirements_file).splitlines() if requirements_file.exists() else []
-    requirements = lock_requirements(lines, needs_mlflow=_needs_mlflow(described))
+    flavor = native_flavor(described["flavors"])
+    pickle = pickle_in(model, described)
+    if pickle is not None and not recipe.allows_pickle:
+        raise _refused_pickle(recipe, pickle)
+    python = _python_of(described, recipe)
+    if lock is None:
+        lock = parse_lock(recipe.lock) if recipe.lock else _lock(model, described, flavor, python=python, index=index)
+    facts = _facts(
+        recipe, described, lock, python, allows_pickle=recipe.allows_pickle and (flavor is None or bool(pickle))
+    )
+    service = _service_source(recipe, model)
     with tempfile.TemporaryDirectory(prefix="fairlead-bundle-", dir=destination.parent) as scratch:
         context, home = Path(scratch) / "context", Path(scratch) / "home"
-        _write_context(context, recipe, requirements)
+        files = _write_context(context, recipe, facts, lock, python)
         home.mkdir()
         _run_bentoml(context, home, recipe.version)
         built = home / "bentos" / recipe.service_name / recipe.version
-        _fix_creation_time(built / "bento.yaml")
+        _fix_machine(built, python)
+        if service is not None:
+            _put_service(built, service)
+            files[f"{USER_SERVICE}.py"] = service.encode()
+        sbom = bill_of_materials(recipe, lock, files)
+        (built / SBOM).write_bytes(sbom)
+        (built / LOCK).write_text(lock.text, encoding="utf-8")
         shutil.copytree(built, destination, ignore=shutil.ignore_patterns("__pycache__"))
     model.rename(destination / "src" / "model")
+    return BuiltBundle(lock=lock, sbom=sbom.decode())
+
+
+def _lock(model: Path, described: dict[str, Any], flavor: str | None, *, python: str, index: str | None) -> Lock:
+    file = model / "requirements.txt"
+    lines = _read_text(file).splitlines() if file.exists() else []
+    listed = {re.split(r"[^\w.-]", line.strip(), maxsplit=1)[0].lower() for line in lines}
+    libraries = [each for each in _LIBRARIES.get(flavor or "", ()) if not listed & _SAME.get(each, set())]
+    loader = str(described["flavors"].get("python_function", {}).get("loader_module", "mlflow."))
+    needs_mlflow = flavor is None and loader.startswith("mlflow.")
+    return lock_requirements(lines, needs_mlflow=needs_mlflow, libraries=libraries, python=python, index=index)
+
+
+def _python_of(described: dict[str, Any], recipe: Recipe) -> str:
+    """The Python that the model was made with, where a bundle can have it."""
+    said = str(described["flavors"].get("python_function", {}).get("python_version", ""))
+    minor = ".".join(said.split(".")[:2])
+    return minor if minor in PYTHONS else recipe.python
+
+
+def _facts(
+    recipe: Recipe, described: dict[str, Any], lock: Lock, python: str, *, allows_pickle: bool
+) -> dict[str, JsonValue]:
+    """What the bundle says of itself, in `bundle.json`."""
+    return {
+        "format": _BUNDLE_FORMAT,
+        "reference": recipe.reference,
+        "artifact_digest": recipe.artifact_digest,
+        "feature_service": recipe.feature_service,
+        "service_name": recipe.service_name,
+        "python": python,
+        "lock": lock.digest,
+        "allows_pickle": allows_pickle,
+        "schema": schema_of(described),
+    }
+
+
+def _refused_pickle(recipe: Recipe, reason: str) -> PickleRefused:
+    name, reference = (shlex.quote(each) for each in (recipe.reference.rpartition("/")[0], recipe.reference))
+    return PickleRefused(
+        f"{recipe.reference} cannot be bundled: {reason} A pickle can run any code when it is opened.",
+        hint="Save it as safetensors, ONNX, skops or in its library's own format; or allow it: "
+        f"fairlead bundle policy {name} --allow-pickle, then fairlead bundle {reference}",
+        reference=recipe.reference,
+    )
+
+
+def _service_source(recipe: Recipe, model: Path) -> str | None:
+    """The user's own service as text, where the recipe names one."""
+    if recipe.service_file is None:
+        return recipe.service_source
+    file = model / recipe.service_file
+    if not file.is_file():
+        raise InvalidInput(
+            f"{recipe.reference} has no file {recipe.service_file!r}.",
+            hint="Give it as it is called in the version, such as code/service.py.",
+        )
+    return _read_text(file)
 
 
 def _read_mlmodel(model: Path) -> dict[str, Any]:
@@ -135,29 +187,27 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _needs_mlflow(described: dict[str, Any]) -> bool:
-    flavors: dict[str, Any] = described["flavors"]
-    loader = str(flavors.get("python_function", {}).get("loader_module", "mlflow."))
-    return "sklearn" not in flavors and loader.startswith("mlflow.")
-
-
-def _write_context(context: Path, recipe: Recipe, requirements: list[str]) -> None:
-    package = context / "fairlead_bundle"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_bytes(b"")
-    for name, data in bundled_sources():
-        (package / name).write_bytes(data)
-    (package / "bundle.json").write_bytes(canonical_json(recipe.facts()) + b"\n")
+def _write_context(
+    context: Path, recipe: Recipe, facts: dict[str, JsonValue], lock: Lock, python: str
+) -> dict[str, bytes]:
+    """Write what BentoML builds from; answers the bundle's own files by their paths below `src`."""
+    files = {"fairlead_bundle/__init__.py": b"", "fairlead_bundle/bundle.json": canonical_json(facts) + b"\n"}
+    files |= {f"fairlead_bundle/{name}": data for name, data in bundled_sources()}
+    (context / "fairlead_bundle").mkdir(parents=True)
+    for path, data in files.items():
+        (context / path).write_bytes(data)
     bentofile = {
         "service": SERVICE,
         "name": recipe.service_name,
         "description": f"# {recipe.reference}\n\nServes the model version {recipe.artifact_digest}.\n",
         "include": ["fairlead_bundle/"],
         # In a file they would be refused: BentoML opens none below a hidden folder, such as ~/.fairlead.
-        "python": {"packages": requirements, "lock_packages": False},
+        "python": {"packages": lock.pins, "lock_packages": False},
+        "docker": {"python_version": python} if recipe.base_image is None else {"base_image": recipe.base_image},
     }
     # JSON is YAML.
     (context / "bentofile.yaml").write_text(json.dumps(bentofile), encoding="utf-8")
+    return files
 
 
 def _run_bentoml(context: Path, home: Path, version: str) -> None:
@@ -191,9 +241,28 @@ def _run_bentoml(context: Path, home: Path, version: str) -> None:
         raise Unavailable(f"BentoML refused the bundle: {tail}")
 
 
-def _fix_creation_time(bento_yaml: Path) -> None:
+def _fix_machine(built: Path, python: str) -> None:
+    """Take the moment and the machine out of what BentoML wrote."""
+    bento_yaml = built / "bento.yaml"
     text = bento_yaml.read_text(encoding="utf-8")
-    fixed, count = re.subn(r"(?m)^creation_time: .*$", f"creation_time: {_CREATION_TIME}", text)
-    if count != 1:
+    fixed, times = re.subn(r"(?m)^creation_time: .*$", f"creation_time: {_CREATION_TIME}", text)
+    fixed, pythons = re.subn(r"(?m)^  python_version: .*$", f"  python_version: '{python}'", fixed)
+    if (times, pythons) != (1, 1):
         raise Unavailable("BentoML wrote a bento.yaml of an unknown form.", hint="Use BentoML 1.4.")
     bento_yaml.write_text(fixed, encoding="utf-8")
+    (built / "env" / "python" / "version.txt").write_text(python, encoding="utf-8")
+
+
+def _put_service(built: Path, source: str) -> None:
+    """Put the user's service in the place of the generated one, unseen: what it offers is known once it runs."""
+    (built / "src" / f"{USER_SERVICE}.py").write_text(source, encoding="utf-8")
+    bento_yaml = built / "bento.yaml"
+    described = yaml.safe_load(bento_yaml.read_text(encoding="utf-8"))
+    own = find_service(source)
+    described["service"] = f"{USER_SERVICE}:{own.cls}"
+    described["entry_service"] = own.name
+    described["services"] = [{"name": own.name, "service": "", "models": [], "dependencies": [], "config": {}}]
+    described["creation_time"] = _CREATION_TIME
+    described["schema"] = {"name": own.name, "type": "service", "routes": []}
+    bento_yaml.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+    shutil.rmtree(built / "apis")

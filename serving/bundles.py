@@ -7,6 +7,7 @@ and then replicates as far as its model may go. Its files are the model's own, s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +17,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
-from fairlead.core.errors import BundleNotFound, FairleadError, NotReady
-from fairlead.core.ids import Digest, parse_digest
+from fairlead.core.errors import (
+    BundleNotFound,
+    FairleadError,
+    InvalidInput,
+    MissingExtra,
+    NotReady,
+    PickleRefused,
+)
+from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, work
 from fairlead.registry.identity import Caller, system_caller
@@ -28,14 +36,22 @@ from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, Upload
 from fairlead.registry.versions import Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
-from fairlead.serving.bundle import Recipe, build_bundle
+from fairlead.serving.bundle import BuiltBundle, build_bundle
+from fairlead.serving.bundle_papers import LOCK, PROVENANCE, SBOM, keep_paper, read_paper
+from fairlead.serving.bundle_policies import allows_pickle
+from fairlead.serving.provenance import Build, provenance, sign_provenance
+from fairlead.serving.recipe import BundleRules, BundleWish, Recipe
+from fairlead.serving.requirements import parse_lock
 from fairlead.serving.tables import BundleRow
 from fairlead.sync.scratch import Scratch
 
 BUILD_BUNDLE = "build-bundle"
 """The work of building a bundle; its subject is the bundle's id."""
 
-PENDING, VERIFYING, READY = "PENDING", "VERIFYING", "READY"
+PENDING, VERIFYING, READY, FAILED = "PENDING", "VERIFYING", "READY", "FAILED"
+
+_FINAL = (InvalidInput, PickleRefused, MissingExtra)
+"""What a build that is tried again would meet again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +76,28 @@ class Bundle:
 class Bundles:
     """Asks for bundles and shows them."""
 
-    def __init__(self, database: Database, clock: Clock, *, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        rules: BundleRules | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._versions = Versions(database, clock)
+        self._rules = rules or BundleRules()
         self._wake = wake
 
-    def request(self, caller: Caller, reference: str) -> Bundle:
+    def request(self, caller: Caller, reference: str, wish: BundleWish | None = None) -> Bundle:
         """Ask for the bundle of a version; the one there is already is the answer. Building goes on in a worker.
+
+        One that has FAILED is tried again.
 
         Raises:
             InvalidReference: if the text is no reference.
+            InvalidInput: if what is wished for makes no sense.
             ModelNotFound, ModelVersionNotFound, AliasNotFound: if there is no such version.
             NotReady: if the version's bytes are not verified yet.
         """
@@ -83,9 +110,14 @@ class Bundles:
                     f"{resolved.reference} is {version.state}, so it cannot be bundled.",
                     hint=f"Wait until it is READY: fairlead model show {resolved.name}",
                 )
-            before = find_bundle(session, model, version)
-            row = before or want_bundle(session, model, version, by=caller.principal, now=self._clock.now())
-            if before is None:
+            recipe = (wish or BundleWish()).apply(recipe_of(session, model, version, self._rules))
+            before = _find_by_recipe(session, model, version, recipe)
+            row = before or _want(session, model, version, recipe, by=caller.principal, now=self._clock.now())
+            is_again = row.state == FAILED
+            if is_again:
+                row.state = PENDING
+                row.error_code = row.error_detail = None
+            if before is None or is_again:
                 audit.record(
                     session,
                     caller,
@@ -125,45 +157,78 @@ class Bundles:
             return found.map(lambda row: _to_bundle(names[row.id], row))
 
 
-def recipe_of(model: RegisteredModelRow, version: ModelVersionRow) -> Recipe:
-    """What a READY version's bundle is made of."""
-    return Recipe(
+def recipe_of(session: Session, model: RegisteredModelRow, version: ModelVersionRow, rules: BundleRules) -> Recipe:
+    """What a READY version's bundle is made of, where nobody wishes for something else."""
+    return rules.recipe(
         reference=f"{model.name}/{version.version}",
-        artifact_digest=parse_digest(version.artifact_digest or ""),
+        artifact_digest=version.artifact_digest or "",
         feature_service=version.feature_service,
+        allows_pickle=allows_pickle(session, model, rules),
     )
 
 
 def find_bundle(session: Session, model: RegisteredModelRow, version: ModelVersionRow) -> BundleRow | None:
-    """The bundle of a READY version by the present recipe, or None where nobody asked for it."""
+    """The bundle that a deployment of a version runs: the newest READY one, or the newest; None where there is none.
+
+    A newer release or another setting leaves it: what was tested and runs is replaced when somebody asks for it.
+    """
+    return session.scalars(
+        select(BundleRow)
+        .where(
+            BundleRow.workspace_id == model.workspace_id,
+            BundleRow.model_id == model.id,
+            BundleRow.version == version.version,
+        )
+        .order_by(BundleRow.state != READY, BundleRow.id.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def want_bundle(
+    session: Session,
+    model: RegisteredModelRow,
+    version: ModelVersionRow,
+    rules: BundleRules | None = None,
+    *,
+    by: str,
+    now: datetime,
+) -> BundleRow:
+    """The bundle that a deployment of a READY version runs; asked for by the rules, if nobody did yet."""
+    found = find_bundle(session, model, version)
+    recipe = recipe_of(session, model, version, rules or BundleRules())
+    return found or _want(session, model, version, recipe, by=by, now=now)
+
+
+def _find_by_recipe(
+    session: Session, model: RegisteredModelRow, version: ModelVersionRow, recipe: Recipe
+) -> BundleRow | None:
     return session.scalars(
         select(BundleRow).where(
             BundleRow.workspace_id == model.workspace_id,
             BundleRow.model_id == model.id,
             BundleRow.version == version.version,
-            BundleRow.recipe == recipe_of(model, version).digest,
+            BundleRow.recipe == recipe.digest,
         )
     ).one_or_none()
 
 
-def want_bundle(
-    session: Session, model: RegisteredModelRow, version: ModelVersionRow, *, by: str, now: datetime
+def _want(
+    session: Session, model: RegisteredModelRow, version: ModelVersionRow, recipe: Recipe, *, by: str, now: datetime
 ) -> BundleRow:
-    """The bundle of a READY version; asked for, if nobody did yet."""
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    recipe = recipe_of(model, version).digest
     insert = dialect.insert(BundleRow).values(
         workspace_id=model.workspace_id,
         model_id=model.id,
         version=version.version,
         residency=version.residency,
-        recipe=recipe,
+        recipe=recipe.digest,
+        recipe_facts=recipe.facts(),
         state=PENDING,
         created_by=by,
         created_at=now,
     )
     session.execute(insert.on_conflict_do_nothing(index_elements=["workspace_id", "model_id", "version", "recipe"]))
-    found = find_bundle(session, model, version)
+    found = _find_by_recipe(session, model, version, recipe)
     assert found is not None  # noqa: S101  (it was there, or is now)
     return found
 
@@ -200,14 +265,26 @@ def derive_bundles(session: Session, now: datetime) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
     recipe: Recipe
+    lock: str | None
     regions: list[str] | None
     labels: dict[str, str]
 
 
 class BundleBuilder:
-    """The handler of `build-bundle`."""
+    """The handler of `build-bundle`. `signing_key` are the 32 bytes that sign provenance; None: none is made."""
 
-    def __init__(self, database: Database, clock: Clock, artifacts: RegionArtifacts, scratch: Scratch) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        artifacts: RegionArtifacts,
+        scratch: Scratch,
+        *,
+        rules: BundleRules | None = None,
+        signing_key: bytes | None = None,
+    ) -> None:
+        self._rules = rules or BundleRules()
+        self._signing_key = signing_key
         self._database = database
         self._clock = clock
         self._artifacts = artifacts
@@ -220,8 +297,12 @@ class BundleBuilder:
             with self._database.write() as session:
                 work.finish(session, leased)
             return
+        started = self._clock.now()
         try:
             published = self._build(leased, job)
+        except _FINAL as error:
+            self._fail(leased, error)
+            return
         except FairleadError as error:
             self._note(leased, error)
             raise
@@ -229,6 +310,18 @@ class BundleBuilder:
             row = session.get_one(BundleRow, (leased.workspace_id, leased.subject), with_for_update=True)
             row.state, row.upload_id, row.digest = VERIFYING, published.upload_id, published.digest
             row.size_bytes, row.sent_bytes = published.size_bytes, published.sent_bytes
+            lock = read_paper(session, row, LOCK)
+            if self._signing_key is not None and lock is not None:
+                build = Build(
+                    bundle_id=row.id,
+                    digest=published.digest,
+                    region=leased.region,
+                    started_at=started,
+                    finished_at=self._clock.now(),
+                )
+                statement = provenance(job.recipe, parse_lock(lock), build)
+                envelope = json.dumps(sign_provenance(statement, self._signing_key))
+                keep_paper(session, row, PROVENANCE, envelope, self._clock.now())
             work.finish(session, leased)
 
     def _job(self, leased: LeasedWork) -> _Job | None:
@@ -240,7 +333,8 @@ class BundleBuilder:
             version = session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, row.version))
             labels = to_labels(model)
             return _Job(
-                recipe=recipe_of(model, version),
+                recipe=recipe_of(session, model, version, self._rules).with_facts(row.recipe_facts or {}),
+                lock=read_paper(session, row, LOCK),
                 regions=model.regions,
                 labels={"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre},
             )
@@ -251,7 +345,9 @@ class BundleBuilder:
             self._artifacts.download(
                 leased.workspace_id, leased.residency, job.recipe.artifact_digest, leased.region, files
             )
-            build_bundle(job.recipe, files, folder)
+            lock = None if job.lock is None else parse_lock(job.lock)
+            built = build_bundle(job.recipe, files, folder, lock=lock, index=self._rules.package_index)
+            self._keep(leased, built)
             return self._artifacts.publish_bundle(
                 leased.workspace_id,
                 folder,
@@ -260,6 +356,21 @@ class BundleBuilder:
                 labels=job.labels,
                 region=leased.region,
             )
+
+    def _keep(self, leased: LeasedWork, built: BuiltBundle) -> None:
+        """Record the lock before anything is published by it: a build that starts over is by the same one."""
+        now = self._clock.now()
+        with self._database.write() as session:
+            work.check_lease(session, leased)
+            row = session.get_one(BundleRow, (leased.workspace_id, leased.subject), with_for_update=True)
+            keep_paper(session, row, LOCK, built.lock.text, now)
+            keep_paper(session, row, SBOM, built.sbom, now)
+
+    def _fail(self, leased: LeasedWork, error: FairleadError) -> None:
+        with self._database.write() as session:
+            row = session.get_one(BundleRow, (leased.workspace_id, leased.subject), with_for_update=True)
+            row.state, row.error_code, row.error_detail = FAILED, error.code, str(error)[:2000]
+            work.finish(session, leased)
 
     def _note(self, leased: LeasedWork, error: FairleadError) -> None:
         with self._database.write() as session:

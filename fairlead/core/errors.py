@@ -39,6 +39,7 @@ FairleadError
 │   ├── LeaseLost                another worker holds a newer fencing token
 │   ├── LocationInUse            what only this location holds may be nowhere else
 │   ├── VersionInUse             a model or version that an environment or deployment holds
+│   ├── FeaturesInUse            features that a model in an environment takes
 │   ├── Archived                 an archived model or version cannot be promoted
 │   ├── BytesReleased            a deleted version whose bytes were given up cannot be restored
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
@@ -404,6 +405,11 @@ class PlanOutdated(Conflict):
 class VersionInUse(Conflict):
     code = "version-in-use"
     title = "An environment or deployment holds it"
+
+
+class FeaturesInUse(Conflict):
+    code = "features-in-use"
+    title = "A model in an environment takes them"
 
 
 class Archived(Conflict):

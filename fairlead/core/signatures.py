@@ -141,9 +141,13 @@ class SignaturePolicy:
 
 def sign(statement: Statement, private_key: PrivateKey) -> dict[str, Any]:
     """The envelope of a statement."""
+    return sign_payload(statement.to_bytes(), private_key)
+
+
+def sign_payload(payload: bytes, private_key: PrivateKey) -> dict[str, Any]:
+    """The envelope of any statement's bytes."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    payload = statement.to_bytes()
     signed = pre_authentication_encoding(PAYLOAD_TYPE, payload)
     if isinstance(private_key, Ed25519PrivateKey):
         signature = private_key.sign(signed)

@@ -1,37 +1,35 @@
-"""Loads the model of a bundle with the model's own library and checks rows against its signature.
+"""Checks rows against a model's signature, and has the model's own library predict.
 
-This file is copied into bundles as it is: it imports nothing of Fairlead, and neither MLflow nor pandas before a model
-asks for them. It reads the `MLmodel` file of an MLflow model folder and loads, in this order:
-
-1. scikit-learn models saved as skops (or as a pickle, only where `FAIRLEAD_ALLOW_PICKLE=1`);
-2. models with a `loader_module` of their own: its code goes on the path and `_load_pyfunc(data)` is called;
-3. anything else through `mlflow.pyfunc`, where MLflow is installed.
+This file is copied into bundles as it is, beside `model_loaders`: it imports nothing of Fairlead, and pandas and NumPy
+only where a model is asked. Rows are what JSON gives: objects with the columns or named tensors of the signature, or
+bare arrays where the signature has one nameless tensor.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
-Row = Mapping[str, Any]
+if TYPE_CHECKING:
+    from fairlead.serving.bundled.model_loaders import ModelNotLoadable, load_callable
+elif __package__ == "fairlead_bundle":
+    from fairlead_bundle.model_loaders import ModelNotLoadable, load_callable
+else:
+    from fairlead.serving.bundled.model_loaders import ModelNotLoadable, load_callable
 
+__all__ = ["Column", "InvalidRows", "LoadedModel", "ModelNotLoadable", "Tensor", "load_model", "read_inputs"]
+
+Row = Any
 _INTEGERS = frozenset({"integer", "long"})
 _FLOATS = frozenset({"float", "double"})
 _DTYPES = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64", "boolean": "bool"}
-
-
-class ModelNotLoadable(Exception):
-    """The model cannot be loaded here; the message says what is missing."""
 
 
 class InvalidRows(ValueError):
@@ -48,34 +46,78 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One tensor input. `shape` is that of one row: without the first axis, -1 where any length will do."""
+
+    name: str | None
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model in memory. `columns` is None where its signature names none."""
+    """A model in memory. `columns` is None where its signature names none; `tensors` is empty but for tensor inputs."""
 
     columns: tuple[Column, ...] | None
+    tensors: tuple[Tensor, ...] = ()
     loaded_with: str
     call: Callable[[Any], Any]
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Refuse rows that do not have the model's signature.
+
+        Raises:
+            InvalidRows: if a row misses a column, has one too many, or a value of another type.
+        """
+        for number, row in enumerate(rows):
+            if self.tensors:
+                _check_tensors(self.tensors, number, row)
+            elif not isinstance(row, Mapping):
+                raise InvalidRows(f"Row {number} is no object of columns: {row!r:.80}.")
+            elif self.columns is not None:
+                _check_columns(self.columns, number, cast("Mapping[str, Any]", row))
 
     def predict(self, rows: Sequence[Row]) -> list[Any]:
         """One prediction a row, in the order of the rows.
 
         Raises:
-            InvalidRows: if a row misses a column, has one too many, or a value of another type.
+            InvalidRows: if a row does not have the model's signature, or the rows' arrays differ in their shapes.
+            ValueError: if the model gives another number of predictions.
         """
+        self.check(rows)
+        return self.predict_checked(rows)
+
+    def predict_checked(self, rows: Sequence[Row]) -> list[Any]:
+        """`predict` for rows that `check` let pass."""
+        answers = _answers(self.call(self._tensors(rows) if self.tensors else self._frame(rows)))
+        if len(answers) != len(rows):
+            raise ValueError(f"The model gave {len(answers)} predictions for {len(rows)} rows.")
+        return answers
+
+    def _frame(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         import pandas as pd
 
         if self.columns is None:
-            frame = pd.DataFrame([dict(row) for row in rows])
-        else:
-            frame = pd.DataFrame(
-                {column.name: _series(pd, column, rows) for column in self.columns if _is_given(column, rows)}
-            )
-            _refuse_unknown(self.columns, rows)
-        answer = self.call(frame)
-        values: list[Any] = answer.tolist() if hasattr(answer, "tolist") else _records(answer)
-        return [_plain(value) for value in values]
+            return pd.DataFrame([dict(row) for row in rows])
+        given = [each for each in self.columns if each.is_required or any(each.name in row for row in rows)]
+        return pd.DataFrame({each.name: _series(pd, each, rows) for each in given})
+
+    def _tensors(self, rows: Sequence[Row]) -> Any:
+        import numpy as np
+
+        def stack(tensor: Tensor) -> Any:
+            values = rows if tensor.name is None else [row[tensor.name] for row in rows]
+            try:
+                return np.asarray(values, dtype=tensor.dtype)
+            except (ValueError, TypeError):
+                raise InvalidRows(f"The rows' arrays are no {tensor.dtype} of one shape.") from None
+
+        if len(self.tensors) == 1 and self.tensors[0].name is None:
+            return stack(self.tensors[0])
+        return {str(tensor.name): stack(tensor) for tensor in self.tensors}
 
 
-def load_model(folder: Path) -> LoadedModel:
+def load_model(folder: Path, *, allows_pickle: bool = False) -> LoadedModel:
     """Load the MLflow model in `folder`. This runs the model's code.
 
     Raises:
@@ -85,105 +127,53 @@ def load_model(folder: Path) -> LoadedModel:
         described = cast("dict[str, Any]", yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ModelNotLoadable("The model has no MLmodel file. Register a folder saved with MLflow.") from None
-    flavors = cast("dict[str, dict[str, Any]]", described.get("flavors") or {})
-    columns = read_columns(described)
-    pyfunc = flavors.get("python_function")
-    if "sklearn" in flavors and pyfunc is not None and not pyfunc.get("code"):
-        return LoadedModel(
-            columns=columns, loaded_with="sklearn", call=_load_sklearn(folder, flavors["sklearn"], pyfunc)
+    columns, tensors = read_inputs(described)
+    loaded_with, call = load_callable(folder, described, allows_pickle=allows_pickle)
+    return LoadedModel(columns=columns, tensors=tensors, loaded_with=loaded_with, call=call)
+
+
+def read_inputs(described: Mapping[str, Any]) -> tuple[tuple[Column, ...] | None, tuple[Tensor, ...]]:
+    """The inputs of an MLmodel's signature, in its order: columns, or tensors; neither where it says nothing useful."""
+    fields = read_fields(described, "inputs")
+    if fields and all(field.get("type") == "tensor" for field in fields):
+        return None, tuple(
+            Tensor(
+                name=field.get("name"),
+                dtype=str(field["tensor-spec"]["dtype"]),
+                shape=tuple(int(length) for length in field["tensor-spec"]["shape"][1:]),
+            )
+            for field in fields
         )
-    loader = "" if pyfunc is None else str(pyfunc.get("loader_module", ""))
-    if pyfunc is not None and loader and not loader.startswith("mlflow."):
-        return LoadedModel(columns=columns, loaded_with="loader_module", call=_load_by_loader(folder, pyfunc, loader))
-    return LoadedModel(columns=columns, loaded_with="mlflow", call=_load_with_mlflow(folder, sorted(flavors)))
-
-
-def read_columns(described: Mapping[str, Any]) -> tuple[Column, ...] | None:
-    """The named inputs of an MLmodel's signature, in its order; None where it has no signature or a nameless one."""
-    signature = cast("dict[str, Any] | None", described.get("signature"))
-    if not signature or not signature.get("inputs"):
-        return None
-    inputs = signature["inputs"]
-    fields = cast("list[dict[str, Any]]", json.loads(inputs) if isinstance(inputs, str) else inputs)
-    if any("name" not in field for field in fields):
-        return None
-    return tuple(
+    if not fields or any("name" not in field for field in fields):
+        return None, ()
+    columns = tuple(
         Column(name=field["name"], type=str(field["type"]), is_required=bool(field.get("required", True)))
         for field in fields
     )
+    return columns, ()
 
 
-def _load_sklearn(folder: Path, flavor: Mapping[str, Any], pyfunc: Mapping[str, Any]) -> Callable[[Any], Any]:
-    file = folder / str(flavor.get("pickled_model", "model.skops"))
-    if flavor.get("serialization_format") == "skops":
-        skops_io = _import("skops.io", "skops")
-        model = skops_io.load(file, trusted=flavor.get("skops_trusted_types") or [])
-    else:
-        if os.environ.get("FAIRLEAD_ALLOW_PICKLE") != "1":
-            raise ModelNotLoadable(
-                "The model is a pickle, which can run any code. Save it with serialization_format='skops', "
-                "or set FAIRLEAD_ALLOW_PICKLE=1 where it is served."
-            )
-        with file.open("rb") as stream:
-            model = _import("cloudpickle", "cloudpickle").load(stream)
-    return cast("Callable[[Any], Any]", getattr(model, str(pyfunc.get("predict_fn", "predict"))))
+def read_fields(described: Mapping[str, Any], side: str) -> list[dict[str, Any]]:
+    """The fields of one side (`inputs` or `outputs`) of an MLmodel's signature; none where it has none."""
+    signature = cast("dict[str, Any] | None", described.get("signature"))
+    said = signature.get(side) if signature else None
+    return cast("list[dict[str, Any]]", json.loads(said) if isinstance(said, str) else said or [])
 
 
-def _load_by_loader(folder: Path, pyfunc: Mapping[str, Any], loader: str) -> Callable[[Any], Any]:
-    if pyfunc.get("code"):
-        sys.path.insert(0, str(folder / str(pyfunc["code"])))
-    module = _import(loader, loader)
-    data = folder / str(pyfunc["data"]) if pyfunc.get("data") else folder
-    return cast("Callable[[Any], Any]", module._load_pyfunc(str(data)).predict)  # noqa: SLF001  (MLflow's protocol)
-
-
-def _load_with_mlflow(folder: Path, flavors: Sequence[str]) -> Callable[[Any], Any]:
-    try:
-        pyfunc = importlib.import_module("mlflow.pyfunc")
-    except ImportError:
-        raise ModelNotLoadable(
-            f"A model of flavor {', '.join(flavors) or 'unknown'} loads through MLflow, which is not installed here."
-        ) from None
-    return cast("Callable[[Any], Any]", pyfunc.load_model(str(folder)).predict)
-
-
-def _import(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ModelNotLoadable(
-            f"The model needs {package}: {error}. Add it to the model's pip requirements."
-        ) from error
-
-
-def _is_given(column: Column, rows: Sequence[Row]) -> bool:
-    return column.is_required or any(column.name in row for row in rows)
-
-
-def _refuse_unknown(columns: Sequence[Column], rows: Sequence[Row]) -> None:
+def _check_columns(columns: Sequence[Column], number: int, row: Mapping[str, Any]) -> None:
     known = {column.name for column in columns}
-    for number, row in enumerate(rows):
-        if unknown := sorted(set(row) - known):
-            raise InvalidRows(f"Row {number} has a column {unknown[0]!r} that the model's signature does not name.")
-
-
-def _series(pd: Any, column: Column, rows: Sequence[Row]) -> Any:
-    values = [_checked(column, number, row) for number, row in enumerate(rows)]
-    if column.type == "datetime":
-        return pd.to_datetime(pd.Series(values))
-    return pd.Series(values, dtype=_DTYPES.get(column.type, "object"))
-
-
-def _checked(column: Column, number: int, row: Row) -> Any:
-    if column.name not in row:
-        if column.is_required:
+    if unknown := sorted(set(row) - known):
+        raise InvalidRows(f"Row {number} has a column {unknown[0]!r} that the model's signature does not name.")
+    for column in columns:
+        if column.name in row:
+            _check_value(column, number, row[column.name])
+        elif column.is_required:
             raise InvalidRows(f"Row {number} misses the column {column.name!r} of the model's signature.")
-        return None
-    value = row[column.name]
+
+
+def _check_value(column: Column, number: int, value: Any) -> None:
     if column.type in _FLOATS:
-        if value is None:
-            return math.nan
-        is_right = isinstance(value, int | float) and not isinstance(value, bool)
+        is_right = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     elif column.type in _INTEGERS:
         is_right = isinstance(value, int) and not isinstance(value, bool)
     elif column.type == "boolean":
@@ -196,15 +186,67 @@ def _checked(column: Column, number: int, row: Row) -> Any:
         is_right = True
     if not is_right:
         raise InvalidRows(f"Row {number}: column {column.name!r} wants {column.type}, got {value!r}.")
-    return value
 
 
-def _records(answer: Any) -> list[Any]:
-    return cast("list[Any]", answer.to_dict("records")) if hasattr(answer, "to_dict") else list(answer)
+def _check_tensors(tensors: Sequence[Tensor], number: int, row: Row) -> None:
+    if len(tensors) == 1 and tensors[0].name is None:
+        _check_shape(tensors[0], number, row)
+        return
+    if not isinstance(row, Mapping):
+        raise InvalidRows(f"Row {number} is no object of tensors: {row!r:.80}.")
+    named = cast("Mapping[str, Any]", row)
+    wanted = {str(tensor.name): tensor for tensor in tensors}
+    if different := sorted(set(named) ^ set(wanted)):
+        has = "has" if different[0] in named else "misses"
+        raise InvalidRows(f"Row {number} {has} the tensor {different[0]!r}.")
+    for name, tensor in wanted.items():
+        _check_shape(tensor, number, named[name])
+
+
+def _check_shape(tensor: Tensor, number: int, value: Any) -> None:
+    found: list[int] = []
+    inner = value
+    while isinstance(inner, list):
+        values = cast("list[Any]", inner)
+        found.append(len(values))
+        inner = values[0] if values else None
+    if len(found) != len(tensor.shape) or any(
+        want not in (-1, has) for want, has in zip(tensor.shape, found, strict=True)
+    ):
+        name = "" if tensor.name is None else f" of {tensor.name!r}"
+        raise InvalidRows(f"Row {number}: the array{name} has the shape {found}, not {list(tensor.shape)}.")
+
+
+def _series(pd: Any, column: Column, rows: Sequence[Mapping[str, Any]]) -> Any:
+    values = [row.get(column.name) for row in rows]
+    if column.type in _FLOATS:
+        values = [math.nan if value is None else value for value in values]
+    if column.type == "datetime":
+        return pd.to_datetime(pd.Series(values))
+    return pd.Series(values, dtype=_DTYPES.get(column.type, "object"))
+
+
+def _answers(answer: Any) -> list[Any]:
+    if hasattr(answer, "to_dict") and hasattr(answer, "columns"):
+        values = cast("list[Any]", answer.to_dict("records"))
+    elif isinstance(answer, Mapping):
+        named = {name: _listed(column) for name, column in cast("Mapping[str, Any]", answer).items()}
+        values = [dict(zip(named, each, strict=True)) for each in zip(*named.values(), strict=True)]
+    else:
+        values = _listed(answer)
+    return [_plain(value) for value in values]
+
+
+def _listed(values: Any) -> list[Any]:
+    return cast("list[Any]", values.tolist()) if hasattr(values, "tolist") else list(values)
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in cast("Sequence[Any]", value)]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
     # JSON has no NaN.
     return None if isinstance(value, float) and not math.isfinite(value) else value

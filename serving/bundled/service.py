@@ -1,33 +1,56 @@
 """The BentoML service of every bundle: features by entity key from the region's own online store, then the model.
 
-This file is copied into bundles as it is, beside `model_runner` and `online_reader`. What differs between bundles is
-in `bundle.json`; what differs between regions comes from the environment at launch, so that a bundle is identical
-everywhere. Importing it loads no model: the build imports it, and no code of an artifact may run there.
+This file is copied into bundles as it is, beside the modules that it imports. What differs between bundles is in
+`bundle.json`, the form of requests and answers too; what differs between regions comes from the environment at launch,
+so that a bundle is identical everywhere. Importing it loads no model: the build imports it, and no code of an artifact
+may run there.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import importlib
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import bentoml
+from pydantic import WithJsonSchema
 
 if TYPE_CHECKING:
     from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
+    from fairlead.serving.bundled.batcher import Batcher
     from fairlead.serving.bundled.model_runner import InvalidRows, load_model
+    from fairlead.serving.bundled.tracing import Tracing
 else:
+    from fairlead_bundle.batcher import Batcher
     from fairlead_bundle.model_runner import InvalidRows, load_model
     from fairlead_bundle.online_reader import STATUS, OnlineReader, OnlineStoreError
+    from fairlead_bundle.tracing import Tracing
 
 _HERE = Path(__file__).resolve().parent
 _BUNDLE: dict[str, Any] = json.loads((_HERE / "bundle.json").read_text(encoding="utf-8"))
 _PROBLEM = "application/problem+json"
 _REPORTED_LIBRARIES = ("feast", "mlflow", "sklearn", "torch")
+
+Rows = Annotated[list[Any], WithJsonSchema(_BUNDLE["schema"]["rows"])]
+Predictions = Annotated[dict[str, Any], WithJsonSchema(_BUNDLE["schema"]["answer"])]
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "model": _BUNDLE["reference"],
+        "artifact_digest": _BUNDLE["artifact_digest"],
+        "bundle_digest": os.environ.get("FAIRLEAD_BUNDLE_DIGEST"),
+        "region": os.environ.get("FAIRLEAD_REGION"),
+    }
+
+
+_tracing = Tracing(_BUNDLE["service_name"], {f"fairlead.{name}": said for name, said in _identity().items()})
 
 
 @bentoml.service(name=_BUNDLE["service_name"], workers=1, traffic={"timeout": 30})
@@ -36,15 +59,18 @@ class Prediction:
 
     def __init__(self) -> None:
         started = time.monotonic()
-        self._model = load_model(_HERE.parent / "model")
+        self._model = load_model(_HERE.parent / "model", allows_pickle=_BUNDLE["allows_pickle"])
         # The first request should not pay for it.
         importlib.import_module("pandas")
         self._load_seconds = time.monotonic() - started
+        self._batcher = Batcher(
+            self._model.predict_checked, rows_max=int(os.environ.get("FAIRLEAD_BATCH_ROWS", "512")), observe=_observer()
+        )
         store = os.environ.get("FAIRLEAD_ONLINE_STORE")
         self._reader = OnlineReader(store) if store else None
 
     @bentoml.api(route="/predict")
-    def predict(self, entities: dict[str, list[Any]], ctx: bentoml.Context) -> dict[str, Any]:
+    async def predict(self, entities: dict[str, list[Any]], ctx: bentoml.Context) -> Predictions:
         """Predict for entities, such as {"sample_id": ["a", "b"]}, from the features of this region's online store."""
         if self._reader is None:
             return _problem(
@@ -60,7 +86,8 @@ class Prediction:
                 ctx, 400, "invalid-input", "Every entity key needs the same number of values, at least one."
             )
         try:
-            snapshot, rows = self._reader.read(entities)
+            with _tracing.span("features.read", **{"fairlead.entities": max(lengths)}):
+                snapshot, rows = await asyncio.to_thread(self._reader.read, entities)
         except OnlineStoreError as error:
             return _problem(ctx, 400, "invalid-input", str(error))
         except OSError as error:
@@ -77,14 +104,14 @@ class Prediction:
                 views=rows[missing[0]][STATUS],
                 missing=missing,
             )
-        return self._answer(ctx, [self._features(row) for row in rows], snapshot)
+        return await self._answer(ctx, [self._features(row) for row in rows], snapshot)
 
     @bentoml.api(route="/predict_rows")
-    def predict_rows(self, rows: list[dict[str, Any]], ctx: bentoml.Context) -> dict[str, Any]:
-        """Predict for rows that hold the columns of the model's signature; no feature is looked up."""
+    async def predict_rows(self, rows: Rows, ctx: bentoml.Context) -> Predictions:
+        """Predict for rows that have the model's signature; no feature is looked up."""
         if not rows:
             return _problem(ctx, 400, "invalid-input", "There are no rows to predict for.")
-        return self._answer(ctx, rows, None)
+        return await self._answer(ctx, rows, None)
 
     @bentoml.api(route="/info")
     def info(self) -> dict[str, Any]:
@@ -99,9 +126,11 @@ class Prediction:
             "loaded_libraries": [name for name in _REPORTED_LIBRARIES if name in sys.modules],
         }
 
-    def _answer(self, ctx: bentoml.Context, rows: list[dict[str, Any]], snapshot: str | None) -> dict[str, Any]:
+    async def _answer(self, ctx: bentoml.Context, rows: list[Any], snapshot: str | None) -> dict[str, Any]:
         try:
-            predictions = self._model.predict(rows)
+            self._model.check(rows)
+            with _tracing.span("model.predict", **{"fairlead.rows": len(rows)}):
+                predictions = await self._batcher.predict(rows)
         except InvalidRows as error:
             return _problem(ctx, 400, "invalid-input", str(error))
         return {"predictions": predictions, **_identity(), "snapshot": snapshot}
@@ -114,13 +143,22 @@ class Prediction:
         return {column.name: row[column.name] for column in columns if column.name in row}
 
 
-def _identity() -> dict[str, Any]:
-    return {
-        "model": _BUNDLE["reference"],
-        "artifact_digest": _BUNDLE["artifact_digest"],
-        "bundle_digest": os.environ.get("FAIRLEAD_BUNDLE_DIGEST"),
-        "region": os.environ.get("FAIRLEAD_REGION"),
-    }
+def _traced(app: Any, **_: Any) -> Any:
+    return _tracing.wrap(app)
+
+
+if _tracing.is_on:
+    # BentoML takes a function as well as a class, as its server does.
+    Prediction.add_asgi_middleware(cast("Any", _traced))
+
+
+@functools.cache
+def _observer() -> Any:
+    # BentoML has to set its folder for the counts of several processes before Prometheus's client is imported.
+    from prometheus_client import Histogram
+
+    buckets = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    return Histogram("fairlead_batch_rows", "Rows that the model predicted at once.", buckets=buckets).observe
 
 
 def _problem(ctx: bentoml.Context, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:

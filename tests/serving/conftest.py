@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fairlead.core.ids import Digest
-from fairlead.serving.bundle import Recipe, build_bundle
+from fairlead.serving.bundle import build_bundle
+from fairlead.serving.recipe import Recipe
 from tests.serving.models import write_model
 
 WEIGHTS = (0.5, -0.25, 0.125)

@@ -14,8 +14,8 @@ import yaml
 
 from fairlead.core.errors import InvalidInput
 from fairlead.core.ids import Digest
-from fairlead.serving.bundle import Recipe, build_bundle
-from fairlead.serving.requirements import lock_requirements
+from fairlead.serving.bundle import build_bundle
+from fairlead.serving.recipe import Recipe
 from fairlead.sync.store.manifest import build_manifest
 from tests.serving.models import model_files, write_model
 
@@ -58,12 +58,14 @@ def test_a_bundle_holds_the_version_s_files_unchanged(bundle: Path, weights: tup
 
 def test_a_recipe_s_digest_is_that_of_its_canonical_json(recipe: Recipe) -> None:
     # The bytes that docs/reference/format.md describes; another form of them needs another format.
-    rooms = (("serving/bundled", "service.py"), ("serving/bundled", "model_runner.py"))
-    sources = [ROOT / folder / name for folder, name in (*rooms, ("featurestore", "online_reader.py"))]
-    digests = ",".join(f'"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}"' for source in sources)
+    names = ("service.py", "model_runner.py", "model_loaders.py", "batcher.py", "tracing.py")
+    sources = [*(ROOT / "serving/bundled" / name for name in names), ROOT / "featurestore/online_reader.py"]
+    digests = [f'"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}"' for source in [*sources, ROOT / "uv.lock"]]
     written = (
-        f'{{"artifact_digest":"sha256:{"ab" * 32}","feature_service":"diagnosis","format":1,'
-        f'"reference":"Churn EU/2","service_name":"churn_eu","sources":[{digests}]}}'
+        f'{{"allows_pickle":false,"artifact_digest":"sha256:{"ab" * 32}","base_image":null,'
+        '"feature_service":"diagnosis","format":2,"lock":null,"python":"3.11","reference":"Churn EU/2",'
+        f'"release":{digests[-1]},"service_file":null,"service_name":"churn_eu","service_source":null,'
+        f'"sources":[{",".join(digests[:-1])}]}}'
     )
     assert recipe.digest == "sha256:" + hashlib.sha256(written.encode()).hexdigest()
     assert recipe.version == "ab" * 16
@@ -71,16 +73,24 @@ def test_a_recipe_s_digest_is_that_of_its_canonical_json(recipe: Recipe) -> None
 
 def test_a_bundle_is_the_tree_that_its_format_says(bundle: Path, weights: tuple[float, ...]) -> None:
     found = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
-    own = {f"src/fairlead_bundle/{name}" for name in ("service.py", "model_runner.py", "online_reader.py")}
-    own |= {"bento.yaml", "env/python/requirements.txt", "src/fairlead_bundle/bundle.json"}
-    assert found >= own | {f"src/model/{path}" for path in model_files(*weights)}
-    assert {path for path in found if path.startswith("src/fairlead_bundle/")} - own == {
-        "src/fairlead_bundle/__init__.py"
+    modules = ("__init__", "service", "model_runner", "model_loaders", "batcher", "tracing", "online_reader")
+    own = {f"src/fairlead_bundle/{name}.py" for name in modules} | {"src/fairlead_bundle/bundle.json"}
+    beside = {"bento.yaml", "sbom.cdx.json", "env/python/requirements.txt", "env/python/requirements.lock.txt"}
+    assert found >= own | beside | {f"src/model/{path}" for path in model_files(*weights)}
+    assert {path for path in found if path.startswith("src/fairlead_bundle/")} == own
+    said = json.loads((bundle / "src/fairlead_bundle/bundle.json").read_text())
+    lock = (bundle / "env/python/requirements.lock.txt").read_bytes()
+    assert said.pop("schema").keys() == {"rows", "answer"}
+    assert said == {
+        "allows_pickle": False,
+        "artifact_digest": "sha256:" + "ab" * 32,
+        "feature_service": "diagnosis",
+        "format": 2,
+        "lock": f"sha256:{hashlib.sha256(lock).hexdigest()}",
+        "python": "3.11",
+        "reference": "Churn EU/2",
+        "service_name": "churn_eu",
     }
-    assert (bundle / "src/fairlead_bundle/bundle.json").read_text() == (
-        f'{{"artifact_digest":"sha256:{"ab" * 32}","feature_service":"diagnosis","format":1,'
-        '"reference":"Churn EU/2","service_name":"churn_eu"}\n'
-    )
     written = yaml.safe_load((bundle / "bento.yaml").read_text())
     assert (written["service"], written["name"]) == ("fairlead_bundle.service:Prediction", "churn_eu")
     assert (written["version"], str(written["creation_time"])) == ("ab" * 16, "2020-01-01 00:00:00+00:00")
@@ -159,19 +169,3 @@ def test_a_recipe_is_named_by_what_goes_into_the_bundle(recipe: Recipe) -> None:
 def test_any_model_name_gives_a_name_that_bentoml_permits(reference: str, expected: str) -> None:
     recipe = Recipe(reference=reference, artifact_digest=Digest("sha256:" + "0" * 64), feature_service=None)
     assert recipe.service_name == expected
-
-
-def test_a_model_s_own_pin_is_kept_and_mlflow_is_left_out() -> None:
-    lines = ["mlflow==3.17.2", "scikit-learn==1.7.0", "# a comment", "--no-binary :none:", "", "numpy>=1"]
-    locked = lock_requirements(lines, needs_mlflow=False)
-    assert "scikit-learn==1.7.0" in locked
-    assert locked == sorted(locked, key=lambda line: line.partition("==")[0])
-    assert not any(line.startswith("mlflow") for line in locked)
-    assert any(line.startswith("mlflow") for line in lock_requirements(lines, needs_mlflow=True))
-    assert lock_requirements(["left-pad-of-the-future>=3"], needs_mlflow=False).count("left-pad-of-the-future>=3") == 1
-
-
-@pytest.mark.parametrize("line", ["not a requirement", "evil @ https://evil.example/evil.whl"])
-def test_a_requirement_that_no_lock_can_hold_is_refused(line: str) -> None:
-    with pytest.raises(InvalidInput):
-        lock_requirements([line], needs_mlflow=False)
