@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -44,8 +44,9 @@ class Workload:
 
     `image` names the bundle's OCI image by digest, None where the bundle's own files are run. `traffic_percent` is what
     of the region's requests this revision gets; while traffic moves, `former` is the revision that runs beside it and
-    gets the rest, and a kind writes both. `online_store` is where the region's features are read. `variables` reach the process's environment; none of them
-    is a secret. `labels` holds owner, team, cost_centre and what else the model's record says.
+    gets the rest, and a kind writes both. `bento` is the bundle's name and version to BentoML. `online_store` is where
+    the region's features are read. `variables` reach the process's environment; none of them is a secret. `labels`
+    holds owner, team, cost_centre and what else the model's record says.
     """
 
     workspace: str
@@ -57,6 +58,7 @@ class Workload:
     residency: str
     bundle_digest: Digest
     image: str | None
+    bento: str | None = None
     resources: ReplicaResources
     scaling: Scaling
     instance_type: str | None = None
@@ -66,6 +68,24 @@ class Workload:
     variables: Mapping[str, str]
     labels: Mapping[str, str]
     former: Workload | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The workload as JSON, `former` within it."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Workload:
+        """Read what `to_json` gave."""
+        members = dict(value)
+        former = members.pop("former")
+        return Workload(
+            **members
+            | {
+                "resources": ReplicaResources(**members["resources"]),
+                "scaling": Scaling(**members["scaling"]),
+                "former": None if former is None else Workload.from_json(former),
+            }
+        )
 
 
 PORT = 3000

@@ -7,18 +7,10 @@ import math
 from dataclasses import asdict
 
 from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.needs import image_of, whole_boards
 from fairlead.serving.terraform.aws_instances import INSTANCES_PROVIDER, instances
 from fairlead.serving.terraform.hcl import Block, Body, Call, Expression, Named, Value, output, resource, variable
-from fairlead.serving.terraform.module import (
-    Module,
-    TerraformSettings,
-    image_of,
-    label_value,
-    share_of,
-    smallest,
-    too_large,
-    whole_boards,
-)
+from fairlead.serving.terraform.module import Module, TerraformSettings, label_value, share_of, smallest, too_large
 from fairlead.serving.workload import PORT, Workload, environment_of
 
 # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html#fargate-tasks-size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import (
     Block,
     Body,
@@ -16,17 +17,7 @@ from fairlead.serving.terraform.hcl import (
     to_text,
     variable,
 )
-from fairlead.serving.terraform.module import (
-    Module,
-    TerraformSettings,
-    cannot,
-    image_of,
-    label_value,
-    share_of,
-    smallest,
-    too_large,
-    whole_boards,
-)
+from fairlead.serving.terraform.module import Module, TerraformSettings, label_value, share_of, smallest, too_large
 from fairlead.serving.workload import PORT, Workload, environment_of
 
 # https://learn.microsoft.com/azure/container-apps/containers#allocations

@@ -5,17 +5,9 @@ from __future__ import annotations
 import math
 
 from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import Block, Body, Expression, Value, output, resource, to_text, variable
-from fairlead.serving.terraform.module import (
-    Module,
-    TerraformSettings,
-    cannot,
-    image_of,
-    share_of,
-    smallest,
-    too_large,
-    whole_boards,
-)
+from fairlead.serving.terraform.module import Module, TerraformSettings, share_of, smallest, too_large
 from fairlead.serving.workload import PORT, Workload, environment_of
 
 # https://cloud.google.com/run/docs/configuring/services/cpu and .../memory-limits: the most memory that each number of

@@ -74,21 +74,6 @@ def documents(module: Module, settings: TerraformSettings) -> tuple[Document, ..
     return tuple(Document(path=path, text=text) for path, text in files.items())
 
 
-def image_of(workload: Workload) -> str:
-    """The image that a platform pulls.
-
-    Raises:
-        InvalidInput: if the bundle has none.
-    """
-    if workload.image is None:
-        raise InvalidInput(
-            f"Version {workload.version} of {workload.model!r} has no image in {workload.region}, and the platform "
-            "runs images.",
-            hint="Name a container registry for the region, so that the bundle is pushed there as an image.",
-        )
-    return workload.image
-
-
 def share_of(workload: Workload, *, is_former: bool) -> int:
     """The percentage of the region's requests that the newest revision gets, or the former one."""
     return 100 - workload.traffic_percent if is_former else workload.traffic_percent
@@ -107,26 +92,6 @@ def too_large(workload: Workload, platform: str, largest: str) -> InvalidInput:
         f"gives {largest} at most.",
         hint="Use a target of kind kubernetes in this region.",
     )
-
-
-def cannot(workload: Workload, what: str) -> InvalidInput:
-    """What to say of a workload that a platform has no words for."""
-    return InvalidInput(
-        f"{what}, and {workload.deployment!r} should have that in {workload.region}.",
-        hint="Use a target of kind kubernetes in this region, or place without it.",
-    )
-
-
-def whole_boards(workload: Workload, platform: str) -> int:
-    """How many accelerators a replica has to itself; 0 without.
-
-    Raises:
-        InvalidInput: if it shares one.
-    """
-    share = workload.resources.accelerator_share if workload.resources.accelerator is not None else 0.0
-    if share != int(share):
-        raise cannot(workload, f"{platform} shares no accelerator between replicas")
-    return int(share)
 
 
 def label_value(text: str) -> str:
