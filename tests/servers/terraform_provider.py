@@ -96,10 +96,10 @@ class Provider(grpc.GenericRpcHandler):
         def nothing(_request: bytes, _context: Any) -> Iterator[bytes]:
             return iter(())
 
-        handler: Any = grpc.unary_unary_rpc_method_handler(answer)
+        library: Any = grpc
         if method == "/plugin.GRPCStdio/StreamStdio":
-            handler = grpc.unary_stream_rpc_method_handler(nothing)
-        return handler
+            return library.unary_stream_rpc_method_handler(nothing)
+        return library.unary_unary_rpc_method_handler(answer)
 
 
 def main(arguments: Iterable[str]) -> None:

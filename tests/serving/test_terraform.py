@@ -254,8 +254,7 @@ def check_arguments(where: str, body: Mapping[str, Any], known: Mapping[str, Any
     for name, value in body.items():
         inner: Any = plain.get(name.strip('"'))
         if isinstance(inner, dict):
-            blocks: list[dict[str, Any]] = value if isinstance(value, list) else [value]
-            for each in blocks:
+            for each in cast("list[dict[str, Any]]", value if isinstance(value, list) else [value]):
                 check_arguments(f"{where}.{name}", each, cast("dict[str, Any]", inner))
 
 

@@ -41,6 +41,7 @@ def beside_former(newest: Workload, percent: int = 10) -> Workload:
         version=7,
         bundle_digest=Digest("sha256:" + "7b" * 32),
         image=None if newest.image is None else newest.image.replace("8c", "7c"),
+        bento=None if newest.bento is None else newest.bento.replace("8a", "7a"),
         former=None,
     )
     return replace(newest, former=former, traffic_percent=percent)
