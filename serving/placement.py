@@ -18,14 +18,19 @@ from fairlead.serving.placement_answer import (
     Placement,
     PlacementAnswer,
     RunnerUp,
+    SwitchingAnswer,
     Terms,
     figures_of,
     price_solution,
 )
-from fairlead.serving.placement_model import solve
+from fairlead.serving.placement_availability import AVAILABILITY_METHOD
+from fairlead.serving.placement_model import Solution
 from fairlead.serving.placement_options import UTILIZATION, Problem, Rejection, build_problem
+from fairlead.serving.placement_order import solve_as_asked
+from fairlead.serving.placement_reading import request_from_json, validate
 from fairlead.serving.placement_relaxation import binding_limits, refuse
-from fairlead.serving.placement_request import Demand, PlacementRequest, Resources, request_from_json, validate
+from fairlead.serving.placement_request import Demand, PlacementRequest, Resources
+from fairlead.serving.placement_switching import Decision, decide
 
 __all__ = [
     "Bound",
@@ -48,17 +53,20 @@ _TIE_USD_PER_HOUR = 1e-4
 _METHODS = {
     "compute_power": f"{COMPUTE_METHOD}, u = {UTILIZATION:g}; gCO2e = kW x PUE x grid of the region",
     "network_energy": NETWORK_METHOD,
-    "latency": "network round trip only; from an area: measured from its nearest region where one is within 500 km",
-    "prices": "on-demand list prices; egress at the first tier, per 10^9 bytes",
-    "replication": "one copy from the cheapest region that holds the artifact, spread over amortization_hours",
+    "latency": "network round trip, plus processing_ms where given; from an area: measured from its nearest region "
+    "where one is within 500 km",
+    "prices": "list prices; egress at the first tier, per 10^9 bytes",
+    "replication": "one copy of model and features to each region that lacks them, from the cheapest region that has "
+    "one or by way of a region of the placement, spread over amortization_hours; features' changes hour by hour",
+    "availability": AVAILABILITY_METHOD,
 }
 
 
-def place(request: PlacementRequest, catalog: Catalog | None = None) -> PlacementAnswer:
-    """Choose regions, instances and shares of traffic at the least objective, to one part in a million.
+def place(request: PlacementRequest, catalog: Catalog | None = None, *, explain: bool = True) -> PlacementAnswer:
+    """Choose regions, instances and shares of traffic at the least objective.
 
-    Solves once for the answer, once for the runner-up and once for each limit that may bind it; a fraction of a second
-    for a handful of candidate regions, seconds for the whole catalog. Equal requests give equal answers.
+    Solves once for the answer (a small problem exactly, a large one to within 0.1 %), and to explain it once for the
+    runner-up and once for each limit that may bind. Equal requests give equal answers.
 
     Raises:
         InvalidInput: if the request makes no sense; `pointer` names the member.
@@ -69,27 +77,78 @@ def place(request: PlacementRequest, catalog: Catalog | None = None) -> Placemen
     catalog = catalog or load_catalog()
     validate(request, catalog)
     problem = build_problem(request, catalog)
-    solution = solve(problem)
-    if solution is None:
+    decision = decide(problem)
+    if decision is None:
         refuse(request, catalog)
-    placement = price_solution(problem, solution)
+    chosen = decision.chosen
+    second = solve_as_asked(problem, other_than=frozenset(chosen.regions)) if explain else None
+    if second is not None and not request.order and request.switching is None and second.objective < chosen.objective:
+        # Within the gap, what was looked for as the second best may turn out the best.
+        chosen, second = second, chosen
+    placement = price_solution(problem, chosen)
     figures = list(figures_of(placement))
     return PlacementAnswer(
         placement=placement,
-        runner_up=_runner_up(problem, placement),
-        bounds=binding_limits(request, catalog, placement),
+        relative_gap=_gap(chosen),
+        switching=_switching(problem, decision),
+        runner_up=None if second is None else _runner_up(problem, placement, second),
+        bounds=binding_limits(request, catalog, placement) if explain else (),
         rejected=_rejected(problem, placement),
         sources=tuple(sorted({figure.source for figure in figures})),
         estimates=tuple(sorted({figure.source for figure in figures if figure.is_estimate})),
-        methods=_METHODS,
+        methods=_methods(request),
     )
 
 
-def _runner_up(problem: Problem, chosen: Placement) -> RunnerUp | None:
-    solution = solve(problem, excluded=frozenset(chosen.regions))
-    if solution is None:
+def _gap(solution: Solution) -> float:
+    if solution.objective <= 0:
+        return 0.0
+    return round(max(0.0, 1 - solution.bound / solution.objective), 6)
+
+
+def _switching(problem: Problem, decision: Decision) -> SwitchingAnswer | None:
+    switching = problem.request.switching
+    if switching is None:
         return None
-    placement = price_solution(problem, solution)
+    best = price_solution(problem, decision.best)
+    stay = None if decision.stay is None else price_solution(problem, decision.stay)
+    moving = best.terms.switching_usd * switching.horizon_hours
+    gain = None if stay is None else round(stay.terms.objective_usd - best.terms.objective_usd, 6)
+    is_moving = decision.chosen is not decision.stay
+    if stay is None:
+        why = "What runs now cannot satisfy the request any more."
+    elif not is_moving and decision.best is decision.stay:
+        why = "No other set of regions is better once the move is paid for."
+    else:
+        word = "Moving gains" if is_moving else "Moving would gain"
+        least = switching.least_gain_usd_per_hour
+        why = (
+            f"{word} {gain:.6f} USD/h after its cost of {moving:.2f} USD, spread over {switching.horizon_hours:g} h; "
+            f"at least {least:g} USD/h is asked for."
+        )
+    return SwitchingAnswer(
+        is_moving=is_moving,
+        stay_usd_per_hour=None if stay is None else stay.terms.objective_usd,
+        move_usd_per_hour=best.terms.objective_usd,
+        gain_usd_per_hour=gain,
+        moving_usd=round(moving, 6),
+        horizon_hours=switching.horizon_hours,
+        why=why,
+    )
+
+
+def _methods(request: PlacementRequest) -> dict[str, str]:
+    if request.spot is None:
+        return _METHODS
+    spot = request.spot
+    return _METHODS | {
+        "spot": f"assumed: an instance is taken away {spot.interruptions_per_hour:g} times an hour and missing for "
+        f"{spot.recovery_minutes:g} min, so {100 * spot.present:.4g} % of its room counts; spot list prices"
+    }
+
+
+def _runner_up(problem: Problem, chosen: Placement, second: Solution) -> RunnerUp:
+    placement = price_solution(problem, second)
     difference = placement.terms.minus(chosen.terms)
     return RunnerUp(placement=placement, difference=difference, why=_why(difference))
 
@@ -103,6 +162,7 @@ def _why(difference: Terms) -> str:
         ("replication", difference.replication_usd),
         ("carbon", difference.carbon_usd),
         ("latency", difference.latency_usd),
+        ("switching", difference.switching_usd),
     )
     parts = [f"{value:+.6f} {name}" for name, value in terms if value]
     return f"It costs {difference.objective_usd:.6f} USD/h more: {', '.join(parts)}."

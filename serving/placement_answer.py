@@ -13,7 +13,9 @@ from typing import cast
 from fairlead.catalog import Figure
 from fairlead.core.errors import JsonValue
 from fairlead.core.ids import RegionId
-from fairlead.serving.placement_model import SHARE_DECIMALS, Solution
+from fairlead.serving.placement_availability import Availability, availability_of
+from fairlead.serving.placement_copies import Copy
+from fairlead.serving.placement_model import Solution
 from fairlead.serving.placement_options import (
     GRAMS_PER_TONNE,
     SECONDS_PER_HOUR,
@@ -21,11 +23,16 @@ from fairlead.serving.placement_options import (
     Problem,
     RegionOption,
     Rejection,
+    RentKey,
+    limit_of_round_trip,
 )
+from fairlead.serving.placement_request import PlacementRequest
+from fairlead.serving.placement_shares import SHARE_DECIMALS
 
 _USD_DECIMALS = 6
 _GRAM_DECIMALS = 3
 _MS_DECIMALS = 1
+_MEDIAN = 0.5
 _PERCENTILE = 0.95
 
 
@@ -33,8 +40,9 @@ _PERCENTILE = 0.95
 class Terms:
     """What a placement costs in an hour.
 
-    `cost_usd` is the sum of the three costs somebody bills; `objective_usd` adds what carbon and waiting are priced at,
-    and is what the solver minimised. `carbon_g` is the sum of the three emissions, in gCO2e.
+    `cost_usd` is the sum of the three costs somebody bills hour by hour; `objective_usd` adds what carbon and waiting
+    are priced at and what moving there costs, spread over its horizon. `carbon_g` is the sum of the three emissions, in
+    gCO2e.
     """
 
     compute_usd: float
@@ -43,6 +51,7 @@ class Terms:
     cost_usd: float
     carbon_usd: float
     latency_usd: float
+    switching_usd: float
     objective_usd: float
     compute_g: float
     serving_egress_g: float
@@ -64,12 +73,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceChoice:
-    """So many instances of one type, each with room for `replicas` replicas and drawing `power` before PUE."""
+    """So many instances of one type, each with room for `replicas` replicas and drawing `power` before PUE.
+
+    `accelerator_share` is how many boards each replica has.
+    """
 
     sku: str
+    is_spot: bool
     count: int
     replicas: int
     accelerator: str | None
+    accelerator_share: float
     price: Figure
     power: Figure
     compute_usd: float
@@ -77,16 +91,29 @@ class InstanceChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyChoice:
+    """Where a region gets one cargo (`model`, `features`) from, and what that costs and emits in an hour."""
+
+    cargo: str
+    source: RegionId
+    tariff: Figure
+    usd: float
+    g: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One chosen region: what runs there, whom it serves, and what an hour of it costs and emits.
 
-    `shares` holds, by area, the share of that area's requests answered here.
+    `shares` holds, by area, the share of that area's requests answered here. `replicate_from` is where the model's copy
+    comes from; `copies` has it and the features'.
     """
 
     region: RegionId
     jurisdiction: str
     instances: tuple[InstanceChoice, ...]
     shares: Mapping[str, float]
+    replicas: int
     load_requests_per_second: float
     capacity_requests_per_second: float
     compute_usd: float
@@ -100,14 +127,16 @@ class Choice:
     pue: Figure
     replicate_from: RegionId | None
     replication_tariff: Figure | None
+    copies: tuple[CopyChoice, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupAnswer:
-    """How one area is served: shares by region (they sum to 1) and the network round trip its requests see.
+    """How one area is served: shares by region (they sum to 1) and the latency its requests see.
 
-    `mean_ms` is weighted by share; `p95_ms` is the smallest round trip that at least 95 % of the requests keep within.
-    Both leave out the time the model takes.
+    `mean_ms` is weighted by share; `p50_ms` and `p95_ms` are the least latency that at least 50 and 95 % of the
+    requests keep within: the network round trip, plus `processing_ms` where the request gives it. `within_limit` is the
+    share of the requests that keep the limit.
     """
 
     area: str
@@ -116,7 +145,9 @@ class GroupAnswer:
     shares: Mapping[RegionId, float]
     round_trips: Mapping[RegionId, Figure]
     mean_ms: float
+    p50_ms: float
     p95_ms: float
+    within_limit: float
     latency_usd: float
 
 
@@ -128,6 +159,7 @@ class Placement:
     choices: tuple[Choice, ...]
     groups: tuple[GroupAnswer, ...]
     terms: Terms
+    availability: Availability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +182,33 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingAnswer:
+    """Whether to leave the regions that run now: `gain_usd_per_hour` is what moving saves after it is paid for.
+
+    `stay` is the least objective without a change of regions, None where they cannot satisfy the request any more.
+    """
+
+    is_moving: bool
+    stay_usd_per_hour: float | None
+    move_usd_per_hour: float
+    gain_usd_per_hour: float | None
+    moving_usd: float
+    horizon_hours: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementAnswer:
     """The placement, what bound it, what came second, why every other region was left, and where the figures are from.
 
-    `sources` are those of every figure used; `estimates` are the ones among them that nobody measured or published.
+    `relative_gap` is what the solver left unproven: no placement's objective is lower by more than that share.
+    `switching` says whether to move, where the request says what runs now. `sources` are those of every figure used;
+    `estimates` are the ones among them that nobody measured or published.
     """
 
     placement: Placement
+    relative_gap: float
+    switching: SwitchingAnswer | None
     runner_up: RunnerUp | None
     bounds: tuple[Bound, ...]
     rejected: tuple[Rejection, ...]
@@ -174,15 +226,34 @@ def price_solution(problem: Problem, solution: Solution) -> Placement:
     options = {option.region.id: option for option in problem.regions}
     choices = tuple(_choice(problem, solution, options[region]) for region in solution.regions)
     groups = tuple(_group(problem, solution, index) for index in range(len(problem.request.demand)))
-    return Placement(regions=solution.regions, choices=choices, groups=groups, terms=_terms(problem, choices, groups))
+    return Placement(
+        regions=solution.regions,
+        choices=choices,
+        groups=groups,
+        terms=_terms(problem.request, choices, groups),
+        availability=availability_of(problem, solution),
+    )
+
+
+def moving_usd(request: PlacementRequest, instances: Mapping[RentKey, tuple[int, float]]) -> float:
+    """What moving to these instances (count and USD/h of one, by what is rented) costs once; 0 where nothing runs."""
+    switching = request.switching
+    if switching is None:
+        return 0.0
+    running = {RentKey(each.region, each.sku, each.is_spot): each.count for each in switching.current}
+    before, after = {key.region for key in running}, {key.region for key in instances}
+    beside = sum(
+        max(0, count - running.get(key, 0)) * rent * switching.overlap_hours for key, (count, rent) in instances.items()
+    )
+    started = len(after - before) * switching.start_region_usd
+    return started + len(before - after) * switching.stop_region_usd + beside
 
 
 def figures_of(placement: Placement) -> Iterable[Figure]:
     """Every catalog figure that a placement rests on."""
     for choice in placement.choices:
         yield from (choice.internet_egress, choice.grid, choice.pue)
-        if choice.replication_tariff is not None:
-            yield choice.replication_tariff
+        yield from (copy.tariff for copy in choice.copies)
         for instance in choice.instances:
             yield from (instance.price, instance.power)
     for group in placement.groups:
@@ -195,40 +266,57 @@ def _choice(problem: Problem, solution: Solution, option: RegionOption) -> Choic
     here = {group: share for (group, where), share in solution.shares.items() if where == region.id}
     load = sum(request.demand[group].requests_per_second * share for group, share in here.items())
     instances = tuple(
-        _instance(each, solution.instances[region.id, each.price.sku])
+        _instance(request, each, solution.instances[each.key])
         for each in option.instances
-        if (region.id, each.price.sku) in solution.instances
+        if each.key in solution.instances
     )
     replicas = sum(each.count * each.replicas for each in instances)
+    room = sum(solution.instances.get(each.key, 0) * each.room for each in option.instances)
     hourly = load * SECONDS_PER_HOUR
+    copies = tuple(_copy(copy) for copy in solution.copies if copy.destination == region.id)
+    model = next((copy for copy in copies if copy.cargo == "model"), None)
     return Choice(
         region=region.id,
         jurisdiction=region.jurisdiction,
         instances=instances,
         shares={request.demand[group].area: share for group, share in sorted(here.items())},
+        replicas=replicas,
         load_requests_per_second=round(load, 6),
-        capacity_requests_per_second=replicas * request.resources.requests_per_second_per_replica,
+        capacity_requests_per_second=round(room * request.resources.requests_per_second_per_replica, 6),
         compute_usd=_rounded((each.compute_usd for each in instances), _USD_DECIMALS),
         serving_egress_usd=round(hourly * option.egress_usd_per_request, _USD_DECIMALS),
-        replication_usd=round(option.replication_usd_per_hour, _USD_DECIMALS),
+        replication_usd=_rounded((copy.usd for copy in copies), _USD_DECIMALS),
         compute_g=_rounded((each.compute_g for each in instances), _GRAM_DECIMALS),
         serving_egress_g=round(hourly * option.egress_grams_per_request, _GRAM_DECIMALS),
-        replication_g=round(option.replication_grams_per_hour, _GRAM_DECIMALS),
+        replication_g=_rounded((copy.g for copy in copies), _GRAM_DECIMALS),
         internet_egress=option.internet_egress,
         grid=region.carbon,
         pue=region.pue,
-        replicate_from=option.replicate_from,
-        replication_tariff=option.replication_tariff,
+        replicate_from=None if model is None else model.source,
+        replication_tariff=None if model is None else model.tariff,
+        copies=copies,
     )
 
 
-def _instance(option: InstanceOption, count: int) -> InstanceChoice:
+def _copy(copy: Copy) -> CopyChoice:
+    return CopyChoice(
+        cargo=copy.cargo,
+        source=copy.source,
+        tariff=copy.tariff,
+        usd=round(copy.usd_per_hour, _USD_DECIMALS),
+        g=round(copy.grams_per_hour, _GRAM_DECIMALS),
+    )
+
+
+def _instance(request: PlacementRequest, option: InstanceOption, count: int) -> InstanceChoice:
     return InstanceChoice(
         sku=option.price.sku,
+        is_spot=option.key.is_spot,
         count=count,
         replicas=option.replicas,
         accelerator=option.price.accelerator,
-        price=option.price.on_demand,
+        accelerator_share=request.resources.accelerator_share if option.price.accelerator else 0.0,
+        price=option.rent,
         power=option.power,
         compute_usd=round(count * option.usd_per_hour, _USD_DECIMALS),
         compute_g=round(count * option.grams_per_hour, _GRAM_DECIMALS),
@@ -236,31 +324,39 @@ def _instance(option: InstanceOption, count: int) -> InstanceChoice:
 
 
 def _group(problem: Problem, solution: Solution, index: int) -> GroupAnswer:
-    demand = problem.request.demand[index]
+    request = problem.request
+    demand, own = request.demand[index], request.resources.processing_ms
     shares = {region: share for (group, region), share in solution.shares.items() if group == index}
     away = {option.region.id: option.round_trips[index] for option in problem.regions if option.region.id in shares}
     mean = sum(share * away[region].value for region, share in shares.items())
-    served = 0.0
-    p95 = 0.0
-    for region in sorted(shares, key=lambda each: away[each].value):
-        served = round(served + shares[region], SHARE_DECIMALS)
-        p95 = away[region].value
-        if served >= _PERCENTILE:
-            break
     waited_seconds = demand.requests_per_second * SECONDS_PER_HOUR * mean / 1000
+    limit = limit_of_round_trip(request, demand)
     return GroupAnswer(
         area=demand.area,
         requests_per_second=demand.requests_per_second,
         latency_limit_ms=demand.latency_limit_ms,
         shares=shares,
         round_trips=away,
-        mean_ms=round(mean, _MS_DECIMALS),
-        p95_ms=round(p95, _MS_DECIMALS),
-        latency_usd=round(waited_seconds * problem.request.latency_price_usd_per_request_second, _USD_DECIMALS),
+        mean_ms=round(mean + own, _MS_DECIMALS),
+        p50_ms=round(_percentile(shares, away, _MEDIAN) + own, _MS_DECIMALS),
+        p95_ms=round(_percentile(shares, away, _PERCENTILE) + own, _MS_DECIMALS),
+        within_limit=round(
+            sum(share for region, share in shares.items() if away[region].value <= limit), SHARE_DECIMALS
+        ),
+        latency_usd=round(waited_seconds * request.latency_price_usd_per_request_second, _USD_DECIMALS),
     )
 
 
-def _terms(problem: Problem, choices: tuple[Choice, ...], groups: tuple[GroupAnswer, ...]) -> Terms:
+def _percentile(shares: Mapping[RegionId, float], away: Mapping[RegionId, Figure], part: float) -> float:
+    served = 0.0
+    for region in sorted(shares, key=lambda each: away[each].value):
+        served = round(served + shares[region], SHARE_DECIMALS)
+        if served >= part:
+            return away[region].value
+    return max(away[region].value for region in shares)
+
+
+def _terms(request: PlacementRequest, choices: tuple[Choice, ...], groups: tuple[GroupAnswer, ...]) -> Terms:
     compute = _rounded((each.compute_usd for each in choices), _USD_DECIMALS)
     egress = _rounded((each.serving_egress_usd for each in choices), _USD_DECIMALS)
     replication = _rounded((each.replication_usd for each in choices), _USD_DECIMALS)
@@ -269,8 +365,15 @@ def _terms(problem: Problem, choices: tuple[Choice, ...], groups: tuple[GroupAns
     replication_g = _rounded((each.replication_g for each in choices), _GRAM_DECIMALS)
     carbon_g = _rounded((compute_g, egress_g, replication_g), _GRAM_DECIMALS)
     cost = _rounded((compute, egress, replication), _USD_DECIMALS)
-    carbon = round(carbon_g * problem.request.carbon_price_usd_per_tonne / GRAMS_PER_TONNE, _USD_DECIMALS)
+    carbon = round(carbon_g * request.carbon_price_usd_per_tonne / GRAMS_PER_TONNE, _USD_DECIMALS)
     latency = _rounded((each.latency_usd for each in groups), _USD_DECIMALS)
+    rents = {
+        RentKey(choice.region, each.sku, each.is_spot): (each.count, each.price.value)
+        for choice in choices
+        for each in choice.instances
+    }
+    horizon = 1.0 if request.switching is None else request.switching.horizon_hours
+    switching = round(moving_usd(request, rents) / horizon, _USD_DECIMALS)
     return Terms(
         compute_usd=compute,
         serving_egress_usd=egress,
@@ -278,7 +381,8 @@ def _terms(problem: Problem, choices: tuple[Choice, ...], groups: tuple[GroupAns
         cost_usd=cost,
         carbon_usd=carbon,
         latency_usd=latency,
-        objective_usd=_rounded((cost, carbon, latency), _USD_DECIMALS),
+        switching_usd=switching,
+        objective_usd=_rounded((cost, carbon, latency, switching), _USD_DECIMALS),
         compute_g=compute_g,
         serving_egress_g=egress_g,
         replication_g=replication_g,

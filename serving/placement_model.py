@@ -1,239 +1,443 @@
-"""The mixed-integer programme, and nothing else: what `docs/explanation/placement.md` writes out, in HiGHS.
+"""The placement programme: what `docs/explanation/placement.md` writes out, in HiGHS.
 
-Variables, for regions r that no rule forbids, instance types s and demand groups g:
+Variables, for regions r that no rule forbids, rentable options o (an instance type, on demand or spot), lots g of
+requests that the same regions may answer, clouds c and copies a:
 
     y[r]    1 where the region is used
-    n[r,s]  instances rented, whole
-    x[g,r]  share of the group's requests that the region answers, from 0 to 1
+    n[r,o]  instances rented, whole
+    x[g,r]  share of the lot that the region answers, from 0 to 1
     z[c]    1 where the cloud is used
+    a[u,v]  1 where region v gets its copy by way of region u
 
-One thread and a fixed seed, columns in order of region id: equal requests give equal answers. Where totals differ by
-less than a hundredth of a cent an hour, the smaller region id wins.
+Columns stand in order of region id. Where totals differ by less than a hundredth of a cent an hour in a programme that
+is solved to no remaining gap, the smaller region id wins.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fairlead.core.errors import FairleadError, MissingExtra
 from fairlead.core.ids import RegionId
-from fairlead.serving.placement_options import GRAMS_PER_TONNE, SECONDS_PER_HOUR, Problem
+from fairlead.serving.placement_copies import Copy, feed, relays_of
+from fairlead.serving.placement_options import GRAMS_PER_TONNE, Problem, RentKey, use_of
+from fairlead.serving.placement_programme import Programme, Values, minimise
+from fairlead.serving.placement_pruning import Lot, lots_of, undominated
+from fairlead.serving.placement_request import PlacementRequest
+from fairlead.serving.placement_shares import split_lots
+from fairlead.serving.placement_survival import answered, losses_of, need_within, needs_of
 
-SHARE_DECIMALS = 9
-_LEAST_SHARE = 1e-6
+RELATIVE_GAP = 1e-3
+EXACT_COLUMNS = 150
+"""Programmes of at most so many shares are solved to no remaining gap."""
 _TIE_USD_PER_HOUR = 1e-7
-_RELATIVE_GAP = 0.0
-_NO_LIMIT = math.inf
+_LEAST_LOAD = 1e-6
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What a solution makes small, and what it may not exceed; all amounts are per hour.
+
+    The objective is dollars x `usd` + grams x `grams` + request seconds of waiting x `request_seconds`, plus
+    `surcharges` on instances. `other_than` asks for another set of regions than that one, `exactly` for that set.
+    """
+
+    usd: float = 1.0
+    grams: float = 0.0
+    request_seconds: float = 0.0
+    most_usd: float = math.inf
+    most_grams: float = math.inf
+    most_request_seconds: float = math.inf
+    surcharges: Mapping[RentKey, float] = field(default_factory=dict[RentKey, float])
+    other_than: frozenset[RegionId] | None = None
+    exactly: frozenset[RegionId] | None = None
+    relative_gap: float = RELATIVE_GAP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What the solver decided: instances by (region, sku), and each group's shares by region, which sum to 1."""
+    """What the solver decided: instances, each group's shares by region (they sum to 1), and where copies come from.
+
+    `objective` is what was minimised and `bound` what no placement is below; `usd`, `grams` and `request_seconds` are
+    what it costs, emits and makes wait in an hour.
+    """
 
     regions: tuple[RegionId, ...]
-    instances: Mapping[tuple[RegionId, str], int]
+    instances: Mapping[RentKey, int]
     shares: Mapping[tuple[int, RegionId], float]
+    copies: tuple[Copy, ...]
+    objective: float
+    bound: float
+    usd: float
+    grams: float
+    request_seconds: float
 
 
-@dataclass(slots=True)
-class _Programme:
-    """Columns and rows as HiGHS takes them, row by row."""
-
-    cost: list[float] = field(default_factory=list[float])
-    upper: list[float] = field(default_factory=list[float])
-    is_whole: list[bool] = field(default_factory=list[bool])
-    row_lower: list[float] = field(default_factory=list[float])
-    row_upper: list[float] = field(default_factory=list[float])
-    start: list[int] = field(default_factory=lambda: [0])
-    index: list[int] = field(default_factory=list[int])
-    value: list[float] = field(default_factory=list[float])
-
-    def column(self, cost: float, upper: float, *, is_whole: bool) -> int:
-        self.cost.append(cost)
-        self.upper.append(upper)
-        self.is_whole.append(is_whole)
-        return len(self.cost) - 1
-
-    def row(self, terms: Sequence[tuple[int, float]], *, lower: float = -_NO_LIMIT, upper: float = _NO_LIMIT) -> None:
-        for index, value in terms:
-            if value:
-                self.index.append(index)
-                self.value.append(value)
-        self.start.append(len(self.index))
-        self.row_lower.append(lower)
-        self.row_upper.append(upper)
+def aim_of(request: PlacementRequest) -> Aim:
+    """Dollars, with carbon and waiting at the request's prices, within its budgets."""
+    return Aim(
+        grams=request.carbon_price_usd_per_tonne / GRAMS_PER_TONNE,
+        request_seconds=request.latency_price_usd_per_request_second,
+        most_usd=_or_none(request.budget_usd_per_hour),
+        most_grams=_or_none(request.carbon_budget_g_per_hour),
+    )
 
 
-def solve(problem: Problem, *, excluded: frozenset[RegionId] | None = None) -> Solution | None:
-    """The cheapest placement, or None where there is none; `excluded` is a set of regions that may not be the answer.
+def solve(problem: Problem, aim: Aim | None = None) -> Solution | None:
+    """The placement with the least objective, to within the aim's gap, or None where there is none.
 
     Raises:
         MissingExtra: if HiGHS is not installed.
     """
-    if not problem.regions:
+    aim = aim or aim_of(problem.request)
+    if not problem.regions or any(not parcel.regions for parcel in problem.parcels):
         return None
-    programme = _Programme()
-    used, rented, served = _columns(problem, programme)
-    _demand_rows(problem, programme, used, served)
-    _capacity_rows(problem, programme, used, rented, served)
-    _diversity_rows(problem, programme, used)
-    _budget_row(problem, programme, used, rented, served)
-    if excluded is not None:
-        # At least one region differs: one of the set is left, or one outside it is used.
-        terms = [(column, -1.0 if region in excluded else 1.0) for region, column in used.items()]
-        programme.row(terms, lower=1.0 - len(excluded))
-    values = _run(programme)
-    if values is None:
-        return None
-    return _read(problem, values, rented, served)
+    needs: dict[frozenset[int], float] = {}
+    while True:
+        built = _Built(problem, aim, needs)
+        values = minimise(
+            built.programme,
+            relative_gap=0.0 if len(built.served) <= EXACT_COLUMNS else aim.relative_gap,
+            absolute_gap=_TIE_USD_PER_HOUR / 10,
+        )
+        if values is None:
+            return None
+        missing = built.missing(values)
+        if not missing:
+            return built.solution(values)
+        needs.update(missing)
 
 
-def _columns(
-    problem: Problem, programme: _Programme
-) -> tuple[dict[RegionId, int], dict[tuple[RegionId, str], int], dict[tuple[int, RegionId], int]]:
+class _Built:
+    """A problem as a programme, and the way back from the values of its columns."""
+
+    def __init__(self, problem: Problem, aim: Aim, needs: Mapping[frozenset[int], float]) -> None:
+        self._problem = problem
+        self._request = problem.request
+        self._aim = aim
+        self.programme = Programme()
+        self._metrics: list[tuple[float, float, float]] = []
+        self._regions = _kept(problem, aim)
+        self._lots = lots_of(problem, self._regions, is_latency_wanted=_wants(aim)[2])
+        self._used: dict[int, int] = {}
+        self._rented: dict[tuple[int, int], int] = {}
+        self.served: dict[tuple[int, int], int] = {}
+        self._relayed: list[tuple[Copy, int]] = []
+        self._columns()
+        self._demand_rows()
+        self._capacity_rows()
+        self._diversity_rows()
+        self._survival_rows(needs)
+        self._spot_rows()
+        self._copy_rows()
+        self._quota_rows()
+        self._cap_rows()
+        self._switching_rows()
+        self._set_rows()
+
+    # --- columns ---------------------------------------------------------------------------------------------------
+
+    def _column(
+        self, usd: float, grams: float, seconds: float, upper: float, *, is_whole: bool, extra: float = 0.0
+    ) -> int:
+        """A column by what one of it costs, emits and makes wait in an hour; `extra` is in the objective alone."""
+        aim = self._aim
+        self._metrics.append((usd, grams, seconds))
+        cost = usd * aim.usd + grams * aim.grams + seconds * aim.request_seconds + extra
+        return self.programme.column(cost, upper, is_whole=is_whole)
+
+    def _columns(self) -> None:
+        problem, most = self._problem, max(self._problem.load_replicas, self._request.min_replicas)
+        for rank, region in enumerate(self._regions):
+            option = problem.regions[region]
+            fed = [copy for (_, where), copy in problem.directs.items() if where == option.region.id]
+            self._used[region] = self._column(
+                sum(copy.usd_per_hour for copy in fed),
+                sum(copy.grams_per_hour for copy in fed),
+                0.0,
+                1.0,
+                is_whole=True,
+                extra=rank * _TIE_USD_PER_HOUR + self._moving(option.region.id),
+            )
+            for index, each in enumerate(option.instances):
+                # After a loss, or with room that counts for less than a replica, no type is needed more than this.
+                fleets = 1 if self._request.survive is None else 2
+                upper = max(1, math.ceil(fleets * most / each.room - _ROUNDING))
+                self._rented[region, index] = self._column(
+                    each.usd_per_hour,
+                    each.grams_per_hour,
+                    0.0,
+                    upper,
+                    is_whole=True,
+                    extra=self._aim.surcharges.get(each.key, 0.0),
+                )
+        for index, lot in enumerate(self._lots):
+            for region in lot.regions:
+                option = problem.regions[region]
+                waited = sum(
+                    problem.parcels[each].requests_per_hour
+                    * option.round_trips[problem.parcels[each].group].value
+                    / 1000
+                    for each in lot.parcels
+                )
+                self.served[index, region] = self._column(
+                    lot.requests_per_hour * option.egress_usd_per_request,
+                    lot.requests_per_hour * option.egress_grams_per_request,
+                    waited,
+                    1.0,
+                    is_whole=False,
+                )
+
+    def _moving(self, region: RegionId) -> float:
+        switching = self._request.switching
+        if switching is None:
+            return 0.0
+        runs = any(each.region == region for each in switching.current)
+        usd = -switching.stop_region_usd if runs else switching.start_region_usd
+        return self._aim.usd * usd / switching.horizon_hours
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def _demand_rows(self) -> None:
+        for index, lot in enumerate(self._lots):
+            self.programme.row([(self.served[index, region], 1.0) for region in lot.regions], lower=1.0, upper=1.0)
+        for (_, region), column in self.served.items():
+            self.programme.row([(column, 1.0), (self._used[region], -1.0)], upper=0.0)
+
+    def _capacity_rows(self) -> None:
+        load: dict[int, list[tuple[int, float]]] = {region: [] for region in self._regions}
+        for (index, region), column in self.served.items():
+            load[region].append((column, -self._lots[index].load_replicas))
+        for region in self._regions:
+            room = self._room(region)
+            self.programme.row([*room, *load[region]], lower=0.0)
+            # A region is used exactly where something runs in it, with traffic or (for availability) without.
+            self.programme.row([*((column, 1.0) for column, _ in room), (self._used[region], -1.0)], lower=0.0)
+            for column, _ in room:
+                upper = self.programme.upper[column]
+                self.programme.row([(column, 1.0), (self._used[region], -upper)], upper=0.0)
+        # Instances are whole, so the room for what certain regions must answer is a whole number of replicas: true
+        # anyway, and said because it brings the relaxation close to the programme.
+        for where, need in needs_of(self._problem, self._regions).items():
+            self.programme.row(
+                [each for region in sorted(where) for each in self._room(region)], lower=self._whole(need)
+            )
+        if self._request.min_replicas > 1:
+            terms = [(column, float(self._replicas(key))) for key, column in self._rented.items()]
+            self.programme.row(terms, lower=float(self._request.min_replicas))
+
+    def _whole(self, need: float) -> float:
+        has_spot = any(each.key.is_spot for region in self._regions for each in self._problem.regions[region].instances)
+        return need if has_spot else math.ceil(need - _ROUNDING)
+
+    def _room(self, region: int) -> list[tuple[int, float]]:
+        instances = self._problem.regions[region].instances
+        return [(self._rented[region, index], each.room) for index, each in enumerate(instances)]
+
+    def _replicas(self, key: tuple[int, int]) -> int:
+        return self._problem.regions[key[0]].instances[key[1]].replicas
+
+    def _diversity_rows(self) -> None:
+        if self._request.min_regions > 1:
+            self.programme.row(
+                [(column, 1.0) for column in self._used.values()], lower=float(self._request.min_regions)
+            )
+        if self._request.min_clouds > 1:
+            chosen: list[tuple[int, float]] = []
+            for loss in losses_of(self._problem, self._regions, "cloud"):
+                cloud = self._column(0.0, 0.0, 0.0, 1.0, is_whole=True)
+                self.programme.row([(cloud, -1.0), *((self._used[each], 1.0) for each in sorted(loss))], lower=0.0)
+                chosen.append((cloud, 1.0))
+            self.programme.row(chosen, lower=float(self._request.min_clouds))
+
+    def _survival_rows(self, needs: Mapping[frozenset[int], float]) -> None:
+        survive = self._request.survive
+        if survive is None:
+            return
+        known = {**needs_of(self._problem, self._regions), **needs}
+        room: dict[frozenset[int], int] = {}
+        losses = losses_of(self._problem, self._regions, survive)
+        for where in sorted({*known, *(where & loss for where in known for loss in losses)}, key=sorted):
+            room[where] = self._column(0.0, 0.0, 0.0, math.inf, is_whole=False)
+            terms = [each for region in sorted(where) for each in self._room(region)]
+            self.programme.row([(room[where], -1.0), *terms], lower=0.0, upper=0.0)
+        for where, need in known.items():
+            for loss in losses:
+                if where & loss:
+                    terms = [(room[where], 1.0)]
+                    if where & loss == where:
+                        terms = []
+                    else:
+                        terms.append((room[where & loss], -1.0))
+                    self.programme.row(terms, lower=self._whole(need))
+
+    def _spot_rows(self) -> None:
+        spot = self._request.spot
+        if spot is None:
+            return
+        for share, sign in ((spot.max_share, 1.0), (spot.min_share, -1.0)):
+            terms: list[tuple[int, float]] = []
+            for (region, index), column in self._rented.items():
+                each = self._problem.regions[region].instances[index]
+                terms.append((column, sign * each.replicas * (float(each.key.is_spot) - share)))
+            self.programme.row(terms, upper=0.0)
+
+    def _copy_rows(self) -> None:
+        """A relayed copy instead of the direct one, from a region that is used and was fed directly itself."""
+        ids = {self._problem.regions[region].region.id: region for region in self._regions}
+        fed_by_relay: dict[tuple[str, RegionId], list[int]] = {}
+        for copy in self._problem.relays or ():
+            if copy.source not in ids or copy.destination not in ids:
+                continue
+            direct = self._problem.directs[copy.cargo, copy.destination]
+            usd = copy.usd_per_hour - direct.usd_per_hour
+            grams = copy.grams_per_hour - direct.grams_per_hour
+            is_capped = self._aim.most_usd < math.inf or self._aim.most_grams < math.inf
+            if not is_capped and usd * self._aim.usd + grams * self._aim.grams >= 0:
+                continue
+            column = self._column(usd, grams, 0.0, 1.0, is_whole=False)
+            self._relayed.append((copy, column))
+            fed_by_relay.setdefault((copy.cargo, copy.destination), []).append(column)
+        for (_, where), columns in fed_by_relay.items():
+            terms = [(column, 1.0) for column in columns]
+            self.programme.row([*terms, (self._used[ids[where]], -1.0)], upper=0.0)
+        for copy, column in self._relayed:
+            terms = [(each, 1.0) for each in fed_by_relay.get((copy.cargo, copy.source), ())]
+            self.programme.row([(column, 1.0), *terms, (self._used[ids[copy.source]], -1.0)], upper=0.0)
+
+    def _quota_rows(self) -> None:
+        for quota in self._request.quotas:
+            terms = [
+                (column, use_of(quota, self._problem.regions[region].instances[index]))
+                for (region, index), column in self._rented.items()
+            ]
+            self.programme.row(terms, upper=quota.limit)
+
+    def _cap_rows(self) -> None:
+        aim = self._aim
+        for metric, most in enumerate((aim.most_usd, aim.most_grams, aim.most_request_seconds)):
+            if most < math.inf:
+                self.programme.row([(column, each[metric]) for column, each in enumerate(self._metrics)], upper=most)
+
+    def _switching_rows(self) -> None:
+        switching = self._request.switching
+        if switching is None or not switching.overlap_hours:
+            return
+        running = {RentKey(each.region, each.sku, each.is_spot): each.count for each in switching.current}
+        for (region, index), column in self._rented.items():
+            each = self._problem.regions[region].instances[index]
+            twice = self._aim.usd * each.usd_per_hour * switching.overlap_hours / switching.horizon_hours
+            started = self._column(0.0, 0.0, 0.0, math.inf, is_whole=False, extra=twice)
+            self.programme.row([(started, 1.0), (column, -1.0)], lower=-float(running.get(each.key, 0)))
+
+    def _set_rows(self) -> None:
+        other, exactly = self._aim.other_than, self._aim.exactly
+        ids = {self._problem.regions[region].region.id: column for region, column in self._used.items()}
+        if other is not None:
+            # At least one region differs: one of the set is left, or one outside it is used.
+            terms = [(column, -1.0 if region in other else 1.0) for region, column in ids.items()]
+            self.programme.row(terms, lower=1.0 - sum(region in other for region in ids))
+        if exactly is not None:
+            for region, column in ids.items():
+                self.programme.row([(column, 1.0)], lower=float(region in exactly), upper=float(region in exactly))
+
+    # --- the way back ----------------------------------------------------------------------------------------------
+
+    def missing(self, values: Values) -> dict[frozenset[int], float]:
+        """The sets of regions in which a loss would leave too little room, with the room (in replicas) they need."""
+        survive = self._request.survive
+        if survive is None:
+            return {}
+        room: dict[int, float] = {}
+        for (region, index), column in self._rented.items():
+            each = self._problem.regions[region].instances[index]
+            room[region] = room.get(region, 0.0) + round(values.columns[column]) * each.room
+        among = frozenset(self._regions)
+        sets = [frozenset(parcel.regions) & among for parcel in self._problem.parcels]
+        found: dict[frozenset[int], float] = {}
+        total = self._problem.load_replicas
+        for loss in losses_of(self._problem, self._regions, survive):
+            left = {region: 0.0 if region in loss else space for region, space in room.items()}
+            most, short = answered(self._problem, left)
+            if most < total - _LEAST_LOAD * max(1.0, total):
+                where = frozenset[int]().union(*(sets[parcel] for parcel in short))
+                found[where] = need_within(self._problem, sets, where)
+        return found
+
+    def solution(self, values: Values) -> Solution:
+        """The values of the columns as a placement."""
+        regions = self._problem.regions
+        instances = {
+            regions[region].instances[index].key: round(values.columns[column])
+            for (region, index), column in self._rented.items()
+            if values.columns[column] > 0.5
+        }
+        used = tuple(sorted({key.region for key in instances}))
+        lots: list[tuple[Lot, dict[int, float]]] = []
+        for index, lot in enumerate(self._lots):
+            lots.append((lot, {region: values.columns[self.served[index, region]] for region in lot.regions}))
+        constant = self._constant()
+        usd, grams, seconds = (
+            sum(value * each[metric] for value, each in zip(values.columns, self._metrics, strict=True))
+            for metric in range(3)
+        )
+        return Solution(
+            regions=used,
+            instances=instances,
+            shares=split_lots(self._problem, lots),
+            copies=self._copies(values, used),
+            objective=values.objective + constant,
+            bound=values.bound + constant,
+            usd=usd,
+            grams=grams,
+            request_seconds=seconds,
+        )
+
+    def _copies(self, values: Values, used: tuple[RegionId, ...]) -> tuple[Copy, ...]:
+        directs = {key: copy for key, copy in self._problem.directs.items() if key[1] in used}
+        if self._problem.relays is None:
+            return feed(self._request, directs, relays_of(self._request, self._problem.catalog, directs))
+        relayed = {
+            (copy.cargo, copy.destination): copy for copy, column in self._relayed if values.columns[column] > 0.5
+        }
+        return tuple(relayed.get(key, copy) for key, copy in sorted(directs.items()))
+
+    def _constant(self) -> float:
+        """What leaving every running region would cost: staying in one takes it off again."""
+        switching = self._request.switching
+        if switching is None:
+            return 0.0
+        left = len({each.region for each in switching.current})
+        return self._aim.usd * left * switching.stop_region_usd / switching.horizon_hours
+
+
+def _kept(problem: Problem, aim: Aim) -> tuple[int, ...]:
     request = problem.request
-    carbon_price = request.carbon_price_usd_per_tonne / GRAMS_PER_TONNE
-    all_replicas = sum(problem.load_replicas(group) for group in range(len(request.demand)))
-    used: dict[RegionId, int] = {}
-    rented: dict[tuple[RegionId, str], int] = {}
-    served: dict[tuple[int, RegionId], int] = {}
-    for rank, option in enumerate(problem.regions):
-        region = option.region.id
-        fixed = option.replication_usd_per_hour + carbon_price * option.replication_grams_per_hour
-        used[region] = programme.column(fixed + rank * _TIE_USD_PER_HOUR, 1.0, is_whole=True)
-        for instance in option.instances:
-            most = max(1, math.ceil(all_replicas / instance.replicas - 1e-9))
-            dollars = instance.usd_per_hour + carbon_price * instance.grams_per_hour
-            rented[region, instance.price.sku] = programme.column(dollars, most, is_whole=True)
-        for group, away in option.round_trips.items():
-            requests = request.demand[group].requests_per_second * SECONDS_PER_HOUR
-            dollars = option.egress_usd_per_request + carbon_price * option.egress_grams_per_request
-            dollars += request.latency_price_usd_per_request_second * away.value / 1000
-            served[group, region] = programme.column(requests * dollars, 1.0, is_whole=False)
-    return used, rented, served
+    every = tuple(range(len(problem.regions)))
+    # Where regions differ by more than what they cost, or one stands in for another, all of them are kept.
+    if request.survive or request.switching or request.quotas or problem.relays or aim.other_than or aim.exactly:
+        return every
+    rents = {
+        (region, index): each.usd_per_hour * aim.usd
+        + each.grams_per_hour * aim.grams
+        + aim.surcharges.get(each.key, 0.0)
+        for region, option in enumerate(problem.regions)
+        for index, each in enumerate(option.instances)
+    }
+    return undominated(
+        problem, wants=_wants(aim), need=request.min_regions, within_cloud=request.min_clouds > 1, rents=rents
+    )
 
 
-def _demand_rows(
-    problem: Problem, programme: _Programme, used: Mapping[RegionId, int], served: Mapping[tuple[int, RegionId], int]
-) -> None:
-    for group in range(len(problem.request.demand)):
-        shares = [column for (index, _), column in served.items() if index == group]
-        programme.row([(column, 1.0) for column in shares], lower=1.0, upper=1.0)
-    for (_, region), column in served.items():
-        programme.row([(column, 1.0), (used[region], -1.0)], upper=0.0)
+def _wants(aim: Aim) -> tuple[bool, bool, bool]:
+    return (
+        bool(aim.usd) or aim.most_usd < math.inf,
+        bool(aim.grams) or aim.most_grams < math.inf,
+        bool(aim.request_seconds) or aim.most_request_seconds < math.inf,
+    )
 
 
-def _capacity_rows(
-    problem: Problem,
-    programme: _Programme,
-    used: Mapping[RegionId, int],
-    rented: Mapping[tuple[RegionId, str], int],
-    served: Mapping[tuple[int, RegionId], int],
-) -> None:
-    for option in problem.regions:
-        region = option.region.id
-        capacity = [(rented[region, each.price.sku], float(each.replicas)) for each in option.instances]
-        load = [(served[group, region], -problem.load_replicas(group)) for group in option.round_trips]
-        programme.row([*capacity, *load], lower=0.0)
-        # A region is used exactly where something runs in it, with traffic or (for availability) without.
-        programme.row([*((column, 1.0) for column, _ in capacity), (used[region], -1.0)], lower=0.0)
-        for column, _ in capacity:
-            programme.row([(column, 1.0), (used[region], -programme.upper[column])], upper=0.0)
-
-
-def _diversity_rows(problem: Problem, programme: _Programme, used: Mapping[RegionId, int]) -> None:
-    request = problem.request
-    if request.min_regions > 1:
-        programme.row([(column, 1.0) for column in used.values()], lower=float(request.min_regions))
-    if request.min_clouds > 1:
-        clouds: dict[str, list[int]] = {}
-        for option in problem.regions:
-            clouds.setdefault(option.region.cloud, []).append(used[option.region.id])
-        chosen: list[int] = []
-        for columns in clouds.values():
-            chosen.append(programme.column(0.0, 1.0, is_whole=True))
-            programme.row([(chosen[-1], -1.0), *((column, 1.0) for column in columns)], lower=0.0)
-        programme.row([(column, 1.0) for column in chosen], lower=float(request.min_clouds))
-
-
-def _budget_row(
-    problem: Problem,
-    programme: _Programme,
-    used: Mapping[RegionId, int],
-    rented: Mapping[tuple[RegionId, str], int],
-    served: Mapping[tuple[int, RegionId], int],
-) -> None:
-    request = problem.request
-    if request.budget_usd_per_hour is None:
-        return
-    terms: list[tuple[int, float]] = []
-    for option in problem.regions:
-        region = option.region.id
-        terms.append((used[region], option.replication_usd_per_hour))
-        terms += [(rented[region, each.price.sku], each.usd_per_hour) for each in option.instances]
-        for group in option.round_trips:
-            requests = request.demand[group].requests_per_second * SECONDS_PER_HOUR
-            terms.append((served[group, region], requests * option.egress_usd_per_request))
-    programme.row(terms, upper=request.budget_usd_per_hour)
-
-
-def _run(programme: _Programme) -> list[float] | None:
-    try:
-        import highspy
-        import numpy as np
-    except ImportError:
-        raise MissingExtra(
-            "Placement needs HiGHS, which is not installed.", hint="Run: pip install 'fairlead[server]'"
-        ) from None
-    model = highspy.HighsLp()
-    model.num_col_, model.num_row_ = len(programme.cost), len(programme.row_lower)
-    model.col_cost_ = np.array(programme.cost)
-    model.col_lower_ = np.zeros(len(programme.cost))
-    model.col_upper_ = np.array(programme.upper)
-    model.row_lower_, model.row_upper_ = np.array(programme.row_lower), np.array(programme.row_upper)
-    model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = np.array(programme.start)
-    model.a_matrix_.index_, model.a_matrix_.value_ = np.array(programme.index), np.array(programme.value)
-    whole, real = highspy.HighsVarType.kInteger, highspy.HighsVarType.kContinuous
-    model.integrality_ = [whole if is_whole else real for is_whole in programme.is_whole]
-    solver = highspy.Highs()
-    for option, value in (
-        ("output_flag", False),
-        ("threads", 1),
-        ("random_seed", 1),
-        ("mip_rel_gap", _RELATIVE_GAP),
-        ("mip_abs_gap", _TIE_USD_PER_HOUR / 10),
-        ("mip_feasibility_tolerance", 1e-9),
-        ("primal_feasibility_tolerance", 1e-9),
-    ):
-        solver.setOptionValue(option, value)
-    solver.passModel(model)
-    solver.run()
-    status = solver.getModelStatus()
-    if status == highspy.HighsModelStatus.kOptimal:
-        return [float(value) for value in solver.getSolution().col_value]
-    if status in (highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible):
-        return None
-    raise FairleadError(f"The solver stopped without an answer: {solver.modelStatusToString(status)}.")
-
-
-def _read(
-    problem: Problem,
-    values: Sequence[float],
-    rented: Mapping[tuple[RegionId, str], int],
-    served: Mapping[tuple[int, RegionId], int],
-) -> Solution:
-    instances = {key: round(values[column]) for key, column in rented.items() if values[column] > 0.5}
-    shares: dict[tuple[int, RegionId], float] = {}
-    for group in range(len(problem.request.demand)):
-        found = {region: values[column] for (index, region), column in served.items() if index == group}
-        # A millionth of a group's requests is the solver's dust, not a decision.
-        kept = {region: round(share, SHARE_DECIMALS) for region, share in found.items() if share >= _LEAST_SHARE}
-        # What that took or gave goes to the largest share, so that the shares of a group are exactly one.
-        largest = max(kept, key=lambda region: (kept[region], region))
-        kept[largest] = round(1.0 - sum(share for region, share in kept.items() if region != largest), SHARE_DECIMALS)
-        shares.update({(group, region): share for region, share in sorted(kept.items())})
-    regions = tuple(sorted({region for region, _ in instances}))
-    return Solution(regions=regions, instances=instances, shares=shares)
+def _or_none(limit: float | None) -> float:
+    return math.inf if limit is None else limit

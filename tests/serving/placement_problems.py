@@ -88,6 +88,7 @@ def brute_force(request: PlacementRequest) -> float | None:
             if len(busy) + len(idle) < request.min_regions:
                 continue
             total = traffic + sum(fleet[region][load[region]] for region in (*busy, *idle))
+            total += _copies(request, (*busy, *idle))
             best = total if best is None else min(best, total)
     return best
 
@@ -102,7 +103,7 @@ def _splits(units: int, regions: int) -> Iterator[tuple[int, ...]]:
 
 
 def _cheapest_fleet(request: PlacementRequest, region: RegionId, units: int) -> float:
-    """Copy and instances of one used region; at least one instance, even without traffic."""
+    """The instances of one used region; at least one, even without traffic."""
     needs, place_ = request.resources, CATALOG.region(region)
     offers: list[tuple[int, float]] = []
     for price in CATALOG.prices(region):
@@ -114,13 +115,27 @@ def _cheapest_fleet(request: PlacementRequest, region: RegionId, units: int) -> 
     least = [min(cost for _, cost in offers)]
     for need in range(1, units + 1):
         least.append(min(cost + (least[need - holds] if need > holds else 0.0) for holds, cost in offers))
-    copy = 0.0
-    if region not in request.existing_replicas:
-        (source,) = request.existing_replicas
-        grams = CATALOG.transfer_carbon(source, region, request.artifact_bytes).value
-        copy = CATALOG.transfer_cost(source, region, request.artifact_bytes).value
-        copy = (copy + grams * request.carbon_price_usd_per_tonne / 1e6) / request.amortization_hours
-    return copy + least[units]
+    return least[units]
+
+
+def _copies(request: PlacementRequest, regions: tuple[RegionId, ...]) -> float:
+    """The cheapest copies to these regions: each straight from the holder, or from a region that was fed so."""
+    (holder,) = request.existing_replicas
+
+    def copy(source: RegionId, destination: RegionId) -> float:
+        grams = CATALOG.transfer_carbon(source, destination, request.artifact_bytes).value
+        usd = CATALOG.transfer_cost(source, destination, request.artifact_bytes).value
+        return (usd + grams * request.carbon_price_usd_per_tonne / 1e6) / request.amortization_hours
+
+    lacking = [region for region in regions if region != holder]
+    hub_sets = chain.from_iterable(combinations(lacking, size) for size in range(len(lacking) + 1))
+    return min(
+        sum(
+            min(copy(source, region) for source in ((holder,) if region in hubs else (holder, *hubs)))
+            for region in lacking
+        )
+        for hubs in hub_sets
+    )
 
 
 def _per_request(request: PlacementRequest, region: RegionId, area: str) -> float:
