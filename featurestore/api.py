@@ -14,6 +14,7 @@ from fairlead.featurestore.schemas import (
     ApplyAnswer,
     ApplyRequest,
     ChangeAnswer,
+    ComparisonAnswer,
     DefinitionAnswer,
     DefinitionPage,
     MaterializeRequest,
@@ -31,6 +32,7 @@ from fairlead.sync.api import Wake
 
 if TYPE_CHECKING:
     from fairlead.featurestore.applied import FeatureDefinitions
+    from fairlead.featurestore.comparing import Comparisons
     from fairlead.featurestore.historical import HistoricalReads
     from fairlead.featurestore.online import OnlineStores
     from fairlead.featurestore.snapshots import Snapshots
@@ -40,10 +42,20 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 SNAPSHOT_HEADER = "X-Fairlead-Snapshot"
 SERVICE_DIGEST_HEADER = "X-Fairlead-Service-Digest"
 
+Compared = Annotated[
+    str,
+    Query(
+        max_length=600,
+        description="`SERVICE`, `SERVICE:NUMBER`, `view:NAME:NUMBER`, a snapshot's digest, or `MODEL/VERSION`.",
+        examples=["diagnosis:1"],
+    ),
+]
+
 
 def feature_routers(
     *,
     definitions: FeatureDefinitions,
+    comparisons: Comparisons,
     snapshots: Snapshots,
     historical: HistoricalReads,
     online: OnlineStores,
@@ -51,14 +63,14 @@ def feature_routers(
 ) -> list[APIRouter]:
     """Every router of this package, without the API's prefix."""
     return [
-        definitions_router(definitions),
+        definitions_router(definitions, comparisons),
         snapshots_router(snapshots, wake),
         historical_router(historical),
         online_router(online, wake),
     ]
 
 
-def definitions_router(definitions: FeatureDefinitions) -> APIRouter:
+def definitions_router(definitions: FeatureDefinitions, comparisons: Comparisons) -> APIRouter:
     """Entities, feature views and feature services."""
     router = APIRouter(prefix="/features", tags=["features"])
 
@@ -66,7 +78,7 @@ def definitions_router(definitions: FeatureDefinitions) -> APIRouter:
     def apply_definitions(caller: MayWrite, body: ApplyRequest) -> ApplyAnswer:
         """Make these definitions the present ones, or say what that would change."""
         objects = [FeatureObject(kind=each.kind, spec=each.spec) for each in body.objects]
-        plan = definitions.apply(caller, objects, dry_run=body.dry_run)
+        plan = definitions.apply(caller, objects, dry_run=body.dry_run, force=body.force)
         return ApplyAnswer(applied=not body.dry_run, changes=[ChangeAnswer.of(planned) for planned in plan])
 
     @router.get("/views")
@@ -85,6 +97,11 @@ def definitions_router(definitions: FeatureDefinitions) -> APIRouter:
     def get_service(caller: MayRead, name: str) -> DefinitionAnswer:
         """One feature service."""
         return DefinitionAnswer.of(definitions.get_service(caller, name))
+
+    @router.get("/diff")
+    def compare(caller: MayRead, before: Compared, after: Compared) -> ComparisonAnswer:
+        """Show what differs between two versions of a view or service, two snapshots, or what two models pin."""
+        return ComparisonAnswer.of(comparisons.compare(caller, before, after))
 
     return router
 

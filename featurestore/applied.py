@@ -17,7 +17,13 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog.residency import UNRESTRICTED, Residency
 from fairlead.core.db import Database
-from fairlead.core.errors import FeatureDefinitionInvalid, FeatureServiceNotFound, InvalidInput, JsonValue
+from fairlead.core.errors import (
+    FeatureDefinitionInvalid,
+    FeatureServiceNotFound,
+    FeaturesInUse,
+    InvalidInput,
+    JsonValue,
+)
 from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.definitions import (
@@ -40,7 +46,9 @@ from fairlead.featurestore.definitions import (
     tags_of,
     view_from_content,
 )
+from fairlead.featurestore.differences import Difference, service_differences, view_differences
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
+from fairlead.featurestore.users import ServiceUser, service_users
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_json
@@ -62,7 +70,11 @@ class FeatureObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedChange:
-    """What applying does to one name. `number` counts the name's versions from 1; `reason` says why it changes."""
+    """What applying does to one name. `number` counts the name's versions from 1; `reason` says why it changes.
+
+    `breaks` holds the features and keys that are there no more, or are of another type; `used_by` the models in
+    environments that take them, as `churn/3 (production)`.
+    """
 
     kind: str
     name: str
@@ -71,6 +83,8 @@ class PlannedChange:
     number: int
     previous_digest: Digest | None
     reason: str | None
+    breaks: tuple[str, ...] = ()
+    used_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,23 +131,27 @@ class FeatureDefinitions:
         self._database = database
         self._clock = clock
 
-    def apply(self, caller: Caller, objects: Sequence[FeatureObject], *, dry_run: bool = False) -> list[PlannedChange]:
+    def apply(
+        self, caller: Caller, objects: Sequence[FeatureObject], *, dry_run: bool = False, force: bool = False
+    ) -> list[PlannedChange]:
         """Make these definitions the present ones; all of them or, with an error, none. `dry_run` only says what would.
 
-        Names that are not sent stay as they are, but services follow their views.
+        Names that are not sent stay as they are, but services follow their views. What breaks a model that holds an
+        environment is done with `force` alone.
 
         Raises:
             FeatureDefinitionInvalid: naming the object and what is wrong with it.
+            FeaturesInUse: naming the models that take what would be gone.
             UnknownResidency: if a view's tag `fairlead.residency` names no class.
         """
         sent = _by_name(objects)
         if dry_run:
             with self._database.read() as session:
-                return self._apply(session, caller, sent, dry_run=True)
+                return self._apply(session, caller, sent, dry_run=True, force=force)
         with self._database.write() as session:
             # One apply at a time: each sees the versions that the one before it numbered.
             session.get(WorkspaceRow, caller.workspace_id, with_for_update=True)
-            return self._apply(session, caller, sent, dry_run=False)
+            return self._apply(session, caller, sent, dry_run=False, force=force)
 
     def list(self, caller: Caller, kind: str, page: PageRequest) -> Page[Definition]:
         """The present definitions of a kind, by name."""
@@ -156,7 +174,7 @@ class FeatureDefinitions:
             return _to_definition(session, _find_service(session, caller.workspace_id, name))
 
     def _apply(
-        self, session: Session, caller: Caller, sent: Mapping[_Key, Mapping[str, Any]], *, dry_run: bool
+        self, session: Session, caller: Caller, sent: Mapping[_Key, Mapping[str, Any]], *, dry_run: bool, force: bool
     ) -> list[PlannedChange]:
         rows = {
             (row.kind, row.name): row
@@ -166,6 +184,7 @@ class FeatureDefinitions:
         }
         present = {key: row.spec for key, row in rows.items()}
         found = _read_all({**present, **sent})
+        users = service_users(session, caller.workspace_id)
         plan: list[PlannedChange] = []
         for key, read in found.items():
             row = rows.get(key)
@@ -176,6 +195,8 @@ class FeatureDefinitions:
             if key not in sent and is_same:
                 continue
             number, is_known = _number(session, caller.workspace_id, key, read.digest)
+            broken = [] if row is None or is_same else _broken(session, row, read)
+            hurt = _hurt(session, caller.workspace_id, key, broken, users) if broken else []
             planned = PlannedChange(
                 kind=key[0],
                 name=key[1],
@@ -184,7 +205,11 @@ class FeatureDefinitions:
                 number=number,
                 previous_digest=None if row is None else Digest(row.digest),
                 reason=None if key in sent else "what it stands on changed",
+                breaks=tuple(each.path for each in broken),
+                used_by=tuple(str(user) for user in hurt),
             )
+            if hurt and not force and not dry_run:
+                raise _in_use(planned)
             plan.append(planned)
             if not dry_run:
                 self._keep(session, caller, planned, read, row, is_known=is_known)
@@ -229,7 +254,12 @@ class FeatureDefinitions:
             action="feature.apply",
             subject=f"{planned.kind}/{planned.name}",
             residency=read.residency,
-            facts={"change": planned.change, "digest": planned.digest, "version": planned.number},
+            facts={
+                "change": planned.change,
+                "digest": planned.digest,
+                "version": planned.number,
+                **({"breaks": list(planned.breaks), "used_by": list(planned.used_by)} if planned.used_by else {}),
+            },
         )
 
 
@@ -324,6 +354,47 @@ def _check_residency(key: _Key, read: _Read, row: FeatureDefinitionRow | None) -
             hint=f"Keep its tag {RESIDENCY_TAG}, or give the view another name.",
             view=key[1],
         )
+
+
+def _broken(session: Session, row: FeatureDefinitionRow, read: _Read) -> list[Difference]:
+    """What a reader of the present definition finds no more, or of another type, in the new one."""
+    before = _content(session, row.workspace_id, row.kind, row.name, row.digest)
+    if before is None or row.kind not in {VIEW, SERVICE}:
+        return []
+    # What changes in a service's views is said of the views.
+    found = (
+        view_differences(before, read.content)
+        if row.kind == VIEW
+        else service_differences(before, read.content, {}, {})
+    )
+    return [each for each in found if each.effect == "breaks"]
+
+
+def _hurt(
+    session: Session, workspace_id: str, key: _Key, broken: Sequence[Difference], users: Sequence[ServiceUser]
+) -> list[ServiceUser]:
+    """The users that take any of what is broken; a broken key concerns everybody who takes the view."""
+    features = {each.feature for each in broken}
+    hurt: list[ServiceUser] = []
+    for user in users:
+        content = _content(session, workspace_id, SERVICE, user.service, user.service_digest)
+        for view in () if content is None else content["views"]:
+            is_about = view["view"] == key[1] if key[0] == VIEW else user.service == key[1]
+            if is_about and (None in features or not features.isdisjoint(view["features"])):
+                hurt.append(user)
+                break
+    return hurt
+
+
+def _in_use(planned: PlannedChange) -> FeaturesInUse:
+    return FeaturesInUse(
+        f"{planned.kind} {planned.name!r} would lose what models take: {', '.join(planned.breaks[:5])}. "
+        f"They are {', '.join(planned.used_by[:20])}.",
+        hint="Add a view or service of another name beside it, or apply it with --force.",
+        name=planned.name,
+        breaks=list(planned.breaks),
+        used_by=list(planned.used_by),
+    )
 
 
 def _number(session: Session, workspace_id: str, key: _Key, digest: Digest) -> tuple[int, bool]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from fairlead.featurestore.applied import FeatureDefinitions
+from fairlead.featurestore.comparing import Comparisons
 from fairlead.featurestore.duties import feature_duties
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.historical import HistoricalReads
@@ -18,6 +19,7 @@ from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import OnlineStateRow
+from fairlead.registry.versions import Versions
 from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class FeatureStore:
     """Use cases, routes and duties of the feature store."""
 
     definitions: FeatureDefinitions
+    comparisons: Comparisons
     snapshots: Snapshots
     historical: HistoricalReads
     online: OnlineStores
@@ -53,6 +56,7 @@ class FeatureStore:
 
         return feature_routers(
             definitions=self.definitions,
+            comparisons=self.comparisons,
             snapshots=self.snapshots,
             historical=self.historical,
             online=self.online,
@@ -123,6 +127,7 @@ def assemble_features(
 
     return FeatureStore(
         definitions=FeatureDefinitions(database, clock),
+        comparisons=Comparisons(database, Versions(database, clock)),
         snapshots=Snapshots(database, clock),
         historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
         online=OnlineStores(database, clock, catalog=catalog, folder=online_folder, home_region=home_region),

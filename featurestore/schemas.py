@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerialize
 
 from fairlead.core.clock import format_time
 from fairlead.featurestore.applied import Change, Definition, PlannedChange
+from fairlead.featurestore.comparing import Comparison
 from fairlead.featurestore.definitions import SERVICE
+from fairlead.featurestore.differences import Effect
 from fairlead.featurestore.online import OnlineAnswer, OnlineState, OnlineStateName
 from fairlead.featurestore.snapshots import Snapshot, SnapshotPart, SnapshotState
 
@@ -35,6 +37,7 @@ class ApplyRequest(_Body):
 
     objects: list[ObjectRequest]
     dry_run: bool = False
+    force: Annotated[bool, Field(description="Also what breaks a model that holds an environment.")] = False
 
 
 class ChangeAnswer(BaseModel):
@@ -47,6 +50,8 @@ class ChangeAnswer(BaseModel):
     version: int
     previous_digest: str | None
     reason: str | None
+    breaks: list[str]
+    used_by: list[str]
 
     @classmethod
     def of(cls, planned: PlannedChange) -> ChangeAnswer:
@@ -59,6 +64,8 @@ class ChangeAnswer(BaseModel):
             version=planned.number,
             previous_digest=planned.previous_digest,
             reason=planned.reason,
+            breaks=list(planned.breaks),
+            used_by=list(planned.used_by),
         )
 
 
@@ -67,6 +74,39 @@ class ApplyAnswer(BaseModel):
 
     applied: bool
     changes: list[ChangeAnswer]
+
+
+class DifferenceAnswer(BaseModel):
+    """One difference: `breaks` a reader, changes the `values` it gets, or `adds` something; null: not on that side."""
+
+    path: str
+    effect: Effect
+    before: Any
+    after: Any
+
+
+class SideAnswer(BaseModel):
+    """One side: what was named, and the version of the view or service (and the snapshot) that it is."""
+
+    reference: str
+    kind: str
+    name: str
+    digest: str
+    version: int
+    snapshot: str | None
+
+
+class ComparisonAnswer(BaseModel):
+    """Two sides, and what differs."""
+
+    before: SideAnswer
+    after: SideAnswer
+    differences: list[DifferenceAnswer]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> ComparisonAnswer:
+        """Render a record."""
+        return cls.model_validate(comparison, from_attributes=True)
 
 
 class DefinitionAnswer(BaseModel):

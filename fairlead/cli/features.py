@@ -14,6 +14,8 @@ from fairlead.core.clock import parse_time
 
 app = group("Features: apply definitions, take snapshots, materialize, read.")
 
+_COMPARED = "SERVICE, SERVICE:NUMBER, view:NAME:NUMBER, a snapshot's digest, MODEL/VERSION or MODEL@ALIAS."
+
 Service = Annotated[str, typer.Argument(help="Name of the feature service.", metavar="SERVICE")]
 
 
@@ -22,15 +24,35 @@ def apply(
     path: Annotated[Path, typer.Argument(help="Feast repository: a folder of Python definitions.")],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what breaks a model in an environment.")] = False,
 ) -> None:
     """Apply a Feast repository's definitions, each versioned by its content."""
     with connected() as (client, output):
-        plan = client.features.apply(path, dry_run=dry_run)
+        plan = client.features.apply(path, dry_run=dry_run, force=force)
         if output.form != "human":
             output.record(plan)
             return
         rows: Any = plan["changes"]
         output.table(rows, ["name", "kind", "change", "version", "digest", "reason"])
+        for row in rows:
+            if row["used_by"]:
+                output.message(f"{row['name']} loses {', '.join(row['breaks'])}: used by {', '.join(row['used_by'])}.")
+
+
+@command(app, "diff")
+def diff(
+    before: Annotated[str, typer.Argument(help=_COMPARED)], after: Annotated[str, typer.Argument(help="Likewise.")]
+) -> None:
+    """Show what differs between two versions of features, and whether it breaks a reader."""
+    with connected() as (client, output):
+        found: Any = client.features.diff(before, after)
+        if output.form != "human":
+            output.record(found)
+            return
+        if not found["differences"]:
+            output.message(f"{before} and {after} are the same.")
+            return
+        output.table(found["differences"], ["effect", "path", "before", "after"])
 
 
 @command(app, "list")

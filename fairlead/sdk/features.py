@@ -60,22 +60,38 @@ class Features:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def apply(self, definitions: Path | str | Sequence[object], *, dry_run: bool = False) -> JsonObject:
+    def apply(
+        self, definitions: Path | str | Sequence[object], *, dry_run: bool = False, force: bool = False
+    ) -> JsonObject:
         """Apply Feast objects, or the path of a Feast repository; answers what was added, changed or left.
 
         Each view's version is the hash of what changes its values or schema. The definitions are read here, on the
-        client; the server executes none of it.
+        client; the server executes none of it. `force` also does what breaks a model that holds an environment.
 
         Raises:
             FeatureDefinitionInvalid: naming the object and the field.
+            FeaturesInUse: naming the models that take what would be gone.
             InvalidInput: if the path is no Feast repository.
             MissingExtra: without `fairlead[features]`.
         """
         from fairlead.sdk.feast_objects import load_repository, to_wire
 
         objects = load_repository(Path(definitions)) if isinstance(definitions, str | Path) else list(definitions)
-        body: dict[str, JsonValue] = {"objects": cast("list[JsonValue]", to_wire(objects)), "dry_run": dry_run}
+        wire = cast("list[JsonValue]", to_wire(objects))
+        body: dict[str, JsonValue] = {"objects": wire, "dry_run": dry_run, "force": force}
         return self._transport.post("/api/v1/features/apply", body)
+
+    def diff(self, before: str, after: str) -> JsonObject:
+        """What differs between two versions: `{before, after, differences: [{path, effect, before, after}]}`.
+
+        Each is `SERVICE`, `SERVICE:NUMBER`, `view:NAME`, `view:NAME:NUMBER`, a snapshot's digest, or a model version
+        (`churn/3`, `churn@production`), which stands for what it pins.
+
+        Raises:
+            InvalidInput: if one is a view and the other is not, or a model pins no features.
+            NotFound
+        """
+        return self._transport.get("/api/v1/features/diff", before=before, after=after)
 
     def services(self) -> list[JsonObject]:
         """Feature services with their present versions."""
