@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select, text
 
+from fairlead.app.catalog_parts import CatalogParts, assemble_catalog
 from fairlead.app.guard import Activity
 from fairlead.app.wiring import make_duties, make_webhooks, open_database, read_signing_key
-from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError
@@ -93,6 +93,7 @@ class Service:
     clock: Clock
     home: Path
     signing_keys: tuple[bytes, ...] = field(repr=False)
+    catalog: CatalogParts
     tokens: Tokens
     keys: Keys
     locations: Locations
@@ -127,7 +128,8 @@ class Service:
         home = settings.folder
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = open_database(settings, is_embedded=is_embedded)
-        catalog = load_catalog()
+        catalog_parts = assemble_catalog(settings, database, clock)
+        catalog = catalog_parts.catalog
         wakers: list[Worker] = []
 
         def wake() -> None:
@@ -176,6 +178,7 @@ class Service:
             clock=clock,
             home=home,
             signing_keys=signing_keys,
+            catalog=catalog_parts,
             tokens=Tokens(database, clock),
             keys=keys,
             locations=locations,
@@ -289,7 +292,7 @@ class Service:
             tracking_servers_router(self.tracking_servers),
             events_router(EventLog(self.database), self.streams),
             webhooks_router(self.webhooks.webhooks, self.webhooks.tests, self.webhooks.deliverer.wake),
-            record_router(self.database, load_catalog(), self.signing_keys),
+            record_router(self.database, self.catalog.catalog, self.signing_keys),
             *sync_routers(
                 locations=self.locations,
                 backfills=self.backfills,
@@ -304,6 +307,7 @@ class Service:
             ),
             *self.features.routers(),
             *self.serving.routers(),
+            *self.catalog.routers(),
             lineage_router(Lineages(self.database, Versions(self.database, self.clock))),
         ]
 
@@ -311,6 +315,7 @@ class Service:
         """Start the sealer and, if wanted, a worker for some regions (None: for all)."""
         self._sealing = threading.Thread(target=self._seal, name="fairlead-seal", daemon=True)
         self._sealing.start()
+        self.catalog.start(has_worker=has_worker)
         if not has_worker:
             return
         threading.Thread(target=self._tend_gateway, name="fairlead-gateway", daemon=True).start()
@@ -362,6 +367,7 @@ class Service:
             worker.stop()
         if self._sealing is not None:
             self._sealing.join(timeout=10)
+        self.catalog.close()
         self.storing.close()
         self.quick_reads.close()
         self.database.close()

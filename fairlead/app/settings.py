@@ -142,6 +142,27 @@ class ServerSettings(BaseSettings):
     event_streams: int = Field(
         default=200, ge=1, description="Most event streams that one server holds open at once; more are refused."
     )
+    catalog_feeds: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Feeds of the catalog that workers refresh by and by, separated by commas: aws, azure, google, "
+        "electricity-maps, watttime, file.",
+    )
+    catalog_refresh_every: timedelta = Field(
+        default=timedelta(days=1), ge=timedelta(minutes=15), description="How often those feeds are refreshed."
+    )
+    catalog_file: Path | None = Field(
+        default=None, description="File of figures (kind CatalogFigures) that the feed `file` reads."
+    )
+    catalog_endpoints: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description='Addresses of feeds in place of the public ones, as JSON: {"aws": "https://mirror.example.com"}.',
+    )
+    electricity_maps_key: SecretStr | None = Field(default=None, description="Key for the feed `electricity-maps`.")
+    watttime_user: str | None = Field(default=None, description="User for the feed `watttime`.")
+    watttime_password: SecretStr | None = Field(default=None, description="Password of that user.")
+    google_billing_key: SecretStr | None = Field(
+        default=None, description="API key for the feed `google` (Cloud Billing API)."
+    )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="Largest request body that is read.")
 
     @classmethod

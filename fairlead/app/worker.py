@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
-from fairlead.catalog.catalog import load_catalog
 from fairlead.core.clock import SystemClock
 from fairlead.sync.store.memory import keep_freed_memory
 
@@ -25,14 +24,14 @@ def run_worker(*, regions: Sequence[str]) -> None:
         UnknownRegion: naming the nearest spellings.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    for region in regions:
-        load_catalog().region(region)
     keep_freed_memory()
     service = Service.build(ServerSettings.read(), SystemClock(), is_embedded=False)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
+        for region in regions:
+            service.catalog.catalog.region(region)
         service.start(regions=regions)
         sys.stdout.write(f"Working for {', '.join(regions)}\n")
         sys.stdout.flush()

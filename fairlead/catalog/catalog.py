@@ -220,6 +220,8 @@ class Catalog:
             unit="USD",
             source=tariff.source,
             is_estimate=tariff.is_estimate,
+            date=tariff.date,
+            licence=tariff.licence,
         )
 
     def transfer_carbon(self, source: str, destination: str, size_bytes: int) -> Figure:

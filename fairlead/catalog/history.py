@@ -40,7 +40,7 @@ def _prices(rows: Iterable[dict[str, str]]) -> Iterable[Observation]:
             (FigureKind.ON_DEMAND, row["on_demand_usd_per_hour"]),
             (FigureKind.SPOT, row["spot_usd_per_hour"]),
         ):
-            if cell:
+            if cell and float(cell) > 0:  # a zero in the source is a price that it lost
                 yield Observation(
                     kind=kind,
                     region=RegionId(region),

@@ -22,6 +22,7 @@ from fairlead.cli import (
     audit,
     budget,
     cache,
+    catalog,
     deploy,
     environment,
     events,
@@ -42,6 +43,7 @@ from fairlead.cli import (
     server,
     signer,
     store,
+    target,
     token,
     tracking_server,
     webhook,
@@ -74,6 +76,8 @@ app.add_typer(lifecycle.app, name="retention")
 app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
 app.add_typer(deploy.deploy_app, name="deploy")
+app.add_typer(target.app, name="target")
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")
 app.add_typer(record.app, name="record")
 app.add_typer(record.restore_app)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Self
 
 from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.budgets import Budgets
+from fairlead.sdk.catalog import CatalogClient
+from fairlead.sdk.deploy_targets import DeployTargets
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.events import Events
 from fairlead.sdk.features import Features
@@ -42,10 +44,11 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `replica_policies`,
-    `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `placements`, `tokens`, `workspaces`, `imports`,
-    `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`,
-    `keys`, `signers`, `signatures`, `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
+    `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`, `placements`,
+    `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
+    `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`, `lifecycle`, `cards`,
+    `retention` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -75,9 +78,11 @@ class Fairlead:
         self.lifecycle = Lifecycle(transport)
         self.cards = Cards(transport)
         self.retention = RetentionPolicies(transport)
+        self.catalog = CatalogClient(transport)
         self.placements = Placements(transport)
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)
+        self.targets = DeployTargets(transport)
         self.keys = Keys(transport)
         self.issuers = Issuers(transport)
         self.tokens = Tokens(transport)

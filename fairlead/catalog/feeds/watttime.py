@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import statistics
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from fairlead.catalog.feeds.fetching import NotCovered, Source
 from fairlead.catalog.feeds.ports import Missing, Reading
@@ -26,9 +26,7 @@ _GRAMS_PER_KWH = 453.59237 / 1000
 class WattTime:
     """A `CarbonFeed`."""
 
-    def __init__(
-        self, user: str, password: str, *, url: str = URL, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, user: str, password: str, *, now: Callable[[], datetime], url: str = URL) -> None:
         self._source = Source("watttime", url)
         self._login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._now = now
