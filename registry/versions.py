@@ -550,7 +550,8 @@ _UPLOAD = Prepared(
         UploadRow.error_detail,
     )
     .where(UploadRow.workspace_id == bindparam("in_workspace"), UploadRow.id == bindparam("upload_id"))
-    .with_for_update(key_share=True)
+    # Others may register on it at the same time, but nobody may say that it is verified, or failed.
+    .with_for_update(read=True)
 )
 # Asked once the upload is locked: it may have been verified while that waited.
 _ARTIFACT = Prepared(

@@ -6,7 +6,10 @@ Needs `make install`. Each database is filled with 1000 and then 100 000 version
 are asked by 1, 16 and 64 clients: an alias's version, a search by tag, a new version, a move of an alias. The calls of
 MLflow's REST API are the same to both, but for Fairlead's token and the address of a new version's files; `native` are
 Fairlead's own. MLflow runs with its default of 4 workers and with 1, Fairlead with one process. Then get-by-alias is
-asked at a million versions, and of 1, 2 and 4 processes on one PostgreSQL.
+asked at a thousand and at a million versions, and of 1, 2 and 4 processes on one PostgreSQL.
+
+All servers run all the time, and those that are compared are asked in turns, several rounds of each: whatever else the
+machine does meets all of them alike.
 
 Processor time is that of all processes of a server. PostgreSQL's own, the same to whoever asks it the same, is a column
 of its own. The load generator is another process and counts for nobody. Prints Markdown and whether each target is met,
@@ -26,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import create_engine
@@ -41,7 +45,7 @@ from benchmarks.registry.servers import (
     make_mlflow_schema,
     mlflow_server,
 )
-from benchmarks.registry.tables import Measured, result_tables, target_lines
+from benchmarks.registry.tables import NAMES, Measured, result_tables, target_lines
 from fairlead.app.schema import upgrade
 from fairlead.core.clock import SystemClock
 from fairlead.core.db import Database
@@ -53,6 +57,7 @@ SIZES = (1_000, 100_000)
 LARGE = 1_000_000
 CLIENTS = (1, 16, 64)
 PROCESSES = (1, 2, 4)
+ROUNDS = 3
 MLFLOW_WORKERS = (1, 4)
 # As in production: what was answered is on the disk.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
@@ -72,7 +77,7 @@ def main() -> None:
     for kind in options.databases:
         run.measure(kind)
     (work / "results.json").write_text(json.dumps([dataclasses.asdict(each) for each in run.measured], indent=1))
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before and {os.getloadavg()[0]:.1f} after"
     print("# What the record costs, against MLflow's server\n")
     print(f"`.venv/bin/python -m benchmarks.registry`; Python {platform.python_version()}, {machine}.")
     for line in result_tables(run.measured):
@@ -84,20 +89,35 @@ def main() -> None:
     print(f"\n{time.perf_counter() - began:.0f} seconds in all", file=sys.stderr)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One kind of call to one server, whose database has so many versions."""
+
+    server: Running
+    call: Call
+    versions: int
+
+    def plan(self, clients: int, seconds: float) -> Plan:
+        """What the load generator does."""
+        requests, is_own = self.call.requests, self.call.is_own
+        return Plan(port=self.server.port, requests=requests, clients=clients, seconds=seconds, is_own=is_own)
+
+
 class Benchmark:
     """One run: measures, and keeps what it measured."""
 
     def __init__(self, work: Path, *, is_quick: bool) -> None:
         self._work = work
         self._is_quick = is_quick
-        self._seconds = 0.5 if is_quick else 1.5
+        # Of each round.
+        self._seconds = 0.3 if is_quick else 0.6
         self.measured: list[Measured] = []
 
     def measure(self, kind: str) -> None:
         """Everything on one kind of database."""
         with tempfile.TemporaryDirectory(prefix="registry-benchmark-") as name, _databases(kind, Path(name)) as urls:
             folder = Path(name)
-            ours, theirs = urls
+            ours, theirs, small = urls
             secret = make_fairlead(ours)
             driver = install_driver(self._work)
             theirs_here = theirs.replace("+psycopg", "+psycopg2")
@@ -115,46 +135,72 @@ class Benchmark:
                 ]
                 for versions in SIZES:
                     fill(ours, theirs, versions)
-                    for server in servers:
-                        for call in calls_of(server, versions):
-                            for clients in (1, 64) if self._is_quick else CLIENTS:
-                                self._ask(kind, versions, server, call, clients)
+                    asked = [Asked(server, call, versions) for server in servers for call in calls_of(server, versions)]
+                    for call_kind in NAMES:
+                        same = [each for each in asked if each.call.kind == call_kind]
+                        for clients in (1, 64) if self._is_quick else CLIENTS:
+                            self._ask(kind, same, clients)
             fill(ours, None, LARGE)
-            for processes in PROCESSES if kind == "postgresql" else (1,):
-                with fairlead_server(ours, secret, folder / f"ours-{processes}", processes=processes) as server:
-                    called = dataclasses.replace(server, name=f"Fairlead, {processes} process{'es' * (processes > 1)}")
-                    for call in calls_of(server, LARGE):
-                        if call.kind == "alias" and call.dialect == "mlflow":
-                            for clients in (1, 64):
-                                self._ask(kind, LARGE, called, call, clients)
+            self._grow(kind, ours, small, secret, folder)
 
-    def _ask(self, kind: str, versions: int, server: Running, call: Call, clients: int) -> None:
-        plan = Plan(port=server.port, requests=call.requests, clients=clients, seconds=0.3, is_own=call.is_own)
-        _generate(plan)  # plans are made, connections opened, pages read
-        plan = dataclasses.replace(plan, seconds=self._seconds)
-        before, database_before = server.cpu_seconds(), database_cpu_seconds()
-        figures = _generate(plan)
-        cpu, database_cpu = server.cpu_seconds() - before, database_cpu_seconds() - database_before
-        found = Measured.of(
-            figures,
-            cpu_seconds=cpu,
-            database_cpu_seconds=database_cpu,
-            database=kind,
-            versions=versions,
-            server=server.name,
-            dialect=call.dialect,
-            call=call.kind,
-            clients=clients,
-        )
+    def _grow(self, kind: str, ours: str, small: str, secret: str, folder: Path) -> None:
+        """Get by alias at few and at very many versions, and of several processes at those."""
+        small_secret = make_fairlead(small)
+        fill(small, None, SIZES[0])
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(fairlead_server(small, small_secret, folder / "small"))
+            few = [Asked(_called(server, 1), call, SIZES[0]) for call in calls_of(server, SIZES[0])]
+            many: list[Asked] = []
+            for processes in PROCESSES if kind == "postgresql" else (1,):
+                home = folder / f"ours-{processes}"
+                server = stack.enter_context(fairlead_server(ours, secret, home, processes=processes))
+                many += [Asked(_called(server, processes), call, LARGE) for call in calls_of(server, LARGE)]
+            asked = [each for each in few + many if each.call.kind == "alias" and each.call.dialect == "mlflow"]
+            for clients in (1, 64):
+                self._ask(kind, asked, clients)
+
+    def _ask(self, kind: str, asked: Sequence[Asked], clients: int) -> None:
+        """Ask all in turns, for several rounds."""
+        found = [Figures() for _ in asked]
+        cpu, database_cpu = [0.0] * len(asked), [0.0] * len(asked)
+        for turn in range(-1, ROUNDS):
+            for place, each in enumerate(asked):
+                plan = each.plan(clients, self._seconds if turn >= 0 else 0.3)
+                before, database_before = each.server.cpu_seconds(), database_cpu_seconds()
+                figures = _generate(plan)
+                # In the first turn statements are planned, connections opened and pages read.
+                if turn >= 0:
+                    found[place].add(figures)
+                    cpu[place] += each.server.cpu_seconds() - before
+                    database_cpu[place] += database_cpu_seconds() - database_before
+        for place, each in enumerate(asked):
+            measured = Measured.of(
+                found[place],
+                cpu_seconds=cpu[place],
+                database_cpu_seconds=database_cpu[place],
+                database=kind,
+                versions=each.versions,
+                server=each.server.name,
+                dialect=each.call.dialect,
+                call=each.call.kind,
+                clients=clients,
+            )
+            self._keep(measured, found[place].first_refusal)
+
+    def _keep(self, found: Measured, first_refusal: str) -> None:
         self.measured.append(found)
-        refused = f", {found.refused} refused: {figures.first_refusal[:400]}" if found.refused else ""
+        refused = f", {found.refused} refused: {first_refusal[:400]}" if found.refused else ""
+        where = f"{found.database} {found.versions} {found.server} {found.dialect} {found.call} {found.clients}"
         print(
-            f"{kind} {versions} {server.name} {call.dialect} {call.kind} {clients}: {found.per_second:.0f}/s,"
-            f" {found.cpu_ms:.2f} CPU-ms (+{found.database_cpu_ms:.2f}), p50 {found.p50_ms:.1f} p99 {found.p99_ms:.1f}"
-            f" ms{refused}",
+            f"{where}: {found.per_second:.0f}/s, {found.cpu_ms:.2f} CPU-ms (+{found.database_cpu_ms:.2f}),"
+            f" p50 {found.p50_ms:.1f} p99 {found.p99_ms:.1f} ms{refused}",
             file=sys.stderr,
             flush=True,
         )
+
+
+def _called(server: Running, processes: int) -> Running:
+    return dataclasses.replace(server, name=f"Fairlead, {processes} process{'es' * (processes > 1)}")
 
 
 def make_fairlead(url: str) -> str:
@@ -179,17 +225,19 @@ def fill(ours: str, theirs: str | None, versions: int) -> None:
 
 
 @contextlib.contextmanager
-def _databases(kind: str, folder: Path) -> Generator[tuple[str, str]]:
-    """Two empty databases of a kind, for Fairlead and for MLflow."""
+def _databases(kind: str, folder: Path) -> Generator[tuple[str, str, str]]:
+    """Three empty databases of a kind: for Fairlead, for MLflow, and for a Fairlead that stays small."""
     if kind == "sqlite":
-        yield f"sqlite:///{folder / 'fairlead.db'}", f"sqlite:///{folder / 'mlflow.db'}"
+        ours, theirs, small = (f"sqlite:///{folder / name}.db" for name in ("fairlead", "mlflow", "small"))
+        yield ours, theirs, small
         return
     with (
         postgres_server(folder, settings=DURABLE) as server,
         server.new_database() as ours,
         server.new_database() as theirs,
+        server.new_database() as small,
     ):
-        yield ours, theirs
+        yield ours, theirs, small
 
 
 def _generate(plan: Plan) -> Figures:

@@ -63,6 +63,13 @@ class Figures:
     refused: int = 0
     first_refusal: str = ""
 
+    def add(self, more: Figures) -> None:
+        """Count what came of asking once more."""
+        self.seconds += more.seconds
+        self.latencies += more.latencies
+        self.refused += more.refused
+        self.first_refusal = self.first_refusal or more.first_refusal
+
 
 class _Client(asyncio.Protocol):
     """One connection."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from fastapi.routing import RouteContext
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-THREADS = 16
-"""As many as the database's pool keeps connections."""
+THREADS = 8
+"""Enough to wait for the database while others run: more of them take turns at the interpreter, and cost more each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
