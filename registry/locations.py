@@ -166,7 +166,7 @@ class Locations:
         Raises:
             UnknownRegion, InvalidInput: as `add` says.
         """
-        found = self._catalog.region(region)
+        found = self._catalog.within(caller.workspace_id).region(region)
         checked_kind = parse_kind(kind)
         checked_url = parse_url(url) if checked_kind == "storage" else parse_cache_url(url)
         row = LocationRow(

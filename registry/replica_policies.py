@@ -122,7 +122,7 @@ class ReplicaPolicies:
             StaleRevision: if it is not at the expected revision (0: not there).
         """
         parse_name(name, what="replica policy")
-        check_policy(policy, [region.id for region in self._catalog.regions()])
+        check_policy(policy, [region.id for region in self._catalog.within(caller.workspace_id).regions()])
         with self._database.write() as session:
             key = (caller.workspace_id, name)
             # Also what was never there: two that create one policy wait for each other here.

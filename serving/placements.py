@@ -70,7 +70,7 @@ class Placements:
                 request = _known_of(session, caller, version) | request
         parsed = request_from_json(request)
         # Solving takes a while, so no transaction is open meanwhile.
-        answer = place(parsed, self._catalog).to_json()
+        answer = place(parsed, self._catalog.within(caller.workspace_id)).to_json()
         kept: dict[str, JsonValue] = request if reference is None else {**request, REFERENCE: reference}
         row = PlacementRow(
             workspace_id=caller.workspace_id,

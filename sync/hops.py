@@ -76,10 +76,11 @@ class _Line:
 
 
 class HopPrices:
-    """Prices hops from a catalog; what it looked up it keeps."""
+    """Prices hops from a catalog; what it looked up it keeps until the catalog knows something else."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._tables = catalog.tables
         self._lines: dict[tuple[str, str], _Line] = {}
         self._requests: dict[str, Mapping[str, int]] = {}
 
@@ -89,6 +90,7 @@ class HopPrices:
         Raises:
             UnknownRegion: if the catalog has not one of the regions.
         """
+        self._follow()
         line = self._line(source.region, destination.region)
         limits = (line.bytes_per_second, source.bytes_per_second, destination.bytes_per_second)
         speed = min(limit for limit in limits if limit is not None)
@@ -106,8 +108,15 @@ class HopPrices:
         Raises:
             UnknownRegion: if the catalog has not one of the regions.
         """
+        self._follow()
         here, there = self._request_prices(source), self._request_prices(destination)
         return objects * (there["write"] + there["read"] + here["read"])
+
+    def _follow(self) -> None:
+        if self._catalog.tables is not self._tables:
+            self._tables = self._catalog.tables
+            self._lines.clear()
+            self._requests.clear()
 
     def _line(self, source: str, destination: str) -> _Line:
         found = self._lines.get((source, destination))

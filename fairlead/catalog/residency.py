@@ -1,8 +1,9 @@
 """Residency classes: where data of a class may be.
 
-`unrestricted` may be anywhere. Every jurisdiction of the catalog gives one class, in lower case (`eu`, `us`, `uk`,
-`ch`, `jpn` ...), which stays inside that jurisdiction; `eea` means the EU and the rest of the EEA. A location names a
-region of the catalog, and so falls under that region's jurisdiction, whoever runs the machine.
+`unrestricted` may be anywhere. Every jurisdiction gives one class, in lower case (`eu`, `us`, `uk`, `ch`, `jpn` ...),
+which stays inside that jurisdiction; `eea` means the EU and the rest of the EEA. A location names a region of the
+catalog, and so falls under that region's jurisdiction, whoever runs the machine. Beside the classes of the clouds'
+regions there is one of every other country, for private regions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import difflib
 from functools import cache
 from typing import NewType
 
-from fairlead.catalog.catalog import load_catalog
+from fairlead.catalog.catalog import bundled_tables, load_catalog
+from fairlead.catalog.countries import CONTINENTS, jurisdiction_of
 from fairlead.core.errors import ResidencyViolation, UnknownResidency
 
 Residency = NewType("Residency", str)
@@ -23,8 +25,8 @@ _WITHIN = {"eea": frozenset({"EU", "EEA"})}
 
 @cache
 def residency_classes() -> tuple[Residency, ...]:
-    """Every class, `unrestricted` first, the others in order of name."""
-    jurisdictions = {region.jurisdiction.lower() for region in load_catalog().regions()}
+    """The classes of the clouds' regions, `unrestricted` first, the others in order of name."""
+    jurisdictions = {region.jurisdiction.lower() for region in bundled_tables().regions_by_id.values()}
     return (UNRESTRICTED, *(Residency(name) for name in sorted(jurisdictions)))
 
 
@@ -36,12 +38,18 @@ def parse_residency(text: str) -> Residency:
     """
     name = Residency(text.lower())
     classes = residency_classes()
-    if name not in classes:
+    if name not in classes and name.upper() not in _elsewhere():
         near = difflib.get_close_matches(name[:80], classes, n=3, cutoff=0.5) or list(classes)
         raise UnknownResidency(
             f"There is no residency class {text[:80]!r}.", hint=f"Use one of: {', '.join(near)}.", residency=text[:80]
         )
     return name
+
+
+@cache
+def _elsewhere() -> frozenset[str]:
+    """The jurisdictions of all countries."""
+    return frozenset(jurisdiction_of(country) for country in CONTINENTS)
 
 
 def permits(residency: Residency, jurisdiction: str) -> bool:
