@@ -1,4 +1,5 @@
-# Needs Python 3.11 or later (with venv), git and make; everything else comes from PyPI and npm into .venv and .tools.
+# Needs Python 3.11 or later (with venv), git and make; everything else comes from PyPI and npm (one test server: from
+# the system's own packages) into .venv and .tools.
 
 PYTHON ?= python3
 WORKERS ?= logical
@@ -45,7 +46,7 @@ format: .venv/.synced  ## Format the code and mend what can be mended
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 
-install: .venv/.synced .tools/moto/.installed .tools/mlflow/.installed .tools/azurite/.installed  ## Install the locked environment and the test servers
+install: .venv/.synced .tools/moto/.installed .tools/mlflow/.installed .tools/azurite/.installed .tools/oci-registry/.installed  ## Install the locked environment and the test servers
 
 wheel: $(UV_STAMP)  ## Build the wheel into dist/
 	rm -rf build  # what an earlier build left would be packed too
@@ -84,4 +85,14 @@ $(UV_STAMP):
 	mkdir -p .tools/azurite
 	cp $^ .tools/azurite
 	cd .tools/azurite && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@touch $@
+
+# The registry of the distribution project, as Debian and Ubuntu build it; unpacked, and not installed into the machine.
+# Elsewhere the tests take a `registry` or `docker-registry` that is on the path, or leave out what needs one.
+.tools/oci-registry/.installed:
+	rm -rf .tools/oci-registry
+	mkdir -p .tools/oci-registry
+	if command -v apt-get dpkg-deb >/dev/null; then \
+	  cd .tools/oci-registry && apt-get download --quiet=2 docker-registry && dpkg-deb --extract docker-registry_*.deb . && rm docker-registry_*.deb; \
+	fi
 	@touch $@

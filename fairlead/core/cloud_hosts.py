@@ -41,6 +41,13 @@ _OF_TOKENS: Mapping[str, tuple[str, ...]] = {
     ),
     "metadata_host": (r"metadata\.google\.internal", r"169\.254\.169\.254"),
 }
+_OF_REGISTRIES: Mapping[str, tuple[str, ...]] = {
+    "ecr": (rf"\d{{12}}\.dkr\.ecr(-fips)?\.{_AWS_REGION}\.{_AWS}",),
+    "artifact-registry": (r"[a-z0-9-]+-docker\.pkg\.dev",),
+    "acr": (r"[a-z0-9]+(\.[a-z0-9]+\.data)?\.azurecr\.(io|us|cn)",),
+    # Any other registry is one that the operator names.
+    "oci": (),
+}
 _AUDIENCES = (
     r"sts\.amazonaws\.com(\.cn)?",
     r"(https:)?//iam\.googleapis\.com/projects/[0-9]+/locations/global/workloadIdentityPools/[a-z0-9-]+/providers/[a-z0-9-]+",
@@ -96,6 +103,15 @@ class CloudHosts:
                 self._check_amazon(name, value)
             elif name not in _OPTIONS[scheme] | _OURS:
                 raise _unknown(name, _OPTIONS[scheme])
+
+    def check_registry(self, provider: str, url: str, identity: Mapping[str, object]) -> None:
+        """Refuse a container registry that credentials would be sent to, where they may not go.
+
+        Raises:
+            InvalidInput: naming the server's setting that would permit it.
+        """
+        self._check_url("url", url, _OF_REGISTRIES[provider])
+        self._check_identity(identity)
 
     def allows(self, host: str) -> bool:
         """Whether the operator added a host."""
