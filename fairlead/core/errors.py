@@ -24,6 +24,7 @@ FairleadError
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, PrivateRegionNotFound
 │   ├── WebhookNotFound, WebhookDeliveryNotFound
+│   ├── ContainerRegistryNotFound, ImageVariantNotFound, ProfileNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
@@ -277,6 +278,21 @@ class DeploymentNotFound(NotFound):
 class DeployTargetNotFound(NotFound):
     code = "deploy-target-not-found"
     title = "There is no such deploy target"
+
+
+class ContainerRegistryNotFound(NotFound):
+    code = "container-registry-not-found"
+    title = "There is no such container registry"
+
+
+class ImageVariantNotFound(NotFound):
+    code = "image-variant-not-found"
+    title = "There is no such variant of images"
+
+
+class ProfileNotFound(NotFound):
+    code = "profile-not-found"
+    title = "There is no such profile"
 
 
 class TokenNotFound(NotFound):
