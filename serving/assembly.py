@@ -18,12 +18,18 @@ from fairlead.registry.locations import StoreOpener
 from fairlead.registry.uploads import Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import RegionArtifacts
-from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles
+from fairlead.serving.bundle_assembly import BundleParts, assemble_bundles
+from fairlead.serving.bundles import Bundles
+from fairlead.serving.deploy_targets import DeployTargets, TargetBook
+from fairlead.serving.deployer import Deployer
+from fairlead.serving.deployment_drift import DeploymentDrifts
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.placements import Placements
-from fairlead.serving.rollout import DEPLOY, Deployer, OnlineStoreOf, RolloutDeriver, RouteBook
+from fairlead.serving.rollout import DEPLOY, OnlineStoreOf, RolloutDeriver
+from fairlead.serving.recipe import BundleRules
+from fairlead.serving.route_book import RouteBook
 from fairlead.serving.targets import EndpointSpec
 from fairlead.sync.scratch import Scratch
 
@@ -37,10 +43,14 @@ class Serving:
 
     placements: Placements
     bundles: Bundles
+    bundle_parts: BundleParts
     deployments: Deployments
+    drifts: DeploymentDrifts
+    targets: DeployTargets
     handlers: Mapping[str, Callable[[LeasedWork], None]]
     derivers: Sequence[Callable[[Session, datetime], None]]
     target: LocalTarget
+    book: TargetBook
     routes: RouteBook
     gateway: GatewayProcess
 
@@ -61,15 +71,20 @@ class Serving:
         Raises:
             Unavailable: if it does not start.
         """
-        if self.target.is_used and self.gateway.address is None:
+        if (self.target.is_used or self.routes.has_endpoints) and self.gateway.address is None:
             self.start_gateway()
 
     def routers(self) -> list[APIRouter]:
         """The routes, to be mounted under `/api/v1`."""
         # FastAPI costs a second that a worker need not wait for.
         from fairlead.serving.api import serving_routers
+        from fairlead.serving.api_targets import targets_router
 
-        return serving_routers(self.placements, self.bundles, self.deployments)
+        return [
+            *serving_routers(self.placements, self.deployments, self.drifts),
+            *self.bundle_parts.routers(),
+            targets_router(self.targets),
+        ]
 
 
 def assemble_serving(
@@ -81,12 +96,15 @@ def assemble_serving(
     open_store: StoreOpener,
     folder: Path,
     online_store: OnlineStoreOf,
+    bundle_rules: BundleRules | None = None,
+    signing_key: bytes | None = None,
     wake: Callable[[], None] = lambda: None,
     gateway_port: int = 0,
 ) -> Serving:
     """Build serving with the local deploy target; what it runs lives below `folder`.
 
-    `online_store` says where a region's online features are; `wake` tells the worker that there may be work.
+    `online_store` says where a region's online features are; `wake` tells the worker that there may be work;
+    `signing_key` are the 32 bytes that sign where a bundle is from.
     """
     artifacts = RegionArtifacts(database, clock, uploads=uploads, open_store=open_store)
 
@@ -95,20 +113,35 @@ def assemble_serving(
         artifacts.download(spec.workspace_id, spec.residency, digest, spec.region, destination)
 
     target = LocalTarget(folder / "deployments", download)
+    book = TargetBook(database, target, folder / "targets")
     routes = RouteBook(database, folder / "routes.json")
     gateway = GatewayProcess(folder, routes.path, port=gateway_port)
+    bundles = assemble_bundles(
+        database=database,
+        clock=clock,
+        artifacts=artifacts,
+        scratch=Scratch(folder / "scratch"),
+        rules=bundle_rules,
+        signing_key=signing_key,
+        wake=wake,
+    )
     return Serving(
         placements=Placements(database, clock, catalog=catalog),
-        bundles=Bundles(database, clock, wake=wake),
-        deployments=Deployments(
-            database, clock, catalog=catalog, target=target, gateway_url=lambda: gateway.address, wake=wake
-        ),
+        bundles=bundles.bundles,
+        bundle_parts=bundles,
+        deployments=Deployments(database, clock, catalog=catalog, gateway_url=lambda: gateway.address, wake=wake),
+        drifts=DeploymentDrifts(database, book.open),
+        targets=DeployTargets(database, clock, catalog=catalog),
         handlers={
-            BUILD_BUNDLE: BundleBuilder(database, clock, artifacts, Scratch(folder / "scratch")),
-            DEPLOY: Deployer(database, clock, catalog=catalog, target=target, routes=routes),
+            **bundles.handlers,
+            DEPLOY: Deployer(database, clock, catalog=catalog, open_target=book.open, routes=routes),
         },
-        derivers=(derive_bundles, RolloutDeriver(target, online_store)),
+        derivers=(
+            *bundles.derivers,
+            RolloutDeriver(database, book.open, online_store, measure=gateway.measure, bundle_rules=bundles.rules),
+        ),
         target=target,
+        book=book,
         routes=routes,
         gateway=gateway,
     )

@@ -2,17 +2,15 @@
 
 A deployment is bound to an environment of a model, whose pointer it follows, or to one version. Its regions come from a
 placement's answer or from a list; either way each must be inside the model's residency class, and a region outside is
-refused here, before a row is written. Making it true is the work of `fairlead.serving.rollout`.
+refused here, before a row is written. Each change is a revision; making it true is the work of
+`fairlead.serving.rollout`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
-from typing import Any, cast
-from urllib.parse import quote
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -28,30 +26,46 @@ from fairlead.core.errors import (
     LocationNotFound,
     NotFound,
     NotReady,
+    PlanOutdated,
     ResidencyViolation,
 )
-from fairlead.core.ids import RegionId, parse_name
+from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
-from fairlead.registry.ledger import decimal_text, transfer_cost
-from fairlead.registry.limits import parse_row_id
+from fairlead.registry.limits import REASON_MAX_LENGTH, parse_row_id, parse_text
 from fairlead.registry.locations import traffic_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
-from fairlead.registry.tables import ArtifactRow, EnvironmentRow, RegisteredModelRow
+from fairlead.registry.tables import EnvironmentRow, RegisteredModelRow
 from fairlead.registry.versions import find_version
-from fairlead.serving.artifacts import verified_replicas
+from fairlead.serving import revisions
 from fairlead.serving.bundles import READY
-from fairlead.serving.desired import ACTIVE, DELETING, STOPPING, WAITING, Desired, desired_of, regions_of, route_name
-from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow, PlacementRow
-from fairlead.serving.targets import DeployTarget
+from fairlead.serving.deploy_targets import find_target
+from fairlead.serving.deployment_plan import DeploymentPlan, make_plan
+from fairlead.serving.deployment_spec import (
+    DeploymentSpec,
+    RegionSpec,
+    ScalingDraft,
+    listed_regions,
+    placed_regions,
+)
+from fairlead.serving.deployment_view import Deployment, Revision, show_deployment, show_revision
+from fairlead.serving.desired import ACTIVE, DELETING, desired_of
+from fairlead.serving.strategy import Strategy
+from fairlead.serving.tables import DeploymentRow, PlacementRow
+from fairlead.serving.tables_targets import DeploymentRevisionRow
+
+__all__ = ["Deployment", "DeploymentDraft", "Deployments"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentDraft:
-    """What a caller asks for. One of `environment` and `version`; one of `placement_id` and `regions`."""
+    """What a caller asks for. One of `environment` and `version`; one of `placement_id` and `regions`.
+
+    `targets` say by region where it runs, `*` for those not named; else on the local target.
+    """
 
     model: str
     name: str | None = None
@@ -59,90 +73,13 @@ class DeploymentDraft:
     version: int | None = None
     placement_id: str | None = None
     regions: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanStep:
-    """What would happen in one region: `start`, `replace`, `keep` or `stop`.
-
-    `bytes` still have to come to the region from `source_region`, for `usd` (decimal text).
-    """
-
-    region: str
-    action: str
-    from_version: int | None
-    to_version: int | None
-    bytes: int
-    usd: str
-    source_region: str | None
-    usd_per_hour: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentPlan:
-    """What a deployment would change. `bundle_state` is MISSING where the version was never bundled."""
-
-    name: str
-    model: str
-    environment: str | None
-    version: int | None
-    residency: str
-    bundle_state: str
-    bundle_digest: str | None
-    steps: tuple[PlanStep, ...]
-    bytes: int
-    usd: str
-    usd_per_hour: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegionStatus:
-    """One region of a deployment. `health` is `up` where its process lives, `down` where it does not."""
-
-    region: str
-    state: str
-    health: str
-    version: int | None
-    bundle_digest: str | None
-    endpoint_url: str | None
-    process_id: int | None
-    usd_per_hour: str | None
-    error_code: str | None
-    error_detail: str | None
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """A deployment and its regions, in the order in which requests try them.
-
-    `desired_version` and `bundle_digest` are what every region is on its way to; `endpoint` is the one address.
-    """
-
-    name: str
-    model: str
-    environment: str | None
-    state: str
-    residency: str
-    desired_version: int | None
-    bundle_digest: str | None
-    placement_id: str | None
-    regions: tuple[RegionStatus, ...]
-    endpoint: str | None
-    created_by: str
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """One region that a draft asks for, in its place in the order."""
-
-    region: RegionId
-    usd_per_hour: str | None
+    targets: Mapping[str, str] = field(default_factory=dict[str, str])
+    scaling: ScalingDraft = ScalingDraft()
+    strategy: Strategy | None = None
 
 
 class Deployments:
-    """Plans, applies, shows and deletes deployments."""
+    """Plans, applies, shows, takes back and deletes deployments."""
 
     def __init__(
         self,
@@ -150,38 +87,47 @@ class Deployments:
         clock: Clock,
         *,
         catalog: Catalog,
-        target: DeployTarget,
         gateway_url: Callable[[], str | None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
-        self._target = target
         self._gateway_url = gateway_url
         self._wake = wake
 
     def plan(self, caller: Caller, draft: DeploymentDraft) -> DeploymentPlan:
-        """What `apply` would do, with bytes and dollars; nothing is changed.
+        """What `apply` would do, with bytes, dollars and grams; nothing is changed.
 
         Raises:
             As `apply`.
         """
         with self._database.read() as session:
-            model, wanted = self._check(session, caller, draft)
-            desired = desired_of(session, model, draft.environment, draft.version)
-            return self._plan(session, draft, model, wanted, desired)
+            model, spec = self._check(session, caller, draft)
+            return self._plan(session, draft, model, spec)
 
-    def apply(self, caller: Caller, draft: DeploymentDraft, *, key: IdempotencyKey | None = None) -> Deployment:
+    def apply(
+        self,
+        caller: Caller,
+        draft: DeploymentDraft,
+        *,
+        plan_digest: str | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Deployment:
         """Write down what should run; workers make it true. Applying to a name that exists changes that deployment.
 
+        With the `digest` of a plan that was made before, only if the plan would be the same now.
+
         Raises:
-            InvalidInput: if the draft names both or neither of two things of which it needs one.
+            InvalidInput: if the draft names both or neither of two things of which it needs one, or its replicas make
+                no range.
             ModelNotFound, ModelVersionNotFound, EnvironmentNotFound, NotFound: if something named does not exist.
+            DeployTargetNotFound: if a target does not exist.
             NotReady: if a version named outright is not READY.
             ResidencyViolation: if a region lies where the model's residency class does not permit.
             LocationNotFound: if a region has no location, so nothing could be read there.
             AlreadyExists: if the name is another model's deployment, or one that is being deleted.
+            PlanOutdated: if the plan rests on what is so no more.
         """
         with self._database.write() as session:
             name = run_once(
@@ -190,9 +136,9 @@ class Deployments:
                 self._clock,
                 key,
                 result_type=str,
-                action=lambda: self._apply(session, caller, draft),
+                action=lambda: self._apply(session, caller, draft, plan_digest),
             )
-            deployment = self._render(session, _find(session, caller.workspace_id, name))
+            deployment = self._show(session, find_deployment(session, caller.workspace_id, name))
         self._wake()
         return deployment
 
@@ -203,14 +149,63 @@ class Deployments:
             DeploymentNotFound: if the workspace has none of this name.
         """
         with self._database.read() as session:
-            return self._render(session, _find(session, caller.workspace_id, name))
+            return self._show(session, find_deployment(session, caller.workspace_id, name))
 
     def list(self, caller: Caller, page: PageRequest) -> Page[Deployment]:
         """Deployments by name."""
         query = select(DeploymentRow).where(DeploymentRow.workspace_id == caller.workspace_id)
         with self._database.read() as session:
             found = page.fetch(session, query, [DeploymentRow.name], listing=("deployments", caller.workspace_id))
-            return found.map(lambda row: self._render(session, row))
+            return found.map(lambda row: self._show(session, row))
+
+    def history(self, caller: Caller, name: str, page: PageRequest) -> Page[Revision]:
+        """The revisions of a deployment, oldest first.
+
+        Raises:
+            DeploymentNotFound: if the workspace has none of this name.
+        """
+        with self._database.read() as session:
+            row = find_deployment(session, caller.workspace_id, name)
+            query = select(DeploymentRevisionRow).where(
+                DeploymentRevisionRow.workspace_id == row.workspace_id, DeploymentRevisionRow.deployment_id == row.id
+            )
+            listing = ("deployment-revisions", caller.workspace_id, row.id)
+            found = page.fetch(session, query, [DeploymentRevisionRow.number], listing=listing)
+            return found.map(lambda each: show_revision(session, each))
+
+    def roll_back(
+        self,
+        caller: Caller,
+        name: str,
+        *,
+        to_revision: int | None = None,
+        reason: str,
+        key: IdempotencyKey | None = None,
+    ) -> Deployment:
+        """Make an earlier revision the newest: all of it at once, whatever its strategy was.
+
+        None goes back to the one that was LIVE before. Where the environment points at another version by now, the
+        deployment is pinned to the revision's version, and follows nothing until it is applied again.
+
+        Raises:
+            DeploymentNotFound: if the workspace has none of this name.
+            NotFound: if the revision does not exist, was never LIVE, or there is none to go back to.
+            NotReady: if the deployment is being deleted.
+            ResidencyViolation, LocationNotFound, DeployTargetNotFound: if the revision's regions or targets are not
+                what they were.
+        """
+        with self._database.write() as session:
+            run_once(
+                session,
+                caller,
+                self._clock,
+                key,
+                result_type=str,
+                action=lambda: self._roll_back(session, caller, name, to_revision, reason),
+            )
+            deployment = self._show(session, find_deployment(session, caller.workspace_id, name))
+        self._wake()
+        return deployment
 
     def delete(self, caller: Caller, name: str) -> Deployment:
         """Stop every region, after it has finished its requests, and forget the deployment. May be repeated.
@@ -219,7 +214,7 @@ class Deployments:
             DeploymentNotFound: if the workspace has none of this name.
         """
         with self._database.write() as session:
-            row = _find(session, caller.workspace_id, name, lock=True)
+            row = find_deployment(session, caller.workspace_id, name, lock=True)
             if row.state != DELETING:
                 row.state, row.updated_at = DELETING, self._clock.now()
                 audit.record(
@@ -231,13 +226,13 @@ class Deployments:
                     residency=row.residency,
                     facts={"deployment": row.id},
                 )
-            deployment = self._render(session, row)
+            deployment = self._show(session, row)
         self._wake()
         return deployment
 
     def _check(
         self, session: Session, caller: Caller, draft: DeploymentDraft
-    ) -> tuple[RegisteredModelRow, list[_Wanted]]:
+    ) -> tuple[RegisteredModelRow, DeploymentSpec]:
         model = find_model(session, caller.workspace_id, draft.model)
         if (draft.environment is None) == (draft.version is None):
             raise InvalidInput(
@@ -253,9 +248,27 @@ class Deployments:
         elif (version := find_version(session, model, draft.version or 0)).state != READY:
             raise NotReady(f"{model.name}/{version.version} is {version.state}.", hint="Wait until it is READY.")
         wanted = _wanted_regions(session, caller, draft)
+        if unknown := set(draft.targets) - {"*"} - {each.region for each in wanted}:
+            raise InvalidInput(
+                f"A target is named for {sorted(unknown)[0]}, which is none of the deployment's regions.",
+                hint=f"Its regions are {', '.join(each.region for each in wanted)}.",
+            )
+        self._check_regions(session, caller, model, wanted)
+        spec = DeploymentSpec(
+            environment=draft.environment,
+            version=draft.version,
+            placement_id=draft.placement_id,
+            regions=tuple(wanted),
+            strategy=draft.strategy,
+        )
+        return model, spec
+
+    def _check_regions(
+        self, session: Session, caller: Caller, model: RegisteredModelRow, wanted: list[RegionSpec]
+    ) -> None:
         here = {location.region for location in traffic_locations(session, caller.workspace_id)}
         for each in wanted:
-            self._catalog.region(each.region)
+            self._catalog.within(caller.workspace_id).region(each.region)
             check(Residency(model.residency), each.region)
             if model.regions is not None and each.region not in model.regions:
                 raise ResidencyViolation(
@@ -269,10 +282,23 @@ class Deployments:
                     hint=f"Add one: fairlead location add NAME --region {each.region} --url URL",
                     region=each.region,
                 )
-        return model, wanted
+            target = find_target(session, caller.workspace_id, each.target)
+            if target.regions is not None and each.region not in target.regions:
+                raise InvalidInput(
+                    f"The target {target.name!r} takes no deployments in {each.region}.",
+                    hint=f"It takes them in {', '.join(target.regions)}.",
+                    region=each.region,
+                )
 
-    def _apply(self, session: Session, caller: Caller, draft: DeploymentDraft) -> str:
-        model, wanted = self._check(session, caller, draft)
+    def _plan(
+        self, session: Session, draft: DeploymentDraft, model: RegisteredModelRow, spec: DeploymentSpec
+    ) -> DeploymentPlan:
+        name = parse_name(draft.name or model.name, what="deployment")
+        desired = desired_of(session, model, spec.environment, spec.version)
+        return make_plan(session, self._catalog, model, name, spec, desired)
+
+    def _apply(self, session: Session, caller: Caller, draft: DeploymentDraft, plan_digest: str | None) -> str:
+        model, spec = self._check(session, caller, draft)
         now = self._clock.now()
         name = parse_name(draft.name or model.name, what="deployment")
         row = session.scalars(
@@ -280,6 +306,12 @@ class Deployments:
             .where(DeploymentRow.workspace_id == caller.workspace_id, DeploymentRow.name == name)
             .with_for_update()
         ).one_or_none()
+        if plan_digest is not None and self._plan(session, draft, model, spec).digest != plan_digest:
+            raise PlanOutdated(
+                f"What the plan of {name!r} rests on has changed since it was made.",
+                hint="Look at what would happen now: fairlead deploy plan",
+                deployment=name,
+            )
         if row is None:
             row = DeploymentRow(
                 workspace_id=caller.workspace_id,
@@ -287,6 +319,7 @@ class Deployments:
                 model_id=model.id,
                 residency=model.residency,
                 state=ACTIVE,
+                revision=0,
                 created_by=caller.principal,
                 created_at=now,
                 updated_at=now,
@@ -295,12 +328,10 @@ class Deployments:
         elif row.model_id != model.id or row.state != ACTIVE:
             reason = "is being deleted" if row.state != ACTIVE else "serves another model"
             raise AlreadyExists(f"The deployment {name!r} {reason}.", hint="Choose another name, or wait.", name=name)
-        row.environment, row.version = draft.environment, draft.version
-        row.placement_id, row.updated_at = draft.placement_id, now
-        session.flush()
-        _set_regions(session, row, wanted, now)
-        session.flush()
-        regions: list[JsonValue] = [each.region for each in wanted]
+        elif row.revision == 0:
+            revisions.adopt(session, row, now)
+        self._ask_for(session, caller, row, spec, cause="apply")
+        regions: list[JsonValue] = [each.region for each in spec.regions]
         facts: dict[str, JsonValue] = {
             "deployment": row.id,
             "model": model.name,
@@ -308,6 +339,9 @@ class Deployments:
             "version": row.version,
             "placement": row.placement_id,
             "regions": regions,
+            "revision": row.revision,
+            "targets": cast("list[JsonValue]", sorted({each.target for each in spec.regions})),
+            "strategy": None if spec.strategy is None else spec.strategy.to_json(),
         }
         audit.record(
             session,
@@ -320,132 +354,75 @@ class Deployments:
         )
         return name
 
-    def _plan(
+    def _ask_for(
         self,
         session: Session,
-        draft: DeploymentDraft,
-        model: RegisteredModelRow,
-        wanted: list[_Wanted],
-        desired: Desired,
-    ) -> DeploymentPlan:
-        name = parse_name(draft.name or model.name, what="deployment")
-        row = session.scalars(
-            select(DeploymentRow).where(DeploymentRow.workspace_id == model.workspace_id, DeploymentRow.name == name)
-        ).one_or_none()
-        running = {} if row is None else {each.region: each for each in regions_of(session, row)}
-        to_version = None if desired.version is None else desired.version.version
-        steps: list[PlanStep] = []
-        total = Decimal(0)
-        for each in wanted:
-            now = running.pop(each.region, None)
-            size, usd, source = self._replication(session, model, desired, each.region)
-            total += usd
-            from_version = None if now is None else now.version
-            action = "start" if from_version is None else "keep" if from_version == to_version else "replace"
-            steps.append(
-                PlanStep(
-                    region=each.region,
-                    action=action,
-                    from_version=from_version,
-                    to_version=to_version,
-                    bytes=size,
-                    usd=decimal_text(usd) or "0",
-                    source_region=source,
-                    usd_per_hour=each.usd_per_hour,
-                )
-            )
-        steps += [
-            PlanStep(
-                region=gone.region,
-                action="stop",
-                from_version=gone.version,
-                to_version=None,
-                bytes=0,
-                usd="0",
-                source_region=None,
-                usd_per_hour=None,
-            )
-            for gone in running.values()
-        ]
-        rates = [Decimal(each.usd_per_hour) for each in wanted if each.usd_per_hour is not None]
-        return DeploymentPlan(
-            name=name,
-            model=model.name,
-            environment=draft.environment,
-            version=to_version,
-            residency=model.residency,
-            bundle_state="MISSING" if desired.bundle is None else desired.bundle.state,
-            bundle_digest=None if desired.bundle is None else desired.bundle.digest,
-            steps=tuple(steps),
-            bytes=sum(step.bytes for step in steps),
-            usd=decimal_text(total) or "0",
-            usd_per_hour=decimal_text(sum(rates, Decimal(0))) if rates else None,
-        )
+        caller: Caller,
+        row: DeploymentRow,
+        spec: DeploymentSpec,
+        *,
+        cause: str,
+        why: str | None = None,
+    ) -> None:
+        now = self._clock.now()
+        row.environment, row.version = spec.environment, spec.version
+        row.placement_id, row.spec, row.updated_at = spec.placement_id, spec.to_json(), now
+        session.flush()
+        revisions.add_revision(session, row, spec, cause=cause, by=caller.principal, now=now, why=why)
+        if revisions.live_revision(session, row) is None:
+            # Nothing runs that could be kept meanwhile, so its regions are seen to wait at once.
+            revisions.lay_out(session, row, spec, now)
 
-    def _replication(
-        self, session: Session, model: RegisteredModelRow, desired: Desired, region: str
-    ) -> tuple[int, Decimal, str | None]:
-        """Bytes that still have to come to a region, what that costs, and from where.
-
-        Until the bundle exists its model stands for it: a bundle's files are the model's but for some tens of KB.
-        """
-        if desired.version is None or desired.version.artifact_digest is None:
-            return 0, Decimal(0), None
-        digest = desired.version.artifact_digest
-        if desired.bundle is not None and desired.bundle.digest is not None:
-            digest = desired.bundle.digest
-        sources = {
-            location.region for location, _ in verified_replicas(session, model.workspace_id, model.residency, digest)
-        }
-        artifact = session.get(ArtifactRow, (model.workspace_id, model.residency, digest))
-        if region in sources or not sources or artifact is None:
-            return 0, Decimal(0), None
-        costs = {
-            source: transfer_cost(
-                self._catalog, source_region=source, region=region, size_bytes=artifact.size_bytes
-            ).usd
-            for source in sources
-        }
-        source = min(costs, key=lambda each: (costs[each], each))
-        return artifact.size_bytes, costs[source], source
-
-    def _render(self, session: Session, row: DeploymentRow) -> Deployment:
+    def _roll_back(self, session: Session, caller: Caller, name: str, to_revision: int | None, reason: str) -> str:
+        row = find_deployment(session, caller.workspace_id, name, lock=True)
+        if row.state != ACTIVE:
+            raise NotReady(f"The deployment {name!r} is being deleted.", hint="Apply it again once it is gone.")
+        why = parse_text(reason, what="reason", max_length=REASON_MAX_LENGTH)
+        found = _reached_before(session, row, to_revision)
         model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
-        desired = desired_of(session, model, row.environment, row.version)
-        address = self._gateway_url()
-        return Deployment(
-            name=row.name,
-            model=model.name,
-            environment=row.environment,
-            state=row.state,
+        spec = DeploymentSpec.from_json(found.document)
+        desired = desired_of(session, model, spec.environment, spec.version)
+        points_at = None if desired.version is None else desired.version.version
+        is_pinned = points_at != found.version
+        spec = DeploymentSpec(
+            environment=None if is_pinned else spec.environment,
+            version=found.version if is_pinned else spec.version,
+            placement_id=spec.placement_id,
+            regions=spec.regions,
+            # Going back is no time for experiments.
+            strategy=None,
+        )
+        self._check_regions(session, caller, model, list(spec.regions))
+        self._ask_for(session, caller, row, spec, cause="rollback", why=why)
+        facts: dict[str, JsonValue] = {
+            "deployment": row.id,
+            "revision": row.revision,
+            "to_revision": found.number,
+            "version": found.version,
+            "is_pinned": is_pinned,
+            "reason": why,
+        }
+        audit.record(
+            session,
+            caller,
+            self._clock,
+            action="deployment.rollback",
+            subject=row.name,
             residency=row.residency,
-            desired_version=None if desired.version is None else desired.version.version,
-            bundle_digest=None if desired.bundle is None else desired.bundle.digest,
-            placement_id=row.placement_id,
-            regions=tuple(self._status(row, each) for each in regions_of(session, row)),
-            endpoint=None if address is None else f"{address}/{quote(route_name(row))}",
-            created_by=row.created_by,
-            created_at=row.created_at,
+            facts=facts,
         )
+        return row.name
 
-    def _status(self, row: DeploymentRow, each: DeploymentRegionRow) -> RegionStatus:
-        running = self._target.observe(row.workspace_id, row.name, each.region)
-        return RegionStatus(
-            region=each.region,
-            state=each.state,
-            health="up" if running is not None and running.url == each.url else "down",
-            version=each.version,
-            bundle_digest=each.bundle_digest,
-            endpoint_url=each.url,
-            process_id=each.process_id,
-            usd_per_hour=each.usd_per_hour,
-            error_code=each.error_code,
-            error_detail=each.error_detail,
-            updated_at=each.updated_at,
-        )
+    def _show(self, session: Session, row: DeploymentRow) -> Deployment:
+        return show_deployment(session, self._catalog, row, self._gateway_url())
 
 
-def _find(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> DeploymentRow:
+def find_deployment(session: Session, workspace_id: str, name: str, *, lock: bool = False) -> DeploymentRow:
+    """The row of a deployment.
+
+    Raises:
+        DeploymentNotFound: if the workspace has none of this name.
+    """
     query = select(DeploymentRow).where(
         DeploymentRow.workspace_id == workspace_id, DeploymentRow.name == parse_name(name, what="deployment")
     )
@@ -459,7 +436,31 @@ def _find(session: Session, workspace_id: str, name: str, *, lock: bool = False)
     return row
 
 
-def _wanted_regions(session: Session, caller: Caller, draft: DeploymentDraft) -> list[_Wanted]:
+def _reached_before(session: Session, row: DeploymentRow, number: int | None) -> DeploymentRevisionRow:
+    """The revision to go back to: the one that is named, or the last that was LIVE before the newest."""
+    query = select(DeploymentRevisionRow).where(
+        DeploymentRevisionRow.workspace_id == row.workspace_id,
+        DeploymentRevisionRow.deployment_id == row.id,
+        DeploymentRevisionRow.number < row.revision,
+        # What was superseded before it was reached never ran everywhere.
+        DeploymentRevisionRow.state.in_([revisions.LIVE, revisions.SUPERSEDED]),
+        DeploymentRevisionRow.bundle_digest.is_not(None),
+    )
+    if number is not None:
+        query = query.where(DeploymentRevisionRow.number == number)
+    found = session.scalars(query.order_by(DeploymentRevisionRow.number.desc())).all()
+    reached = [each for each in found if each.state == revisions.LIVE or revisions.was_live(session, each)]
+    if not reached:
+        what = "no earlier revision that was live" if number is None else f"no revision {number} that was live"
+        raise NotFound(
+            f"The deployment {row.name!r} has {what}.",
+            hint=f"See its revisions: fairlead deploy history {row.name}",
+            deployment=row.name,
+        )
+    return reached[0]
+
+
+def _wanted_regions(session: Session, caller: Caller, draft: DeploymentDraft) -> list[RegionSpec]:
     if (draft.placement_id is None) == (draft.regions is None):
         raise InvalidInput(
             "A deployment needs its regions from a placement or as a list: name one of the two.",
@@ -468,33 +469,9 @@ def _wanted_regions(session: Session, caller: Caller, draft: DeploymentDraft) ->
     if draft.regions is not None:
         if not draft.regions:
             raise InvalidInput("The list of regions is empty.", hint="Name at least one region.")
-        return [_Wanted(region=RegionId(region), usd_per_hour=None) for region in dict.fromkeys(draft.regions)]
+        return listed_regions(draft.regions, draft.targets, draft.scaling)
     row_id = parse_row_id(draft.placement_id or "", NotFound, what="placement")
     row = session.get(PlacementRow, (caller.workspace_id, row_id))
     if row is None:
         raise NotFound(f"There is no placement {row_id}.", hint="Ask for one: fairlead place", placement=row_id)
-    choices = cast("list[dict[str, Any]]", row.answer["placement"]["choices"])
-    choices = sorted(choices, key=lambda each: (-each["load_requests_per_second"], each["region"]))
-    return [
-        _Wanted(
-            region=RegionId(each["region"]),
-            usd_per_hour=decimal_text(Decimal(str(each["compute_usd"])) + Decimal(str(each["serving_egress_usd"]))),
-        )
-        for each in choices
-    ]
-
-
-def _set_regions(session: Session, row: DeploymentRow, wanted: list[_Wanted], now: datetime) -> None:
-    present = {each.region: each for each in regions_of(session, row)}
-    for position, each in enumerate(wanted):
-        region = present.pop(each.region, None)
-        if region is None:
-            region = DeploymentRegionRow(
-                workspace_id=row.workspace_id, deployment_id=row.id, region=each.region, state=WAITING
-            )
-            session.add(region)
-        elif region.state == STOPPING:
-            region.state = WAITING
-        region.position, region.usd_per_hour, region.updated_at = position, each.usd_per_hour, now
-    for gone in present.values():
-        gone.state, gone.updated_at = STOPPING, now
+    return placed_regions(row.request, row.answer, draft.targets, draft.scaling)

@@ -6,12 +6,18 @@ It runs as a process of its own, knows only the routing table, and runs no code 
 
     POST /{deployment}/predict        also predict_rows and info; the body goes on as it is
     GET  /{deployment}                the endpoints and how they are
+    GET  /-/measurements              what each revision was given, failed at and took, since the gateway began
     GET  /healthz
 
 A request is repeated at the next endpoint when a connection fails, an endpoint does not answer in time, answers more
 than can be taken, or answers 500, 502, 503 or 504: predictions change nothing, so a repeat does no harm.
-`x-fairlead-prefer: REGION` and `x-fairlead-area: AREA` say what to try first. Answers carry `x-fairlead-region`,
-`x-fairlead-bundle` and `x-fairlead-attempts`.
+`x-fairlead-prefer: REGION` and `x-fairlead-area: AREA` say what to try first. Where traffic is divided, between
+regions by a placement's shares or between two revisions, chance decides for each request; requests with the same
+`x-fairlead-key` are always decided alike. Answers carry `x-fairlead-region`, `x-fairlead-bundle` and
+`x-fairlead-attempts`.
+
+An endpoint says in every answer who it is. One that says it is another (its port was given to somebody else) gets no
+more requests, and what it answered is thrown away.
 """
 
 from __future__ import annotations
@@ -19,10 +25,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
+import random
 import socket
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +53,7 @@ from fairlead.core.errors import (
     PermissionDenied,
 )
 from fairlead.core.problems import MEDIA_TYPE, to_problem
+from fairlead.serving.measurements import Counts, measurements_to_json
 from fairlead.serving.routing import Endpoint, Route, read_table
 
 PROBE_SECONDS = 0.5
@@ -56,6 +67,8 @@ _REPEATED = frozenset({500, 502, 503, 504})
 _UNHEALTHY = frozenset({502, 503, 504})
 _SENT_HEADERS = ("content-type", "accept", "traceparent", "tracestate")
 _RETURNED_HEADERS = ("content-type", "x-bentoml-request-id")
+_IDENTITY_HEADER = "x-fairlead-endpoint"
+_KEY_HEADER = "x-fairlead-key"
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -91,6 +104,10 @@ class _TooLarge(Exception):
     """An answer is larger than `ANSWER_MAX_BYTES`."""
 
 
+class _SomebodyElse(Exception):
+    """An answer came from another endpoint than the one that was asked."""
+
+
 class Gateway:
     """Routes requests by a table in a file. Use `app`, and `run` for the health checks."""
 
@@ -99,16 +116,22 @@ class Gateway:
         self._client = client
         self._stamp: tuple[int, int, int] | None = None
         self._table: dict[str, Route] = {}
-        self._health: dict[str, _Health] = {}
+        self._health: dict[tuple[str, str | None], _Health] = {}
+        self._counts: dict[tuple[str, str, str], Counts] = {}
         self._refresh()
 
     async def run(self) -> None:
         """Check every endpoint twice a second, for ever."""
         while True:
-            self._refresh()
-            urls = {endpoint.url for route in self._table.values() for endpoint in route.endpoints}
-            self._health = {url: self._health.get(url) or _Health() for url in urls}
-            await asyncio.gather(asyncio.sleep(PROBE_SECONDS), *(self._probe(url) for url in urls))
+            await asyncio.gather(asyncio.sleep(PROBE_SECONDS), self.check())
+
+    async def check(self) -> None:
+        """Ask every endpoint of the table once how it is, and forget those that are no longer in it."""
+        self._refresh()
+        endpoints = {_place(each): each for route in self._table.values() for each in route.endpoints}
+        self._health = {place: self._health.get(place) or _Health() for place in endpoints}
+        self._counts = {key: counts for key, counts in self._counts.items() if key[0] in self._table}
+        await asyncio.gather(*map(self._probe, endpoints.values()))
 
     async def predict(self, request: Request) -> Response:
         """Answer one request from the first endpoint that can."""
@@ -123,9 +146,12 @@ class Gateway:
         headers = {key: value for key in _SENT_HEADERS if (value := request.headers.get(key)) is not None}
         last: Response | None = None
         attempts = 0
-        for endpoint in self._candidates(route, prefer=prefer, area=area):
+        ordered = route.in_order(prefer=prefer, area=area, draw=partial(_draw, name, request.headers.get(_KEY_HEADER)))
+        for endpoint in self._candidates(ordered):
             attempts += 1
+            began = time.perf_counter()
             answer = await self._ask(endpoint, method, body, headers)
+            self._count(name, endpoint, answer, (time.perf_counter() - began) * 1000)
             if answer is None:
                 continue
             last = _render(answer, endpoint, attempts)
@@ -148,16 +174,30 @@ class Gateway:
         route = self._route(name)
         endpoints: list[JsonValue] = []
         for endpoint in route.in_order():
-            health = self._health.get(endpoint.url) or _Health()
+            health = self._health.get(_place(endpoint)) or _Health()
             endpoints.append(
                 {
                     "region": endpoint.region,
                     "bundle_digest": endpoint.bundle_digest,
+                    "weight": endpoint.weight,
                     "is_healthy": health.is_healthy,
                     "error": health.error,
                 }
             )
         return JSONResponse({"deployment": name, "residency": route.residency, "endpoints": endpoints})
+
+    async def measure(self, _: Request) -> Response:
+        """What was counted of every revision in every region."""
+        return JSONResponse({"items": measurements_to_json(self._counts)})
+
+    def _count(self, name: str, endpoint: Endpoint, answer: _Answer | None, milliseconds: float) -> None:
+        digest = endpoint.bundle_digest
+        if answer is not None and endpoint.identity is None:
+            # A platform that divides the traffic itself lets each answer say which revision gave it.
+            said = answer.headers.get(_IDENTITY_HEADER, "").rpartition("/")[2]
+            digest = said if said.startswith("sha256:") and len(said) == len(digest) else digest
+        counts = self._counts.setdefault((name, endpoint.region, digest), Counts())
+        counts.note(is_error=answer is None or answer.status >= 500, milliseconds=milliseconds)
 
     def _route(self, name: str) -> Route:
         self._refresh()
@@ -183,15 +223,14 @@ class Gateway:
         if table is not None:
             self._table, self._stamp = table, stamp
 
-    def _candidates(self, route: Route, *, prefer: str | None, area: str | None) -> list[Endpoint]:
-        ordered = route.in_order(prefer=prefer, area=area)
-        healthy = [endpoint for endpoint in ordered if self._health.setdefault(endpoint.url, _Health()).is_healthy]
+    def _candidates(self, ordered: list[Endpoint]) -> list[Endpoint]:
+        healthy = [endpoint for endpoint in ordered if self._health.setdefault(_place(endpoint), _Health()).is_healthy]
         # With nothing healthy left, what is known may be old: asking costs little.
         return healthy or ordered
 
     async def _ask(self, endpoint: Endpoint, method: str, body: bytes, headers: dict[str, str]) -> _Answer | None:
         """The endpoint's answer, or None where it gives none that can be passed on; its health is noted."""
-        health = self._health.setdefault(endpoint.url, _Health())
+        health = self._health.setdefault(_place(endpoint), _Health())
         url = f"{endpoint.url}/{method}"
         try:
             async with asyncio.timeout(_ATTEMPT_SECONDS):
@@ -200,7 +239,8 @@ class Gateway:
                 except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
                     # An endpoint may close a connection that was idle just as a request sets out on it.
                     answer = await self._post(url, body, headers)
-        except (TimeoutError, httpx2.RequestError, _TooLarge) as error:
+            _refuse_another(endpoint, answer.headers)
+        except (TimeoutError, httpx2.RequestError, _TooLarge, _SomebodyElse) as error:
             health.fail(type(error).__name__.lstrip("_"), is_certain=True)
             return None
         if answer.status in _UNHEALTHY:
@@ -218,17 +258,19 @@ class Gateway:
                 pieces.append(piece)
             return _Answer(status=answer.status_code, headers=answer.headers, content=b"".join(pieces))
 
-    async def _probe(self, url: str) -> None:
-        health = self._health.setdefault(url, _Health())
+    async def _probe(self, endpoint: Endpoint) -> None:
+        health = self._health.setdefault(_place(endpoint), _Health())
         try:
             async with (
                 asyncio.timeout(_PROBE_TIMEOUT_SECONDS),
                 # What it says beside its status is not read.
-                self._client.stream("GET", f"{url}/readyz") as answer,
+                self._client.stream("GET", f"{endpoint.url}/readyz") as answer,
             ):
                 status = answer.status_code
-        except (TimeoutError, httpx2.RequestError) as error:
-            health.fail(type(error).__name__, is_certain=isinstance(error, httpx2.ConnectError))
+                _refuse_another(endpoint, answer.headers)
+        except (TimeoutError, httpx2.RequestError, _SomebodyElse) as error:
+            is_certain = isinstance(error, httpx2.ConnectError | _SomebodyElse)
+            health.fail(type(error).__name__.lstrip("_"), is_certain=is_certain)
             return
         if status == 200:
             health.succeed()
@@ -250,6 +292,8 @@ def create_app(state: Path) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        # A table that waited for a while may name ports that are others' by now.
+        await gateway.check()
         checks = asyncio.create_task(gateway.run())
         yield
         checks.cancel()
@@ -262,6 +306,10 @@ def create_app(state: Path) -> Starlette:
         _refuse_foreign(request)
         return await gateway.predict(request)
 
+    async def guarded_measure(request: Request) -> Response:
+        _refuse_foreign(request)
+        return await gateway.measure(request)
+
     async def guarded_describe(request: Request) -> Response:
         _refuse_foreign(request)
         return await gateway.describe(request)
@@ -269,12 +317,30 @@ def create_app(state: Path) -> Starlette:
     return Starlette(
         routes=[
             HttpRoute("/healthz", healthz),
+            HttpRoute("/-/measurements", guarded_measure),
             HttpRoute("/{deployment}/{method}", guarded_predict, methods=["POST"]),
             HttpRoute("/{deployment}", guarded_describe),
         ],
         exception_handlers={FairleadError: _problem},
         lifespan=lifespan,
     )
+
+
+def _place(endpoint: Endpoint) -> tuple[str, str | None]:
+    return endpoint.url, endpoint.identity
+
+
+def _refuse_another(endpoint: Endpoint, headers: httpx2.Headers) -> None:
+    if endpoint.identity is not None and headers.get(_IDENTITY_HEADER) != endpoint.identity:
+        raise _SomebodyElse
+
+
+def _draw(deployment: str, key: str | None, purpose: str) -> float:
+    """A number from 0 (included) to 1: by chance, or always the same for a key."""
+    if key is None:
+        return random.random()  # noqa: S311  (divides traffic, guards nothing)
+    digest = hashlib.sha256(f"{deployment}\0{purpose}\0{key}".encode()).digest()
+    return int.from_bytes(digest[:7]) / 2**56
 
 
 async def _problem(_: Request, error: Exception) -> Response:

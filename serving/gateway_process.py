@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import Unavailable
+from fairlead.serving.measurements import Measurements, measurements_from_json
 from fairlead.serving.processes import (
     ProcessRecord,
     free_port,
@@ -67,6 +69,17 @@ class GatewayProcess:
         if state is None or not state["is_ready"] or not ProcessRecord.from_json(state["process"]).is_alive:
             return None
         return _address(int(state["port"]))
+
+    def measure(self) -> Measurements | None:
+        """What the gateway has counted, or None where it cannot be asked."""
+        address = self.address
+        if address is None:
+            return None
+        try:
+            with urllib.request.urlopen(f"{address}/-/measurements", timeout=2) as answer:
+                return measurements_from_json(json.load(answer)["items"])
+        except (OSError, urllib.error.URLError, ValueError, KeyError):
+            return None
 
     def stop(self) -> None:
         """End the gateway, if it runs."""

@@ -30,13 +30,13 @@ def draining_regions(session: Session, workspace_id: str) -> frozenset[str]:
     return frozenset(each.region for each in locations if each.state == "DRAINING") - staying
 
 
-def leave(session: Session, row: DeploymentRow, regions: Sequence[DeploymentRegionRow], now: datetime) -> None:
-    """Stop a deployment in regions that drain, if it answers in another one."""
+def leave(session: Session, row: DeploymentRow, regions: Sequence[DeploymentRegionRow], now: datetime) -> list[str]:
+    """Stop a deployment in regions that drain, if it answers in another one; the regions that it leaves so."""
     draining = draining_regions(session, row.workspace_id)
     leaving = [each for each in regions if each.region in draining and each.state != STOPPING]
     answering = [each.region for each in regions if each.region not in draining and each.state == RUNNING]
     if not answering:
-        return
+        return []
     for each in leaving:
         each.state, each.updated_at = STOPPING, now
         audit.record_at(
@@ -48,6 +48,7 @@ def leave(session: Session, row: DeploymentRow, regions: Sequence[DeploymentRegi
             residency=row.residency,
             facts={"deployment": row.id, "region": each.region, "goes_on_in": list(answering)},
         )
+    return [each.region for each in leaving]
 
 
 class RegionDeployments:

@@ -7,10 +7,10 @@ dropped when the table is read: the gateway trusts the catalog for that, not the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fairlead.catalog import load_catalog
 from fairlead.catalog.residency import parse_residency, permits
@@ -19,16 +19,25 @@ from fairlead.core.ids import RegionId
 from fairlead.serving.processes import read_json, write_atomically
 
 _FORMAT = 1
+Chosen = TypeVar("Chosen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One endpoint of a deployment. The lowest `order` is tried first where nothing else decides."""
+    """One endpoint of a deployment. The lowest `order` is tried first where nothing else decides.
+
+    `weight` is its share, in percent, of what its region is given: less than 100 while traffic moves from one revision
+    to the next. `shares` hold, by area, the share of that area's requests that a placement gives the region; None
+    where no placement does. `identity` is what it says of itself, None for one that says nothing.
+    """
 
     region: RegionId
     url: str
     bundle_digest: str
     order: int = 0
+    weight: int = 100
+    shares: Mapping[str, float] | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +58,19 @@ class Route:
                 inside.append(endpoint)
         return Route(residency=self.residency, endpoints=tuple(inside))
 
-    def in_order(self, *, prefer: str | None = None, area: str | None = None) -> list[Endpoint]:
-        """The endpoints from first to last choice: the region asked for, then the nearest to `area`, then by order.
+    def in_order(
+        self,
+        *,
+        prefer: str | None = None,
+        area: str | None = None,
+        draw: Callable[[str], float] = lambda _: 0.0,
+    ) -> list[Endpoint]:
+        """The endpoints from first to last choice.
+
+        First the region asked for, then the one that the placement's shares of `area` give this request, then the
+        nearest to `area`, then by order. Within a region the revision that its weight gives the request comes first,
+        and one without any share of the traffic last of all. `draw` gives a number from 0 (included) to 1 for a
+        purpose; the same numbers give the same order.
 
         Raises:
             UnknownArea: if the catalog has no such area.
@@ -58,12 +78,41 @@ class Route:
         catalog = load_catalog()
         if area is not None:
             catalog.area(area)
+        shared = None if area is None else _drawn(self._shares(area), draw("region"))
+        revision = draw("revision")
 
-        def key(endpoint: Endpoint) -> tuple[bool, float, int, str]:
+        def key(endpoint: Endpoint) -> tuple[bool, bool, bool, float, int, str, bool]:
             distance = 0.0 if area is None else catalog.area_round_trip(area, endpoint.region).value
-            return endpoint.region != prefer, distance, endpoint.order, endpoint.region
+            here = [each for each in self.endpoints if each.region == endpoint.region]
+            chosen = _drawn([(each, each.weight) for each in here], revision)
+            return (
+                endpoint.weight == 0,
+                endpoint.region != prefer,
+                endpoint.region != shared,
+                distance,
+                endpoint.order,
+                endpoint.region,
+                chosen is not None and endpoint is not chosen,
+            )
 
         return sorted(self.endpoints, key=key)
+
+    def _shares(self, area: str) -> list[tuple[RegionId, float]]:
+        shares = {each.region: (each.shares or {}).get(area, 0.0) for each in self.endpoints}
+        return sorted(shares.items())
+
+
+def _drawn(choices: Sequence[tuple[Chosen, float]], number: float) -> Chosen | None:
+    """The choice in whose part of the whole a number from 0 to 1 falls; None where nothing has a part."""
+    left = number * sum(part for _, part in choices)
+    last: Chosen | None = None
+    for choice, part in choices:
+        if part > 0:
+            last = choice
+            if left < part:
+                break
+            left -= part
+    return last
 
 
 RoutingTable = Mapping[str, Route]
@@ -102,6 +151,10 @@ def _to_route(value: Any) -> Route:
                 url=str(item["url"]),
                 bundle_digest=str(item["bundle_digest"]),
                 order=int(item["order"]),
+                # A table that an older release wrote has none of these.
+                weight=int(item.get("weight", 100)),
+                shares=item.get("shares"),
+                identity=item.get("identity"),
             )
             for item in value["endpoints"]
         ),

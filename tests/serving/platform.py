@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import load_catalog
-from fairlead.core.errors import FairleadError, Unavailable
+from fairlead.core.errors import EndpointUnavailable, FairleadError, Unavailable
 from fairlead.registry.identity import bootstrap
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.promotion import Promotions
@@ -19,11 +19,23 @@ from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
 from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles
 from fairlead.serving.deployment_index import FollowingDeployments
+from fairlead.serving.deploy_targets import DeployTargets
+from fairlead.serving.deployer import Deployer
+from fairlead.serving.deployment_drift import DeploymentDrifts
 from fairlead.serving.deployments import Deployments
+from fairlead.serving.measurements import Counts
 from fairlead.serving.placements import Placements
-from fairlead.serving.rollout import DEPLOY, Deployer, RolloutDeriver, RouteBook
+from fairlead.serving.rollout import DEPLOY, RolloutDeriver
+from fairlead.serving.route_book import RouteBook
 from fairlead.serving.routing import Route, read_table
-from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
+from fairlead.serving.targets import (
+    LOCAL,
+    DeployTarget,
+    EndpointKey,
+    EndpointSpec,
+    NoLongerWanted,
+    RunningEndpoint,
+)
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
 from tests.fleet import ADMIN, BACK_OFF, Fleet
@@ -33,14 +45,17 @@ US, EU_WEST, EU_AZURE = "aws:us-east-1", "gcp:europe-west4", "azure:westeurope"
 
 
 class MemoryTarget:
-    """A deploy target without processes. `refuses` holds regions where nothing starts.
+    """A deploy target without processes. `refuses` holds regions where nothing starts, `hangs` where nothing answers.
 
-    `meanwhile` is called once, while the next endpoint gets ready.
+    `meanwhile` is called once, while the next endpoint gets ready. `differences` are what somebody changed by hand.
     """
 
     def __init__(self) -> None:
         self.running: dict[tuple[str, str, str], RunningEndpoint] = {}
         self.refuses: set[str] = set()
+        self.hangs: set[str] = set()
+        self.is_down = False
+        self.differences: dict[str, tuple[str, ...]] = {}
         self.log: list[str] = []
         self.meanwhile: Callable[[], None] | None = None
         self._next_port = 10_000
@@ -51,31 +66,67 @@ class MemoryTarget:
         switch: Callable[[RunningEndpoint], None],
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> RunningEndpoint:
-        if spec.region in self.refuses:
-            raise Unavailable(f"The endpoint in {spec.region} did not start.")
-        key = (spec.workspace_id, spec.deployment, spec.region)
+        if self.is_down:
+            raise Unavailable("The target cannot be reached.")
+        key = spec.key
         before = self.running.get(key)
-        if before is not None and before.spec == spec:
-            switch(before)
-            return before
+        found = {} if before is None else self._addresses(before)
+        former = spec.former
+        if former is not None and former.bundle_digest not in found:
+            raise EndpointUnavailable(f"The former endpoint in {spec.region} did not start.")
+        self.differences.pop(spec.region, None)
+        if spec.bundle_digest in found and found[spec.bundle_digest][1] == spec.online_store and not self._hangs(spec):
+            kept = replace(
+                self.running[key],
+                spec=spec,
+                url=found[spec.bundle_digest][0],
+                former_url=None if former is None else found[former.bundle_digest][0],
+            )
+            switch(kept)
+            self.running[key] = kept
+            return kept
+        if spec.region in self.refuses:
+            raise EndpointUnavailable(f"The endpoint in {spec.region} did not start.")
         if self.meanwhile is not None:
             happen, self.meanwhile = self.meanwhile, None
             happen()
         if not is_wanted():
             raise NoLongerWanted
         self._next_port += 1
-        started = RunningEndpoint(spec=spec, url=f"http://127.0.0.1:{self._next_port}", process_id=self._next_port)
+        started = RunningEndpoint(
+            spec=spec,
+            url=f"http://127.0.0.1:{self._next_port}",
+            process_id=self._next_port,
+            former_url=None if former is None else found[former.bundle_digest][0],
+        )
         self.log.append(f"start {spec.region}")
         switch(started)
         self.running[key] = started
         return started
 
-    def observe(self, workspace_id: str, deployment: str, region: str) -> RunningEndpoint | None:
-        return self.running.get((workspace_id, deployment, region))
+    def observe(self, spec: EndpointSpec) -> RunningEndpoint | None:
+        if self.is_down:
+            raise Unavailable("The target cannot be reached.")
+        found = self.running.get(spec.key)
+        if found is None:
+            return None
+        differences = self.differences.get(spec.region, ())
+        return replace(found, is_ready=spec.region not in self.hangs, differences=differences)
 
-    def stop(self, workspace_id: str, deployment: str, region: str) -> None:
-        self.log.append(f"stop {region}")
-        self.running.pop((workspace_id, deployment, region), None)
+    def stop(self, key: EndpointKey) -> None:
+        self.log.append(f"stop {key.region}")
+        self.running.pop(key, None)
+
+    def _hangs(self, spec: EndpointSpec) -> bool:
+        was_hung = spec.region in self.hangs
+        self.hangs.discard(spec.region)
+        return was_hung
+
+    def _addresses(self, running: RunningEndpoint) -> dict[str, tuple[str, str | None]]:
+        found = {running.spec.bundle_digest: (running.url or "", running.spec.online_store)}
+        if running.spec.former is not None and running.former_url is not None:
+            found[running.spec.former.bundle_digest] = (running.former_url, running.spec.former.online_store)
+        return {str(digest): place for digest, place in found.items()}
 
     def kill(self, region: str) -> None:
         for key in [key for key in self.running if key[2] == region]:
@@ -103,7 +154,9 @@ class Platform:
 
     fleet: Fleet
     target: MemoryTarget = field(default_factory=MemoryTarget)
+    other: MemoryTarget = field(default_factory=MemoryTarget)
     stores: dict[str, str] = field(default_factory=dict[str, str])
+    measured: dict[tuple[str, str, str], Counts] = field(default_factory=dict[tuple[str, str, str], Counts])
 
     def __post_init__(self) -> None:
         bootstrap(self.fleet.database, self.fleet.clock, principal="ana", workspace_id="other")
@@ -113,7 +166,18 @@ class Platform:
 
     @property
     def deployments(self) -> Deployments:
-        return Deployments(self.fleet.database, self.fleet.clock, catalog=load_catalog(), target=self.target)
+        return Deployments(self.fleet.database, self.fleet.clock, catalog=load_catalog())
+
+    @property
+    def targets(self) -> DeployTargets:
+        return DeployTargets(self.fleet.database, self.fleet.clock, catalog=load_catalog())
+
+    @property
+    def drifts(self) -> DeploymentDrifts:
+        return DeploymentDrifts(self.fleet.database, self.open_target)
+
+    def open_target(self, _workspace_id: str, name: str) -> DeployTarget:
+        return self.target if name == LOCAL else self.other
 
     @property
     def bundles(self) -> Bundles:
@@ -145,7 +209,7 @@ class Platform:
         artifacts = RegionArtifacts(database, clock, uploads=self.fleet.uploads, open_store=self.fleet.open_store)
         builder = QuickBuilder(database, clock, artifacts, Scratch(self.fleet.root / "scratch"))
         builder.scratch, builder.artifacts = self.fleet.root / "builds", artifacts
-        deployer = Deployer(database, clock, catalog=load_catalog(), target=self.target, routes=self.routes)
+        deployer = Deployer(database, clock, catalog=load_catalog(), open_target=self.open_target, routes=self.routes)
 
         def online_store(_session: Session, _workspace_id: str, service: str, region: str) -> str | None:
             return self.stores.get(f"{service} in {region}")
@@ -156,7 +220,11 @@ class Platform:
             clock,
             regions=None,
             handlers={**duties.handlers, BUILD_BUNDLE: builder, DEPLOY: deployer},
-            derivers=[*duties.derivers, derive_bundles, RolloutDeriver(self.target, online_store)],
+            derivers=[
+                *duties.derivers,
+                derive_bundles,
+                RolloutDeriver(database, self.open_target, online_store, measure=lambda: self.measured),
+            ],
         )
 
     def settle(self, rounds: int = 3) -> None:

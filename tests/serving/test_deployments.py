@@ -171,7 +171,8 @@ def test_a_process_that_died_is_started_again_by_itself(platform: Platform) -> N
     platform.settle()
     before = platform.deployments.get(ADMIN, "churn").regions[0]
     platform.target.kill(US)
-    assert platform.deployments.get(ADMIN, "churn").regions[0].health == "down"
+    (drift, *_) = platform.drifts.find(ADMIN, "churn")
+    assert drift.drift == "missing"
     platform.settle()
     after = platform.deployments.get(ADMIN, "churn").regions[0]
     assert after.health == "up"
@@ -187,12 +188,19 @@ def test_a_region_that_cannot_start_the_new_version_goes_on_with_the_old_one(pla
     two = platform.register("churn", model_files(2.0, 1.0, 1.0))
     platform.target.refuses.add(EU_WEST)
     platform.promote("churn", two, revision=1)
-    platform.settle()
+    platform.settle(rounds=2)
     status = platform.deployments.get(ADMIN, "churn")
     assert seen(status) == [(US, "RUNNING", two), (EU_WEST, "FAILED", one)]
     assert "did not start" in (status.regions[1].error_detail or "")
     assert len(platform.table()["acme:churn"].endpoints) == 2
-    # Rolling back mends it at once: the old one never stopped.
+    # After the third attempt the revision is given up, and the regions that had moved go back.
+    platform.settle(rounds=2)
+    status = platform.deployments.get(ADMIN, "churn")
+    assert seen(status) == [(US, "RUNNING", one), (EU_WEST, "RUNNING", one)]
+    assert (status.revision_state, status.live_revision, status.desired_version) == ("FAILED", 1, one)
+    assert "did not get ready in gcp:europe-west4" in (status.failure or "")
+    assert platform.fleet.actions().count("deployment.fail") == 1
+    # Moving the pointer back is what the deployment does already.
     platform.rollbacks.move_back(ADMIN, "churn", "production", expected_revision=2, reason="does not start")
     platform.target.refuses.clear()
     platform.settle()
@@ -264,12 +272,12 @@ def test_an_endpoint_gets_its_region_s_online_store_once_there_is_one(platform: 
     platform.register("churn", model_files(1.0, 1.0, 1.0), feature_service="diagnosis")
     platform.deployments.apply(ADMIN, DeploymentDraft(model="churn", version=1, regions=(US,)))
     platform.settle()
-    running = platform.target.observe("acme", "churn", US)
+    running = platform.target.running.get(("acme", "churn", US))
     assert running is not None
     assert running.spec.online_store is None
     platform.stores[f"diagnosis in {US}"] = "/online/us.sqlite"
     platform.settle()
-    running = platform.target.observe("acme", "churn", US)
+    running = platform.target.running.get(("acme", "churn", US))
     assert running is not None
     assert running.spec.online_store == "/online/us.sqlite"
 
