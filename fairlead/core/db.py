@@ -216,6 +216,10 @@ class Database:
             for watcher in _watchers:
                 watcher(session)
             yield session
+            if not self.is_sqlite and session.is_active:
+                # At a rollback the driver forgets what it has prepared. There is nothing to commit.
+                session.expunge_all()
+                session.commit()
 
     @contextmanager
     def write(self) -> Generator[Session]:
