@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Annotated, cast
 
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
@@ -87,6 +88,11 @@ def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     return listener
 
 
+THREADS = 12
+"""Of routes that go FastAPI's way. With those of `express` they are no more than the connections that a database's pool
+keeps: each more would open a connection for one request and close it again."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, telling when it answers; SIGTERM and SIGINT end it after running requests."""
 
@@ -120,6 +126,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
+        current_default_thread_limiter().total_tokens = THREADS
         await super().startup(sockets)
         if self.started:
             # What was made until now stays, so no collection of garbage need look through it again.
