@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from fairlead.catalog.feeds.fetching import Source
 from fairlead.catalog.feeds.ports import Missing, Reading
@@ -75,7 +76,7 @@ class AzureRetailPrices:
             if not following:
                 return
             # The service names its own address; behind a mirror that is another one.
-            answer = self._source.get(f"{_PATH}?{str(following).partition('?')[2]}")
+            answer = self._source.get(_PATH, dict(parse_qsl(urlsplit(str(following)).query)))
         raise self._source.unavailable("its list has no end")
 
     def _observe(self, region: Region, item: dict[str, Any], kind: FigureKind, name: str) -> Observation:
