@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import random
 import re
@@ -47,6 +48,7 @@ _CONFIGURATION: Mapping[str, str] = {
     "core.fsmonitor": "false",
     "core.attributesFile": os.devnull,
     "credential.helper": "",
+    "fastimport.unpackLimit": "1000",
     "gc.autoDetach": "false",
     "http.followRedirects": "false",
     "http.lowSpeedLimit": "1000",
@@ -66,7 +68,7 @@ _REFUSED = re.compile(
     r"access denied|protected branch|hook declined",
     re.IGNORECASE,
 )
-_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_NEXT = "refs/fairlead/next"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,39 +141,41 @@ class GitBranch:
     def _files(self, head: str | None, folder: str) -> dict[str, bytes]:
         if head is None:
             return {}
-        prefix = self._below(folder)
-        listed = self._git("ls-tree", "-r", "-z", "--full-tree", head, "--", f"{prefix}/")
-        files: dict[str, bytes] = {}
+        prefix = f"{self._below(folder)}/"
+        blobs: dict[str, str] = {}
+        listed = self._git("ls-tree", "-r", "-z", "--full-tree", head, "--", prefix)
         for entry in filter(None, listed.split("\0")):
             kind, _, path = entry.partition("\t")
             mode, _, blob = kind.split()
             # Links and submodules are nobody's documents.
             if mode in {"100644", "100755"}:
-                files[path.removeprefix(f"{prefix}/")] = self._run(["cat-file", "blob", blob], check=True).stdout
+                blobs[path.removeprefix(prefix)] = blob
+        asked = "".join(f"{blob}\n" for blob in blobs.values()).encode()
+        answer = io.BytesIO(self._run(["cat-file", "--batch"], given=asked, check=True).stdout)
+        files: dict[str, bytes] = {}
+        for path in blobs:
+            size = int(answer.readline().split()[2])
+            files[path] = answer.read(size)
+            answer.read(1)
         return files
 
     def _commit(self, head: str | None, folder: str, change: Change, message: str) -> str:
         """A commit on top of the head, made of nothing but objects."""
-        prefix = self._below(folder)
-        lines = [f"0 {'0' * 40}\t{prefix}/{path}\0" for path in change.removed]
-        for path, data in sorted(change.written.items()):
-            blob = self._run(["hash-object", "-w", "--stdin"], given=data, check=True).stdout.decode().strip()
-            lines.append(f"100644 {blob}\t{prefix}/{path}\0")
-        index = {"GIT_INDEX_FILE": str(self._folder / "fairlead-index")}
-        (self._folder / "fairlead-index").unlink(missing_ok=True)
-        if head is not None:
-            self._run(["read-tree", head], variables=index, check=True)
-        self._run(["update-index", "-z", "--index-info"], given="".join(lines).encode(), variables=index, check=True)
-        tree = self._run(["write-tree"], variables=index, check=True).stdout.decode().strip()
+        prefix, told = self._below(folder), message.encode()
         name, address = self._place.author
-        who = {
-            f"GIT_{role}_{what}": value
-            for role in ("AUTHOR", "COMMITTER")
-            for what, value in (("NAME", name), ("EMAIL", address))
-        }
-        parents = [] if head is None else ["-p", head]
-        command = ["commit-tree", tree, *parents, "-F", "-"]
-        return self._run(command, given=message.encode(), variables=who, check=True).stdout.decode().strip()
+        stream = [f"reset {_NEXT}\n".encode()]
+        if head is not None:
+            stream.append(f"from {head}\n".encode())
+        stream.append(
+            f"\ncommit {_NEXT}\nmark :1\ncommitter {name} <{address}> now\ndata {len(told)}\n".encode() + told
+        )
+        stream.append(b"\n")
+        stream += [f"D {prefix}/{path}\n".encode() for path in change.removed]
+        for path, data in sorted(change.written.items()):
+            stream.append(f"M 100644 inline {prefix}/{path}\ndata {len(data)}\n".encode() + data + b"\n")
+        stream.append(b"get-mark :1\ndone\n")
+        command = ["fast-import", "--quiet", "--force", "--done", "--date-format=now"]
+        return self._run(command, given=b"".join(stream), check=True).stdout.decode().strip()
 
     def _push(self, commit: str) -> bool:
         """Whether the branch is at the commit now; False when somebody else was faster."""
@@ -206,7 +210,6 @@ class GitBranch:
         arguments: Sequence[str],
         *,
         given: bytes = b"",
-        variables: Mapping[str, str] | None = None,
         check: bool = False,
         speaks: bool = False,
         within: bool = True,
@@ -215,7 +218,7 @@ class GitBranch:
         git = shutil.which("git", path=self._environ.get("PATH"))
         if git is None:
             raise MissingExtra("There is no git on this machine.", hint="Install git where Fairlead runs.")
-        environment = self._environment(speaks=speaks) | dict(variables or {})
+        environment = self._environment(speaks=speaks)
         repository = ["--git-dir", str(self._folder)] if within else []
         try:
             finished = subprocess.run(

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from fairlead.core.errors import Conflict, InvalidInput
@@ -58,7 +57,9 @@ class Marker:
                 return None
             workload = Workload.from_json(document["workload"])
             spec = EndpointSpec(workspace_id=str(document["workspace_id"]), workload=workload)
-            return Marker(spec=spec, files={str(path): str(digest) for path, digest in document["files"].items()})
+            kept = {str(path): str(digest) for path, digest in document["files"].items()}
+            # Others can write it too.
+            return Marker(spec=spec, files=kept) if all(_is_safe(path) for path in kept) else None
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
 
@@ -94,8 +95,7 @@ def to_files(spec: EndpointSpec, documents: Sequence[Document]) -> Files:
     """
     files: dict[str, bytes] = {}
     for document in documents:
-        parts = document.path.split("/")
-        if document.path in files or not all(_PART.fullmatch(part) for part in parts):
+        if document.path in files or not _is_safe(document.path):
             raise InvalidInput(f"A document cannot be written to {document.path[:120]!r}.")
         files[document.path] = document.text.encode()
     marker = Marker(spec=spec, files={path: _digest(data) for path, data in sorted(files.items())})
@@ -151,7 +151,11 @@ def removal(current: Files, *, workspace_id: str, place: str) -> Change:
 
 def is_within(path: str) -> bool:
     """Whether a path of folders stays below where it begins; empty for the place itself."""
-    return not path or all(_PART.fullmatch(part) for part in PurePosixPath(path).parts)
+    return not path or _is_safe(path.strip("/"))
+
+
+def _is_safe(path: str) -> bool:
+    return all(_PART.fullmatch(part) for part in path.split("/"))
 
 
 def _check_owner(marker: Marker | None, workspace_id: str, place: str) -> None:

@@ -69,9 +69,11 @@ class GitSettings(TargetSettings):
         description="Name of a user and password or token in each process's environment, "
         "`FAIRLEAD_CREDENTIALS_<NAME>_USERNAME` and `_PASSWORD`, or `_TOKEN`.",
     )
-    author_name: str = Field(default="Fairlead", pattern=r"^[^<>\n\r\0]{1,100}$", description="Whose commits they are.")
+    author_name: str = Field(
+        default="Fairlead", pattern=r"^[^<>\x00-\x1f]{1,100}$", description="Whose commits they are."
+    )
     author_email: str = Field(
-        default="fairlead@localhost", pattern=r"^[^<>\s\0]{1,200}$", description="That one's address."
+        default="fairlead@localhost", pattern=r"^[^<>\s\x00-\x1f]{1,200}$", description="That one's address."
     )
     overwrite: bool = Field(
         default=False, description="Whether what somebody edited is overwritten when something else is wanted."
