@@ -30,7 +30,7 @@ from fairlead.serving.placements import Placements
 from fairlead.serving.rollout import DEPLOY, OnlineStoreOf, RolloutDeriver
 from fairlead.serving.recipe import BundleRules
 from fairlead.serving.route_book import RouteBook
-from fairlead.serving.targets import EndpointSpec
+from fairlead.serving.targets import EndpointSpec, TargetRules
 from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def assemble_serving(
     online_store: OnlineStoreOf,
     bundle_rules: BundleRules | None = None,
     signing_key: bytes | None = None,
+    target_rules: TargetRules | None = None,
     wake: Callable[[], None] = lambda: None,
     gateway_port: int = 0,
 ) -> Serving:
@@ -113,7 +114,7 @@ def assemble_serving(
         artifacts.download(spec.workspace_id, spec.residency, digest, spec.region, destination)
 
     target = LocalTarget(folder / "deployments", download)
-    book = TargetBook(database, target, folder / "targets")
+    book = TargetBook(database, target, folder / "targets", rules=target_rules)
     routes = RouteBook(database, folder / "routes.json")
     gateway = GatewayProcess(folder, routes.path, port=gateway_port)
     bundles = assemble_bundles(

@@ -28,7 +28,7 @@ from fairlead.registry.tables import WorkspaceRow
 from fairlead.serving.kinds.registry import check_settings, find_delivery, find_kind
 from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow
 from fairlead.serving.tables_targets import DeployTargetRow
-from fairlead.serving.targets import LOCAL, DeployTarget, TargetParts
+from fairlead.serving.targets import LOCAL, DeployTarget, TargetParts, TargetRules
 from fairlead.serving.workload import AnyKind, Document, TargetSettings, Workload
 
 _HINT = "List them with: fairlead target list"
@@ -160,10 +160,13 @@ class DeployTargets:
 class TargetBook:
     """Opens targets by name, each once a revision. Safe to share between threads."""
 
-    def __init__(self, database: Database, local: DeployTarget, folder: Path) -> None:
+    def __init__(
+        self, database: Database, local: DeployTarget, folder: Path, *, rules: TargetRules | None = None
+    ) -> None:
         self._database = database
         self._local = local
         self._folder = folder
+        self._rules = rules or TargetRules()
         self._opened: dict[tuple[str, str], tuple[int, DeployTarget]] = {}
 
     def open(self, workspace_id: str, name: str) -> DeployTarget:
@@ -179,12 +182,12 @@ class TargetBook:
             found = find_target(session, workspace_id, name)
         revision, target = self._opened.get((workspace_id, name), (None, None))
         if target is None or revision != found.revision:
-            target = open_target(workspace_id, found, self._folder)
+            target = open_target(workspace_id, found, self._folder, self._rules)
             self._opened[workspace_id, name] = (found.revision, target)
         return target
 
 
-def open_target(workspace_id: str, applied: AppliedTarget, folder: Path) -> DeployTarget:
+def open_target(workspace_id: str, applied: AppliedTarget, folder: Path, rules: TargetRules) -> DeployTarget:
     """A target by its document; it may keep what it has to remember in a folder of its own below `folder`.
 
     Raises:
@@ -205,6 +208,7 @@ def open_target(workspace_id: str, applied: AppliedTarget, folder: Path) -> Depl
         settings=settings,
         delivery_settings=delivery_settings,
         folder=folder / workspace_id / applied.name,
+        rules=rules,
     )
     return find_delivery(applied.delivery, kind).open(parts)
 

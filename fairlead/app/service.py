@@ -163,6 +163,7 @@ class Service:
             open_store=open_store,
             folder=home / "serving",
             online_store=features.online_store_path,
+            target_rules=settings.target_rules(is_embedded=is_embedded),
             wake=wake,
         )
         locations = Locations(

@@ -14,6 +14,8 @@ from fairlead.core.cloud_hosts import CloudHosts
 from fairlead.core.config import read_config
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
+from fairlead.core.outbound import OutboundRules
+from fairlead.serving.targets import TargetRules
 
 
 class ServerSettings(BaseSettings):
@@ -118,6 +120,16 @@ class ServerSettings(BaseSettings):
         description="Hosts, such as s3.example.com or *.example.com, separated by commas, that locations may name as "
         "endpoints of stores and token services, beside the clouds' own: they are sent this server's credentials.",
     )
+    deploy_folders: Annotated[list[Path] | None, NoDecode] = Field(
+        default=None,
+        description="Local folders that deploy targets may write to, and that may hold their git repositories, separated "
+        "by colons. None: any for the embedded server, none at all for others.",
+    )
+    git_hosts: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Hosts, such as git.example.com or *.example.com, separated by commas, that deploy targets may push "
+        "to. Credentials of workers are shown to them.",
+    )
     token_audiences: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
         description="Audiences, separated by commas, that locations may ask the metadata service of this server's "
@@ -193,6 +205,14 @@ class ServerSettings(BaseSettings):
         """Where this process's own credentials may go."""
         return CloudHosts(hosts=tuple(self.cloud_hosts), audiences=tuple(self.token_audiences))
 
+    def target_rules(self, *, is_embedded: bool) -> TargetRules:
+        """What deploy targets may do; the embedded server serves its owner alone, who may write where they may."""
+        return TargetRules(
+            folders=None if is_embedded and self.deploy_folders is None else tuple(self.deploy_folders or ()),
+            git_hosts=OutboundRules(setting="FAIRLEAD_GIT_HOSTS", hosts=tuple(self.git_hosts)),
+            environ=os.environ,
+        )
+
     @property
     def folder(self) -> Path:
         """The home as an absolute path."""
@@ -205,7 +225,7 @@ class ServerSettings(BaseSettings):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(url or f"sqlite:///{self.folder / 'fairlead.db'}")
 
-    @field_validator("feature_source_roots", "key_file", "signing_key_file", mode="before")
+    @field_validator("feature_source_roots", "deploy_folders", "key_file", "signing_key_file", mode="before")
     @classmethod
     def _split_paths(cls, value: object) -> object:
         return [Path(part) for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
@@ -215,6 +235,7 @@ class ServerSettings(BaseSettings):
         "tracking_hosts",
         "issuer_hosts",
         "cloud_hosts",
+        "git_hosts",
         "token_audiences",
         "webhook_hosts",
         mode="before",
