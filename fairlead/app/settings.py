@@ -122,13 +122,13 @@ class ServerSettings(BaseSettings):
     )
     deploy_folders: Annotated[list[Path] | None, NoDecode] = Field(
         default=None,
-        description="Local folders that deploy targets may write to, and that may hold their git repositories, separated "
-        "by colons. None: any for the embedded server, none at all for others.",
+        description="Local folders that deploy targets may write to, and that may hold their git repositories, "
+        "separated by colons. None: any for the embedded server, none at all for others.",
     )
     git_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
-        description="Hosts, such as git.example.com or *.example.com, separated by commas, that deploy targets may push "
-        "to. Credentials of workers are shown to them.",
+        description="Hosts, such as git.example.com or *.example.com, separated by commas, that deploy targets may "
+        "push to. Credentials of workers are shown to them.",
     )
     token_audiences: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
