@@ -127,6 +127,7 @@ class Subject:
     environment: str | None
     version: int
     bundle_digest: Digest
+    bento: str | None = None
 
 
 def workload_of(
@@ -150,6 +151,7 @@ def workload_of(
         residency=subject.residency,
         bundle_digest=subject.bundle_digest,
         image=image,
+        bento=subject.bento,
         resources=spec.resources,
         scaling=spec.scaling,
         instance_type=None if main is None else str(main["sku"]),

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.ids import Digest
 from fairlead.registry.models import to_labels
-from fairlead.registry.tables import RegisteredModelRow
+from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow
 from fairlead.serving import revisions
 from fairlead.serving.deployment_spec import DeploymentSpec, RegionSpec, Subject, workload_of
 from fairlead.serving.desired import RUNNING, STOPPING, regions_of, route_name
 from fairlead.serving.measurements import Counts, Measurements, total
+from fairlead.serving.recipe import bento_of
 from fairlead.serving.revisions import DONE, FINISH, IN_REGION, PENDING, SHIFT, SKIPPED, STOP
 from fairlead.serving.strategy import Strategy
 from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow
@@ -178,9 +179,16 @@ class Progress:
             residency=self.row.residency,
             labels={name: value for name, value in said.items() if value is not None},
             environment=spec.environment,
+            bento=self._bento(model),
             version=revision.version or 0,
             bundle_digest=Digest(revision.bundle_digest or ""),
         )
+
+    def _bento(self, model: RegisteredModelRow) -> str | None:
+        version = self.session.get(ModelVersionRow, (model.workspace_id, model.id, self.revision.version or 0))
+        if version is None or version.artifact_digest is None:
+            return None
+        return bento_of(f"{model.name}/{version.version}", version.artifact_digest)
 
     def _workload(
         self, subject: Subject, spec: RegionSpec, *, traffic_percent: int, former: Workload | None

@@ -86,6 +86,12 @@ class Recipe:
         return digest_hex(self.artifact_digest)[:32]
 
 
+def bento_of(reference: str, artifact_digest: str) -> str:
+    """Name and version that BentoML knows a model version's bundle by."""
+    recipe = Recipe(reference=reference, artifact_digest=parse_digest(artifact_digest), feature_service=None)
+    return f"{recipe.service_name}:{recipe.version}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleRules:
     """What the settings say of every bundle.
