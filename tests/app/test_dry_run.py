@@ -39,6 +39,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
+from tests.catalog.test_private import HARBOUR
 from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
 from tests.featurestore.test_api import ipc
 from tests.fleet import Fleet
@@ -104,7 +105,11 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     clock = ManualClock()
     make_key_file(tmp_path / "key")
     service = Service.build(
-        ServerSettings(home=tmp_path / "home", key_file=[tmp_path / "key"]), clock, is_embedded=True
+        ServerSettings(
+            home=tmp_path / "home", key_file=[tmp_path / "key"], catalog_file=write_figures(tmp_path / "figures.yaml")
+        ),
+        clock,
+        is_embedded=True,
     )
     try:
         secret = service.issue_owner_token()
@@ -118,6 +123,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             yield Stage(service=service, world=world, calls=prepare(service, world, tmp_path, issuer), http=http)
     finally:
         service.close()
+
+
+def write_figures(path: Path) -> Path:
+    """A file of one figure, for the feed that reads one."""
+    figure = "{kind: pue, region: aws:eu-west-1, value: 1.1, source: a report, licence: internal, date: 2026}"
+    path.write_text(f"apiVersion: fairlead/v1\nkind: CatalogFigures\nspec: {{figures: [{figure}]}}\n")
+    return path
 
 
 def let_the_server_sign(service: Service, upload_location_id: str) -> tuple[str, str]:
@@ -198,6 +210,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     hook = WebhookDraft(name="ops", url="https://hooks.example.org/ops")
     service.webhooks.webhooks.create(world.owner, hook)
     told = dead_letter(service, world)
+    service.catalog.regions.put(world.owner, "edge:quay-1", HARBOUR, expected_revision=0)
     believed: dict[str, Any] = {
         "issuer": "https://issuer.example",
         "audience": "https://fairlead.example",
@@ -225,6 +238,9 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "POST /retention/plan": Call(path="/retention/plan", body={"drafts": {"few": {"keep_last": 2}}}),
         "POST /retention/run": Call(path="/retention/run"),
         "DELETE /issuers/{name}": Call(path="/issuers/github"),
+        "PUT /catalog/regions/{region}": Call(path="/catalog/regions/edge:quay-2", body=HARBOUR),
+        "DELETE /catalog/regions/{region}": Call(path="/catalog/regions/edge:quay-1"),
+        "POST /catalog/feeds/{feed}/refresh": Call(path="/catalog/feeds/file/refresh", body={}),
         "POST /webhooks": Call(path="/webhooks", body={"name": "ci", "url": hook.url}),
         "PATCH /webhooks/{name}": Call(path="/webhooks/ops", body={"models": "churn-*"}),
         "POST /webhooks/{name}/rotate-secret": Call(path="/webhooks/ops/rotate-secret", body={}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ from fairlead.core.errors import FairleadError, FeedUnavailable
 from fairlead.core.outbound import OutboundRules
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
 
 SETTING = "FAIRLEAD_CATALOG_ENDPOINTS"
@@ -20,6 +23,14 @@ LISTING_MAX_BYTES = 2 * 2**30
 _TIMEOUT_SECONDS = 30.0
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 200, 401, 403, 404, 429
 Answer = TypeVar("Answer")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """What checks the sources' certificates; made once, because that takes some tens of milliseconds."""
+    import httpx2
+
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 class NotCovered(FairleadError):
@@ -105,7 +116,7 @@ class Source:
         with (
             self._failures(),
             httpx2.Client(
-                transport=PinnedTransport(self._rules.resolve(url)),
+                transport=PinnedTransport(self._rules.resolve(url), verify=_tls()),
                 timeout=_TIMEOUT_SECONDS,
                 trust_env=False,
                 follow_redirects=False,
