@@ -56,6 +56,7 @@ LINEAGE = _structure(
     feature_service_digest=_or_null(TEXT),
 )
 EVALUATION = _structure(metrics=NUMBERS, dataset=_or_null(TEXT), age=DURATION, by=TEXT)
+SMOKE_TEST = _structure(passed=BOOL, answered=NUMBER, compared=NUMBER, age=DURATION)
 SIGNATURE = _structure(sequence=NUMBER, age=DURATION, by=TEXT)
 _OF_VERSION: dict[str, Kind] = {
     "version": NUMBER,
@@ -73,6 +74,7 @@ _OF_VERSION: dict[str, Kind] = {
     "lineage": LINEAGE,
     "snapshot": _or_null(TEXT),
     "bundle": _or_null(TEXT),
+    "smoke_test": _or_null(SMOKE_TEST),
     "replicas": TEXTS,
     "evaluations": Kind("map", of=EVALUATION),
 }
@@ -102,6 +104,7 @@ MEANING: dict[str, str] = {
     "lineage": "What it was made from: `parent`, `run`, `code_commit`, `feature_service`, `feature_service_digest`.",
     "snapshot": "The digest of the feature snapshot that it was trained on.",
     "bundle": "The digest of its bundle, once one is built.",
+    "smoke_test": "What the bundle's newest smoke test found: `passed`, `answered`, `compared`, `age`; null without one.",
     "replicas": "The best replica's state in each region that has one: `VERIFIED`, `COPYING`, ...",
     "evaluations": "By name, the newest evaluation: `metrics`, `dataset`, `age`, `by`.",
     "champion": "The version that holds the environment now, with all of the above; null where none does.",

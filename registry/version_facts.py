@@ -51,8 +51,23 @@ def version_facts(
         },
         "snapshot": version.snapshot_digest,
         "bundle": None if bundles is None else bundles.bundle_of(model.workspace_id, model.id, version.version),
+        "smoke_test": _smoke_test(model, version, bundles, now),
         "replicas": dict(replica_states),
         "evaluations": _evaluations(session, version, now),
+    }
+
+
+def _smoke_test(
+    model: RegisteredModelRow, version: ModelVersionRow, bundles: BundleIndex | None, now: datetime
+) -> dict[str, Any] | None:
+    found = None if bundles is None else bundles.smoke_test_of(model.workspace_id, model.id, version.version)
+    if found is None:
+        return None
+    return {
+        "passed": found.is_passed,
+        "answered": found.answered,
+        "compared": found.compared,
+        "age": max(now - found.finished_at, timedelta(0)),
     }
 
 

@@ -11,16 +11,17 @@ from fairlead.serving.api_deployments import deployments_router
 from fairlead.serving.deployment_drift import DeploymentDrifts
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.placements import Placements
+from fairlead.serving.replanning import Replanning
 from fairlead.serving.schemas import (
     PlacementOut,
 )
 
 
 def serving_routers(
-    placements: Placements, deployments: Deployments, drifts: DeploymentDrifts
+    placements: Placements, deployments: Deployments, drifts: DeploymentDrifts, replanning: Replanning
 ) -> list[APIRouter]:
     """The routers of this package, to be mounted under `/api/v1`."""
-    return [placements_router(placements), deployments_router(deployments, drifts)]
+    return [placements_router(placements), deployments_router(deployments, drifts, replanning)]
 
 
 def placements_router(placements: Placements) -> APIRouter:

@@ -27,8 +27,9 @@ from fairlead.serving.deployments import Deployments
 from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.placements import Placements
-from fairlead.serving.rollout import DEPLOY, OnlineStoreOf, RolloutDeriver
 from fairlead.serving.recipe import BundleRules
+from fairlead.serving.replanning import Replanning
+from fairlead.serving.rollout import DEPLOY, OnlineStoreOf, RolloutDeriver
 from fairlead.serving.route_book import RouteBook
 from fairlead.serving.targets import EndpointSpec, TargetRules
 from fairlead.sync.scratch import Scratch
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 class Serving:
     """Serving's use cases, its part of the worker, and the processes it runs."""
 
+    database: Database
     placements: Placements
     bundles: Bundles
     bundle_parts: BundleParts
@@ -81,7 +83,12 @@ class Serving:
         from fairlead.serving.api_targets import targets_router
 
         return [
-            *serving_routers(self.placements, self.deployments, self.drifts),
+            *serving_routers(
+                self.placements,
+                self.deployments,
+                self.drifts,
+                Replanning(self.database, self.placements, self.deployments),
+            ),
             *self.bundle_parts.routers(),
             targets_router(self.targets),
         ]
@@ -127,6 +134,7 @@ def assemble_serving(
         wake=wake,
     )
     return Serving(
+        database=database,
         placements=Placements(database, clock, catalog=catalog),
         bundles=bundles.bundles,
         bundle_parts=bundles,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.serving.tables import BundleRow
 from fairlead.serving.tables_bundles import BundlePaperRow
 
 LOCK, SBOM, PROVENANCE = "lock", "sbom", "provenance"
-PAPERS = (LOCK, SBOM, PROVENANCE)
 
 
 def keep_paper(session: Session, bundle: BundleRow, kind: str, content: str, now: datetime) -> None:
@@ -20,6 +20,14 @@ def keep_paper(session: Session, bundle: BundleRow, kind: str, content: str, now
         row = BundlePaperRow(workspace_id=bundle.workspace_id, bundle_id=bundle.id, kind=kind, model_id=bundle.model_id)
         session.add(row)
     row.content, row.created_at = content, now
+
+
+def papers_of(session: Session, bundle: BundleRow) -> tuple[str, ...]:
+    """The kinds of papers that a bundle has."""
+    query = select(BundlePaperRow.kind).where(
+        BundlePaperRow.workspace_id == bundle.workspace_id, BundlePaperRow.bundle_id == bundle.id
+    )
+    return tuple(sorted(session.scalars(query)))
 
 
 def read_paper(session: Session, bundle: BundleRow, kind: str) -> str | None:

@@ -37,7 +37,7 @@ from fairlead.registry.versions import Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
 from fairlead.serving.bundle import BuiltBundle, build_bundle
-from fairlead.serving.bundle_papers import LOCK, PROVENANCE, SBOM, keep_paper, read_paper
+from fairlead.serving.bundle_papers import LOCK, PROVENANCE, SBOM, keep_paper, papers_of, read_paper
 from fairlead.serving.bundle_policies import allows_pickle
 from fairlead.serving.provenance import Build, provenance, sign_provenance
 from fairlead.serving.recipe import BundleRules, BundleWish, Recipe
@@ -56,13 +56,18 @@ _FINAL = (InvalidInput, PickleRefused, MissingExtra)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """One bundle. Sizes are in bytes; `sent_bytes` is what its build added to the location."""
+    """One bundle. Sizes are in bytes; `sent_bytes` is what its build added to the location.
+
+    `papers` are those that there are, of `lock`, `sbom` and `provenance`.
+    """
 
     id: str
     reference: str
     residency: str
     state: str
     recipe: str
+    base_image: str | None
+    papers: tuple[str, ...]
     digest: str | None
     size_bytes: int | None
     sent_bytes: int | None
@@ -127,7 +132,7 @@ class Bundles:
                     residency=row.residency,
                     facts={"bundle": row.id, "recipe": row.recipe},
                 )
-            bundle = _to_bundle(model.name, row)
+            bundle = _to_bundle(session, model.name, row)
         self._wake()
         return bundle
 
@@ -141,7 +146,27 @@ class Bundles:
             row = session.get(BundleRow, (caller.workspace_id, parse_row_id(bundle_id, BundleNotFound, what="bundle")))
             if row is None:
                 raise BundleNotFound(f"There is no bundle {bundle_id}.", hint="List them with: fairlead bundle")
-            return _to_bundle(_name_of(session, row), row)
+            return _to_bundle(session, _name_of(session, row), row)
+
+    def paper(self, caller: Caller, bundle_id: str, kind: str) -> str:
+        """A paper of a bundle, as text.
+
+        Raises:
+            BundleNotFound: if the workspace has no such bundle.
+            NotReady: if it is not built yet, or was built before papers were kept.
+        """
+        with self._database.read() as session:
+            row = session.get(BundleRow, (caller.workspace_id, parse_row_id(bundle_id, BundleNotFound, what="bundle")))
+            if row is None:
+                raise BundleNotFound(f"There is no bundle {bundle_id}.", hint="List them with: fairlead bundle")
+            content = read_paper(session, row, kind)
+            if content is None:
+                reference = f"{_name_of(session, row)}/{row.version}"
+                raise NotReady(
+                    f"The bundle of {reference} is {row.state} and has no {kind}.",
+                    hint=f"Ask for it by the present recipe: fairlead bundle {reference}",
+                )
+            return content
 
     def list(self, caller: Caller, page: PageRequest, *, reference: str | None = None) -> Page[Bundle]:
         """Bundles, oldest first; with `reference`, those of one version."""
@@ -154,7 +179,7 @@ class Bundles:
             listing = ("bundles", caller.workspace_id, None if wanted is None else wanted.reference)
             found = page.fetch(session, query, [BundleRow.id], listing=listing)
             names = {row.id: _name_of(session, row) for row in found.items}
-            return found.map(lambda row: _to_bundle(names[row.id], row))
+            return found.map(lambda row: _to_bundle(session, names[row.id], row))
 
 
 def recipe_of(session: Session, model: RegisteredModelRow, version: ModelVersionRow, rules: BundleRules) -> Recipe:
@@ -395,13 +420,15 @@ def _name_of(session: Session, row: BundleRow) -> str:
     return session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id)).name
 
 
-def _to_bundle(name: str, row: BundleRow) -> Bundle:
+def _to_bundle(session: Session, name: str, row: BundleRow) -> Bundle:
     return Bundle(
         id=row.id,
         reference=f"{name}/{row.version}",
         residency=row.residency,
         state=row.state,
         recipe=row.recipe,
+        base_image=(row.recipe_facts or {}).get("base_image"),
+        papers=papers_of(session, row),
         digest=None if row.digest is None else Digest(row.digest),
         size_bytes=row.size_bytes,
         sent_bytes=row.sent_bytes,

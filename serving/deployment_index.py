@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, select
 
+from fairlead.core.ports import SmokeTestFacts
 from fairlead.registry.tables import RegisteredModelRow
+from fairlead.serving.bundle_tests import PASSED
 from fairlead.serving.bundles import READY
 from fairlead.serving.desired import DELETING
 from fairlead.serving.tables import BundleRow, DeploymentRow
+from fairlead.serving.tables_bundles import BundleTestRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
@@ -74,3 +77,37 @@ class ReadyBundles:
         )
         with self._database.read() as session:
             return session.scalar(query)
+
+    def smoke_test_of(self, workspace_id: str, model_id: str, version: int) -> SmokeTestFacts | None:
+        """The newest test of that bundle that has finished. Reads on a connection of its own too."""
+        newest = (
+            select(BundleRow.id)
+            .where(
+                BundleRow.workspace_id == workspace_id,
+                BundleRow.model_id == model_id,
+                BundleRow.version == version,
+                BundleRow.state == READY,
+            )
+            .order_by(BundleRow.id.desc())
+            .limit(1)
+        )
+        query = (
+            select(BundleTestRow)
+            .where(
+                BundleTestRow.workspace_id == workspace_id,
+                BundleTestRow.bundle_id == newest.scalar_subquery(),
+                BundleTestRow.finished_at.is_not(None),
+            )
+            .order_by(BundleTestRow.id.desc())
+            .limit(1)
+        )
+        with self._database.read() as session:
+            row = session.scalars(query).one_or_none()
+            if row is None or row.finished_at is None:
+                return None
+            return SmokeTestFacts(
+                is_passed=row.state == PASSED,
+                answered=row.answered or 0,
+                compared=row.compared or 0,
+                finished_at=row.finished_at,
+            )

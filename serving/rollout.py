@@ -25,12 +25,12 @@ from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow
 from fairlead.serving import revisions
 from fairlead.serving.artifacts import verified_replicas
 from fairlead.serving.bundles import READY, want_bundle
-from fairlead.serving.recipe import BundleRules
 from fairlead.serving.deployment_spec import DeploymentSpec
 from fairlead.serving.desired import DELETING, DEPLOYING, RUNNING, STOPPING, WAITING, desired_of, regions_of
 from fairlead.serving.leaving import leave
 from fairlead.serving.measurements import Measurements
 from fairlead.serving.progress import ImageOf, Progress
+from fairlead.serving.recipe import BundleRules
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
 from fairlead.serving.targets import LOCAL, DeployTarget, EndpointSpec, RunningEndpoint
@@ -88,7 +88,7 @@ class RolloutDeriver:
         self._seen: Mapping[tuple[str, str], _Seen] = {}
         self._measured: Measurements | None = None
 
-    def prepare(self, now: datetime) -> None:
+    def prepare(self, _now: datetime) -> None:
         """Look at everything that runs, and at what the gateway counted where somebody wants to know."""
         with self._database.read() as session:
             places = [
@@ -146,7 +146,7 @@ class RolloutDeriver:
             bundle = desired.bundle or want_bundle(
                 session, model, version, self._bundle_rules, by="fairlead:worker", now=now
             )
-            self._follow(session, row, version, bundle, desired.revision, now)
+            self._follow(session, row, version, bundle, pointer_revision=desired.revision, now=now)
         wishes = {each.region: each.wanted_workload for each in regions_of(session, row)}
         if self._advance(session, row, now):
             # It was given up, and the one before it is what should run from now on.
@@ -190,6 +190,7 @@ class RolloutDeriver:
         row: DeploymentRow,
         version: ModelVersionRow,
         bundle: BundleRow,
+        *,
         pointer_revision: int,
         now: datetime,
     ) -> None:

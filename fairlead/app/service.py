@@ -43,6 +43,7 @@ from fairlead.registry.webhook_assembly import WebhookParts
 from fairlead.registry.webhook_delivery import release_leases
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
+from fairlead.serving.bundle_tests import TEST_BUNDLE
 from fairlead.serving.bundles import BUILD_BUNDLE
 from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles
 from fairlead.serving.leaving import RegionDeployments
@@ -155,6 +156,7 @@ class Service:
             source_roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
             wake=wake,
         )
+        signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         serving = assemble_serving(
             database=database,
             clock=clock,
@@ -164,6 +166,8 @@ class Service:
             folder=home / "serving",
             online_store=features.online_store_path,
             target_rules=settings.target_rules(is_embedded=is_embedded),
+            bundle_rules=settings.bundle_rules,
+            signing_key=signing_keys[0],
             wake=wake,
         )
         locations = Locations(
@@ -171,7 +175,6 @@ class Service:
         )
         region_use = RegionDeployments(database, catalog)
         plans = ReplicationPlans(database, catalog=catalog, open_store=open_store, versions=Versions(database, clock))
-        signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         return cls(
             settings=settings,
             database=database,
@@ -358,6 +361,7 @@ class Service:
             Lane(name="copy", kinds=frozenset({REPLICATE, VERIFY_REPLICA}), threads=self.settings.worker_threads),
             Lane(name="deploy", kinds=frozenset({DEPLOY}), threads=DEPLOY_THREADS),
             Lane(name="build", kinds=frozenset({BUILD_BUNDLE}), threads=1),
+            Lane(name="test", kinds=frozenset({TEST_BUNDLE}), threads=1),
         ]
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from fairlead.core.config import read_config
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
 from fairlead.core.outbound import OutboundRules
+from fairlead.serving.recipe import BundleRules, check_base_image
 from fairlead.serving.targets import TargetRules
 
 
@@ -110,6 +111,29 @@ class ServerSettings(BaseSettings):
         "tracking servers that versions may be brought from. None: any that an admin names, but no link-local address. "
         "Credentials of workers go to hosts that are listed by name alone.",
     )
+    bundle_base_image: str | None = Field(
+        default=None,
+        description="Base image of bundles, named by digest: NAME@sha256:DIGEST. None: a bundle names none.",
+    )
+    bundle_python: Literal["3.11", "3.12", "3.13", "3.14"] = Field(
+        default="3.11", description="Python of bundles whose version does not say which one it was made with."
+    )
+    allow_pickle: bool = Field(
+        default=False,
+        description="Whether bundles may hold models that are pickles, which run code when they are opened, where a "
+        "model's own policy says nothing.",
+    )
+    package_index: SecretStr | None = Field(
+        default=None,
+        description="URL of the package index that bundles are locked and tested from. None: the one that uv is "
+        "configured for (PyPI). `offline`: none is asked, and this release's own lock and uv's cache have to do.",
+    )
+    smoke_test_seconds: float = Field(
+        default=300.0, gt=0, description="How long a bundle may take in its smoke test, once it is installed."
+    )
+    smoke_test_memory_bytes: int = Field(
+        default=8 * 2**30, ge=2**26, description="Most memory that a bundle may take in its smoke test."
+    )
     issuer_hosts: Annotated[list[str] | None, NoDecode] = Field(
         default=None,
         description="Hosts, such as login.example.com or *.example.com, separated by commas, that keys of identity "
@@ -201,6 +225,18 @@ class ServerSettings(BaseSettings):
             ) from error
 
     @property
+    def bundle_rules(self) -> BundleRules:
+        """What these settings say of every bundle."""
+        return BundleRules(
+            base_image=self.bundle_base_image,
+            python=self.bundle_python,
+            allows_pickle=self.allow_pickle,
+            package_index=None if self.package_index is None else self.package_index.get_secret_value(),
+            test_seconds=self.smoke_test_seconds,
+            test_memory_bytes=self.smoke_test_memory_bytes,
+        )
+
+    @property
     def allowed_hosts(self) -> CloudHosts:
         """Where this process's own credentials may go."""
         return CloudHosts(hosts=tuple(self.cloud_hosts), audiences=tuple(self.token_audiences))
@@ -224,6 +260,16 @@ class ServerSettings(BaseSettings):
         if not url:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Database(url or f"sqlite:///{self.folder / 'fairlead.db'}")
+
+    @field_validator("bundle_base_image")
+    @classmethod
+    def _by_digest(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            return check_base_image(value)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("feature_source_roots", "deploy_folders", "key_file", "signing_key_file", mode="before")
     @classmethod

@@ -21,9 +21,11 @@ from fairlead.cli import (
     artifact,
     audit,
     budget,
+    bundle,
     cache,
     catalog,
     deploy,
+    deployments,
     environment,
     events,
     features,
@@ -75,7 +77,8 @@ app.add_typer(replica_policy.app, name="replica-policy")
 app.add_typer(lifecycle.app, name="retention")
 app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
-app.add_typer(deploy.deploy_app, name="deploy")
+app.add_typer(bundle.app, name="bundle", cls=bundle.BundleGroup)
+app.add_typer(deployments.app, name="deploy")
 app.add_typer(target.app, name="target")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(keys.app, name="keys")

@@ -133,11 +133,25 @@ class CopyPricing(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmokeTestFacts:
+    """What a bundle did in a clean environment: `compared` of its answers had been recorded with the version."""
+
+    is_passed: bool
+    answered: int
+    compared: int
+    finished_at: datetime
+
+
 class BundleIndex(Protocol):
     """Which bundle a model version was built into. Asked inside a transaction of the record, so it answers fast."""
 
     def bundle_of(self, workspace_id: str, model_id: str, version: int) -> str | None:
         """The digest of the newest bundle that is READY; None where there is none. `model_id` is the row's."""
+        ...
+
+    def smoke_test_of(self, workspace_id: str, model_id: str, version: int) -> SmokeTestFacts | None:
+        """The newest smoke test of that bundle that has finished; None where there is none."""
         ...
 
 

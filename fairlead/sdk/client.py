@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Self
 
 from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.budgets import Budgets
+from fairlead.sdk.bundles import Bundles
 from fairlead.sdk.catalog import CatalogClient
 from fairlead.sdk.deploy_targets import DeployTargets
+from fairlead.sdk.deployments import Deployments
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.events import Events
 from fairlead.sdk.features import Features
@@ -25,7 +27,7 @@ from fairlead.sdk.promotion_policies import PromotionPolicies, RoleBindings
 from fairlead.sdk.record_copies import RecordCopies
 from fairlead.sdk.replica_policies import ReplicaPolicies
 from fairlead.sdk.replications import Replications
-from fairlead.sdk.serving import Bundles, Deployments, Placements
+from fairlead.sdk.serving import Placements
 from fairlead.sdk.signatures import Signatures, Signers
 from fairlead.sdk.tracking_servers import TrackingServers
 from fairlead.sdk.transport import Transport
@@ -34,8 +36,9 @@ from fairlead.sdk.webhooks import Webhooks
 from fairlead.sdk.workspaces import Workspaces
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from fairlead.core.errors import JsonValue
     from fairlead.sdk.records import Deployment, Placement
     from fairlead.sdk.settings import ClientSettings
     from fairlead.sdk.transport import JsonObject
@@ -148,13 +151,25 @@ class Fairlead:
         placement: str | None = None,
         regions: Sequence[str] | None = None,
         name: str | None = None,
+        targets: Mapping[str, str] | None = None,
+        scaling: Mapping[str, JsonValue] | None = None,
+        strategy: Mapping[str, JsonValue] | None = None,
         dry_run: bool = False,
     ) -> Deployment:
         """Run a model version in the regions of a placement (or the named ones).
 
         `churn@production` follows the environment: promotion and roll-back redeploy. `churn/3` stays at version 3.
         """
-        return self.deployments.apply(reference, placement=placement, regions=regions, name=name, dry_run=dry_run)
+        return self.deployments.apply(
+            reference,
+            placement=placement,
+            regions=regions,
+            name=name,
+            targets=targets,
+            scaling=scaling,
+            strategy=strategy,
+            dry_run=dry_run,
+        )
 
     def close(self) -> None:
         """Close the connections; an embedded server goes on by itself."""

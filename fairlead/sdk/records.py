@@ -350,6 +350,8 @@ class Bundle(Record):
     state: str
     digest: str | None = None
     recipe: str = ""
+    base_image: str | None = None
+    papers: tuple[str, ...] = ()
     size_bytes: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
@@ -368,16 +370,26 @@ class Deployment(Record):
     desired_version: int | None = None
     bundle_digest: str | None = None
     placement_id: str | None = None
+    revision: int = 0
+    revision_state: str | None = None
+    live_revision: int | None = None
+    failure: str | None = None
     regions: tuple[JsonObject, ...] = ()
+    steps: tuple[JsonObject, ...] = ()
+    advice: tuple[str, ...] = ()
     endpoint: str | None = None
     plan: JsonObject | None = None
 
     @property
     def is_ready(self) -> bool:
-        """Whether every region runs the wanted version's bundle, and requests have an address to go to."""
+        """Whether every region runs the wanted version's bundle alone, and requests have an address to go to.
+
+        What runs where nobody can say an address, as on a target that is only written for, needs none.
+        """
         return (
-            self.endpoint is not None
+            (self.endpoint is not None or not any(region.get("endpoint_url") for region in self.regions))
             and bool(self.regions)
+            and self.revision_state in {None, "LIVE"}
             and all(
                 region["state"] == "RUNNING"
                 and region["version"] == self.desired_version

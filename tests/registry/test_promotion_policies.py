@@ -20,6 +20,7 @@ from fairlead.core.errors import (
     RoleBindingNotFound,
     StaleRevision,
 )
+from fairlead.core.ports import SmokeTestFacts
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.evaluations import Evaluations
 from fairlead.registry.freeze import Freeze
@@ -354,6 +355,11 @@ def test_an_auditor_learns_what_held_production_at_a_time(churn: World) -> None:
             assert workspace_id == churn.owner.workspace_id
             assert model_id
             return f"bundle-{version}"
+
+        def smoke_test_of(self, workspace_id: str, model_id: str, version: int) -> SmokeTestFacts | None:
+            assert (workspace_id, version) == (churn.owner.workspace_id, 1)
+            assert model_id
+            return None
 
     promotions = Promotions(churn.database, churn.clock, load_catalog(), bundles=Bundles())
     history = History(churn.database, churn.clock)
