@@ -11,10 +11,12 @@ from fairlead.registry.wire import Listing, MayRepeat, WantedPage, listing
 from fairlead.serving.deployment_drift import DeploymentDrifts
 from fairlead.serving.deployment_spec import ScalingDraft
 from fairlead.serving.deployments import DeploymentDraft, Deployments
+from fairlead.serving.replanning import Replanning
 from fairlead.serving.schemas_deployments import (
     DeploymentIn,
     DeploymentOut,
     DeploymentPlanOut,
+    ProposalOut,
     RegionDriftOut,
     RevisionOut,
     RollbackIn,
@@ -23,7 +25,7 @@ from fairlead.serving.schemas_targets import DocumentsOut
 from fairlead.serving.strategy import strategy_from_json
 
 
-def deployments_router(deployments: Deployments, drifts: DeploymentDrifts) -> APIRouter:
+def deployments_router(deployments: Deployments, drifts: DeploymentDrifts, replanning: Replanning) -> APIRouter:
     """Routes of deployments."""
     router = APIRouter(prefix="/deployments", tags=["deployments"])
 
@@ -68,6 +70,11 @@ def deployments_router(deployments: Deployments, drifts: DeploymentDrifts) -> AP
     def roll_back(caller: MayDeploy, name: str, body: RollbackIn, repeat: MayRepeat) -> Any:
         """Make an earlier revision the newest, in all regions at once."""
         return deployments.roll_back(caller, name, to_revision=body.to_revision, reason=body.reason, key=repeat)
+
+    @router.post("/{name}/replan", response_model=ProposalOut)
+    def propose(caller: MayDeploy, name: str) -> Any:
+        """Solve the deployment's placement anew, and plan the answer; the deployment is left as it is."""
+        return replanning.propose(caller, name)
 
     @router.get("/{name}/revisions", response_model=Listing[RevisionOut])
     def list_revisions(caller: MayRead, name: str, page: WantedPage) -> Any:

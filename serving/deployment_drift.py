@@ -141,6 +141,11 @@ def _drift(
         return "changed", running.differences
     if row.url is not None and running.url != row.url:
         return "missing", (f"What ran at {row.url} does not; {running.url} does.",)
+    return _lag(row, running)
+
+
+def _lag(row: DeploymentRegionRow, running: RunningEndpoint) -> tuple[Drift, tuple[str, ...]]:
+    """Whether what runs, and is well, is what is wanted by now."""
     if row.wanted_digest is not None and running.spec.bundle_digest != row.wanted_digest:
         return "outdated", (f"It runs version {running.spec.workload.version}, and {row.wanted_version} is wanted.",)
     if row.wanted_workload is not None and row.workload != row.wanted_workload:

@@ -85,6 +85,7 @@ def make_plan(
     session: Session,
     catalog: Catalog,
     model: RegisteredModelRow,
+    *,
     name: str,
     spec: DeploymentSpec,
     desired: Desired,
@@ -99,7 +100,7 @@ def make_plan(
     total = (Decimal(0), Decimal(0))
     for each in spec.regions:
         size, cost, source = _to_bring(session, catalog, model, desired, each.region)
-        step = _step(each, present.pop(each.region, None), desired, size, cost, source)
+        step = _step(each, present.pop(each.region, None), desired, size=size, cost=cost, source=source)
         total = (total[0] + Decimal(step.usd), total[1] + Decimal(step.carbon_g))
         steps.append(step)
     steps += [_stop(gone) for gone in present.values()]
@@ -142,6 +143,7 @@ def _step(
     spec: RegionSpec,
     now: DeploymentRegionRow | None,
     desired: Desired,
+    *,
     size: int,
     cost: Cost | None,
     source: str | None,

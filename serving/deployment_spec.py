@@ -1,4 +1,4 @@
-"""What a deployment was asked to be, as it is kept with each of its revisions, and the workload that a region gets of it.
+"""What a deployment was asked to be, as it is kept with each of its revisions, and the workload of each region.
 
 The specification is resolved where it can be when it is asked for (a placement's regions, instances and shares), and
 otherwise when it is rolled out: which version an environment points at, which bundle that is, where features are read.
@@ -20,6 +20,8 @@ from fairlead.serving.workload import ReplicaResources, Scaling, Workload
 
 _RESOURCES = ReplicaResources(vcpus=1.0, memory_gib=2.0)
 """What a replica asks for where no placement says what its model needs."""
+
+_ONE = Scaling(min_replicas=1, max_replicas=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class RegionSpec:
     usd_per_hour: str | None = None
     carbon_g_per_hour: str | None = None
     resources: ReplicaResources = _RESOURCES
-    scaling: Scaling = Scaling(min_replicas=1, max_replicas=1)
+    scaling: Scaling = _ONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

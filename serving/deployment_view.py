@@ -52,7 +52,7 @@ class RegionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStatus:
-    """One step of a revision. What the gateway saw within it: `requests`, `error_rate` and `p95_ms`, if it was asked."""
+    """One step of a revision; `requests`, `error_rate` and `p95_ms` are what the gateway saw in it, if it was asked."""
 
     number: int
     action: str

@@ -74,7 +74,7 @@ class DeploymentDraft:
     placement_id: str | None = None
     regions: tuple[str, ...] | None = None
     targets: Mapping[str, str] = field(default_factory=dict[str, str])
-    scaling: ScalingDraft = ScalingDraft()
+    scaling: ScalingDraft = field(default_factory=ScalingDraft)
     strategy: Strategy | None = None
 
 
@@ -250,7 +250,7 @@ class Deployments:
         wanted = _wanted_regions(session, caller, draft)
         if unknown := set(draft.targets) - {"*"} - {each.region for each in wanted}:
             raise InvalidInput(
-                f"A target is named for {sorted(unknown)[0]}, which is none of the deployment's regions.",
+                f"A target is named for {min(unknown)}, which is none of the deployment's regions.",
                 hint=f"Its regions are {', '.join(each.region for each in wanted)}.",
             )
         self._check_regions(session, caller, model, wanted)
@@ -295,7 +295,7 @@ class Deployments:
     ) -> DeploymentPlan:
         name = parse_name(draft.name or model.name, what="deployment")
         desired = desired_of(session, model, spec.environment, spec.version)
-        return make_plan(session, self._catalog, model, name, spec, desired)
+        return make_plan(session, self._catalog, model, name=name, spec=spec, desired=desired)
 
     def _apply(self, session: Session, caller: Caller, draft: DeploymentDraft, plan_digest: str | None) -> str:
         model, spec = self._check(session, caller, draft)

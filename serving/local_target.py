@@ -169,9 +169,9 @@ class LocalTarget:
         """A process that serves a specification and is ready: one that runs, or is getting ready, or a new one."""
         state = read_state(home)
         for served in (state.current, state.former, *state.leaving):
-            if served is not None and served.spec.answers_like(spec) and served.process.is_alive:
-                if _ask(served.port) == (served.identity or ""):
-                    return replace(served.with_children(), spec=spec)
+            is_it = served is not None and served.spec.answers_like(spec) and served.process.is_alive
+            if served is not None and is_it and _ask(served.port) == (served.identity or ""):
+                return replace(served.with_children(), spec=spec)
         for served in state.starting:
             if served.spec.answers_like(spec):
                 return self._await(home, replace(served, spec=spec), is_wanted)
@@ -347,7 +347,7 @@ def _remove_bundles(home: Path, *, keep: set[Digest]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open(parts: TargetParts) -> LocalTarget:
+def _open(_: TargetParts) -> LocalTarget:
     raise InvalidInput("There is one target for processes of this machine, named local.", hint="Use --target local.")
 
 

@@ -71,14 +71,14 @@ class Progress:
         is_done = not shifts or any(step.action == FINISH and step.state != PENDING for step in steps)
         percent = max((step.traffic_percent or 0 for step in shifts if step.state != PENDING), default=0)
         former = None if is_done else revisions.live_revision(self.session, self.row)
-        subject = self._subject(spec, self.revision)
+        subject = self._subject(spec)
         rows = {each.region: each for each in regions_of(self.session, self.row)}
         waiting = {step.region for step in steps if shifts and step.action == revisions.START} if not is_done else set()
         for each in spec.regions:
             row = rows.get(each.region)
             if row is None or row.state == STOPPING or each.region in waiting or each.region not in self.here:
                 continue
-            beside = None if former is None else self._former(former, each, row)
+            beside = None if former is None else self._former(former, row)
             wanted = self._workload(subject, each, traffic_percent=100 if beside is None else percent, former=beside)
             if row.wanted_workload != (said := wanted.to_json()):
                 row.wanted_workload = said
@@ -168,7 +168,7 @@ class Progress:
         before = (step.measured or {}).get("before")
         return self._counts() if before is None else self._counts().since(Counts.from_json(before))
 
-    def _subject(self, spec: DeploymentSpec, revision: DeploymentRevisionRow) -> Subject:
+    def _subject(self, spec: DeploymentSpec) -> Subject:
         model = self.session.get_one(RegisteredModelRow, (self.row.workspace_id, self.row.model_id))
         labels = to_labels(model)
         said = {"owner": labels.owner, "team": labels.team, "cost_centre": labels.cost_centre}
@@ -180,8 +180,8 @@ class Progress:
             labels={name: value for name, value in said.items() if value is not None},
             environment=spec.environment,
             bento=self._bento(model),
-            version=revision.version or 0,
-            bundle_digest=Digest(revision.bundle_digest or ""),
+            version=self.revision.version or 0,
+            bundle_digest=Digest(self.revision.bundle_digest or ""),
         )
 
     def _bento(self, model: RegisteredModelRow) -> str | None:
@@ -203,7 +203,7 @@ class Progress:
             former=former,
         )
 
-    def _former(self, live: DeploymentRevisionRow, spec: RegionSpec, row: DeploymentRegionRow) -> Workload | None:
+    def _former(self, live: DeploymentRevisionRow, row: DeploymentRegionRow) -> Workload | None:
         """What goes on beside the new one in a region; None where the old one is no other, or does not run there."""
         if live.bundle_digest in {None, self.revision.bundle_digest} or row.workload is None:
             return None

@@ -93,6 +93,13 @@ class DeploymentPlanOut(AnswerModel):
     digest: str
 
 
+class ProposalOut(AnswerModel):
+    """A new placement of a deployment, and what applying it would change."""
+
+    placement_id: str
+    plan: DeploymentPlanOut
+
+
 class RegionOut(AnswerModel):
     """One region of a deployment."""
 

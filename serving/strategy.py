@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 from fairlead.core.errors import InvalidInput, JsonValue
@@ -82,7 +83,7 @@ def _steps(name: str, value: object) -> tuple[int, ...]:
         return (100,)
     steps = cast("list[object]", value) if isinstance(value, list) else []
     numbers = [each for each in steps if isinstance(each, int) and not isinstance(each, bool) and 0 < each <= 100]
-    is_rising = all(before < after for before, after in zip(numbers, numbers[1:], strict=False))
+    is_rising = all(before < after for before, after in pairwise(numbers))
     if len(numbers) != len(steps) or not 0 < len(numbers) <= _STEPS_MAX or not is_rising or numbers[-1] != 100:
         raise _wrong(f"{name}/steps", "The steps are whole percentages that rise to 100, such as [5, 25, 100].")
     return tuple(numbers)

@@ -71,24 +71,3 @@ def markdown_promotion(promotion: dict[str, Any]) -> str:
 
 def _gate_name(gate: dict[str, Any]) -> str:
     return f"{gate['policy']}: {gate.get('gate')}" if gate.get("policy") else str(gate.get("gate"))
-
-
-def describe_deployment_plan(plan: dict[str, Any]) -> str:
-    """What applying a deployment would do in each region, what has to be copied, and what it costs."""
-    version = render_value(plan.get("version"))
-    follows = "" if plan.get("environment") is None else f", following {plan['environment']}"
-    lines = [
-        f"{plan['name']}: {plan['model']}/{version}{follows}",
-        f"bundle: {plan['bundle_state']} {render_value(plan.get('bundle_digest'))}",
-    ]
-    for step in plan["steps"]:
-        change = f"{render_value(step['from_version'])} -> {render_value(step['to_version'])}"
-        line = f"  {step['action']:<8} {step['region']}: version {change}"
-        if step["bytes"]:
-            line += f", {step['bytes']} bytes from {render_value(step['source_region'])} for ${step['usd']}"
-        if step["usd_per_hour"] is not None:
-            line += f", ${step['usd_per_hour']} an hour"
-        lines.append(line)
-    total = f"copies: {plan['bytes']} bytes, ${plan['usd']}"
-    lines.append(total if plan["usd_per_hour"] is None else f"{total}; running: ${plan['usd_per_hour']} an hour")
-    return "\n".join(lines) + "\n"

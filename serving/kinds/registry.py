@@ -47,7 +47,7 @@ def find_kind(name: str) -> AnyKind:
     Raises:
         InvalidInput: if there is none, or it is not part of this installation.
     """
-    module = _load(f"fairlead.serving.kinds.{KINDS.get(name, '')}", name in KINDS)
+    module = _load(f"fairlead.serving.kinds.{KINDS.get(name, '')}", is_known=name in KINDS)
     if module is None:
         raise InvalidInput(f"There is no kind of target {name[:80]!r}.", hint=f"Use one of {', '.join(KINDS)}.")
     return cast("AnyKind", module.KIND)
@@ -60,7 +60,7 @@ def find_delivery(name: str, kind: AnyKind) -> Delivery:
         InvalidInput: if there is none, or the kind has no such delivery.
     """
     known = name in DELIVERIES and name in kind.deliveries
-    module = _load(f"fairlead.serving.{DELIVERIES.get(name, '')}", known)
+    module = _load(f"fairlead.serving.{DELIVERIES.get(name, '')}", is_known=known)
     if module is None:
         raise InvalidInput(
             f"A target of kind {kind.name} is not delivered by {name[:80]!r}.",
@@ -85,7 +85,7 @@ def check_settings(cls: type[Checked], values: Mapping[str, Any], *, what: str) 
         ) from None
 
 
-def _load(module: str, is_known: bool) -> Any:  # noqa: ANN401  (a module)
+def _load(module: str, *, is_known: bool) -> Any:
     if not is_known:
         return None
     try:

@@ -18,13 +18,14 @@ from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
 from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles
-from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.serving.deploy_targets import DeployTargets
 from fairlead.serving.deployer import Deployer
 from fairlead.serving.deployment_drift import DeploymentDrifts
+from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.measurements import Counts
 from fairlead.serving.placements import Placements
+from fairlead.serving.replanning import Replanning
 from fairlead.serving.rollout import DEPLOY, RolloutDeriver
 from fairlead.serving.route_book import RouteBook
 from fairlead.serving.routing import Route, read_table
@@ -175,6 +176,10 @@ class Platform:
     @property
     def drifts(self) -> DeploymentDrifts:
         return DeploymentDrifts(self.fleet.database, self.open_target)
+
+    @property
+    def replanning(self) -> Replanning:
+        return Replanning(self.fleet.database, self.placements, self.deployments)
 
     def open_target(self, _workspace_id: str, name: str) -> DeployTarget:
         return self.target if name == LOCAL else self.other

@@ -29,7 +29,7 @@ def app_and_platform(tmp_path: Path) -> Iterator[tuple[FastAPI, Platform]]:
         app = FastAPI()
         install_problem_handlers(app)
         install_access(app, lambda secret: ADMIN if secret == "admin" else READER)
-        for router in serving_routers(platform.placements, platform.bundles, platform.deployments, platform.drifts):
+        for router in serving_routers(platform.placements, platform.deployments, platform.drifts, platform.replanning):
             app.include_router(router, prefix="/api/v1")
         yield app, platform
 

@@ -19,8 +19,9 @@ from fairlead.core.errors import IntegrityError, Unavailable
 from fairlead.core.ids import Digest, RegionId, digest_hex
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.processes import ProcessRecord, launch_detached, listens, read_json
-from fairlead.serving.targets import EndpointSpec, NoLongerWanted, RunningEndpoint
+from fairlead.serving.targets import EndpointKey, EndpointSpec, NoLongerWanted, RunningEndpoint
 from fairlead.sync.store.manifest import build_manifest
+from fairlead.testing.target_conformance import ensured, make_spec
 from tests.serving.endpoints import endpoints
 from tests.serving.models import COLUMNS, SNAPSHOT, expected, write_online_store
 
@@ -55,20 +56,13 @@ def depot(tmp_path_factory: pytest.TempPathFactory) -> Generator[Depot]:
     depot = Depot(tmp_path_factory.mktemp("deployments"))
     yield depot
     for deployment in ("churn", "replaced", "broken"):
-        depot.target.stop("default", deployment, REGION)
+        depot.target.stop(EndpointKey("default", deployment, REGION))
 
 
 @pytest.fixture(scope="module")
 def spec(depot: Depot, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> EndpointSpec:
     store = write_online_store(tmp_path_factory.mktemp("online") / "diagnosis.sqlite", ROWS, REGION)
-    return EndpointSpec(
-        workspace_id="default",
-        deployment="churn",
-        region=REGION,
-        residency="eu",
-        bundle_digest=depot.add(bundle),
-        online_store=str(store),
-    )
+    return make_spec(deployment="churn", residency="eu", bundle_digest=depot.add(bundle), online_store=str(store))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +71,7 @@ def endpoint(depot: Depot, spec: EndpointSpec) -> RunningEndpoint:
     with pytest.MonkeyPatch.context() as patch:
         for name in SECRETS:
             patch.setenv(name, "secret")
-        return depot.target.ensure(spec, lambda _: None)
+        return ensured(depot.target, spec)
 
 
 def post(endpoint: RunningEndpoint, method: str, body: Any) -> httpx2.Response:
@@ -151,7 +145,7 @@ def test_a_server_that_starts_again_adopts_the_endpoint(
 ) -> None:
     again = Depot(depot.folder)
     switched: list[RunningEndpoint] = []
-    assert again.target.observe("default", "churn", REGION) == endpoint
+    assert again.target.observe(spec) == endpoint
     assert again.target.ensure(spec, switched.append) == endpoint
     assert switched == [endpoint]
     assert again.downloads == 0
@@ -194,16 +188,9 @@ def test_an_endpoint_is_replaced_without_a_request_that_fails(
     shutil.copytree(bundle, other)
     described = json.loads((other / "src/fairlead_bundle/bundle.json").read_text())
     (other / "src/fairlead_bundle/bundle.json").write_text(json.dumps(described | {"reference": "Churn EU/3"}))
-    mine = EndpointSpec(
-        workspace_id="default",
-        deployment="replaced",
-        region=REGION,
-        residency="eu",
-        bundle_digest=spec.bundle_digest,
-        online_store=None,
-    )
+    mine = make_spec(deployment="replaced", residency="eu", bundle_digest=spec.bundle_digest, online_store=None)
     table: list[RunningEndpoint] = []
-    first = depot.target.ensure(mine, table.append)
+    first = ensured(depot.target, mine, table.append)
     statuses: list[tuple[int, str]] = []
     stop = threading.Event()
 
@@ -216,15 +203,9 @@ def test_an_endpoint_is_replaced_without_a_request_that_fails(
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        second = depot.target.ensure(
-            EndpointSpec(
-                workspace_id="default",
-                deployment="replaced",
-                region=REGION,
-                residency="eu",
-                bundle_digest=depot.add(other),
-                online_store=None,
-            ),
+        second = ensured(
+            depot.target,
+            make_spec(deployment="replaced", residency="eu", bundle_digest=depot.add(other), online_store=None),
             table.append,
         )
         time.sleep(0.3)
@@ -251,17 +232,17 @@ def test_an_endpoint_is_replaced_without_a_request_that_fails(
     )
     (home / ".half.partial").mkdir()
     os.kill(second.process_id, signal.SIGKILL)
-    assert until(lambda: depot.target.observe("default", "replaced", REGION) is None)
+    assert until(lambda: depot.target.observe(mine) is None)
     assert any(record.is_alive for record in left)
-    third = depot.target.ensure(second.spec, table.append)
+    third = ensured(depot.target, second.spec, table.append)
     assert third.process_id != second.process_id
     assert post(third, "info", {}).json()["model"] == "Churn EU/3"
     assert not any(record.is_alive for record in left)
     assert ProcessRecord.of(stray) is None
     assert not (home / ".half.partial").exists()
-    depot.target.stop("default", "replaced", REGION)
+    depot.target.stop(mine.key)
     assert ProcessRecord.of(third.process_id or 0) is None
-    assert depot.target.observe("default", "replaced", REGION) is None
+    assert depot.target.observe(mine) is None
 
 
 @pytest.mark.parametrize("residency", ["unrestricted", "eu"])
@@ -271,42 +252,32 @@ def test_an_endpoint_that_cannot_start_says_why_within_the_jurisdiction_and_leav
     broken = tmp_path / "bundle"
     shutil.copytree(bundle, broken)
     (broken / "src/model/code/tiny_head.py").write_text("raise RuntimeError('the head is missing')\n")
-    mine = EndpointSpec(
-        workspace_id="default",
-        deployment="broken",
-        region=REGION,
-        residency=residency,
-        bundle_digest=depot.add(broken),
-        online_store=None,
-    )
+    mine = make_spec(deployment="broken", residency=residency, bundle_digest=depot.add(broken), online_store=None)
     with pytest.raises(Unavailable) as refused:
-        depot.target.ensure(mine, lambda _: pytest.fail("nothing to switch to"))
+        ensured(depot.target, mine, lambda _: pytest.fail("nothing to switch to"))
     # What the log quotes may be restricted, and the error goes into the record.
     assert ("the head is missing" in str(refused.value)) == (residency == "unrestricted")
-    assert depot.target.observe("default", "broken", REGION) is None
+    assert depot.target.observe(mine) is None
     state = read_json(depot.folder / "default" / "broken" / "gcp-europe-west4" / "state.json")
     assert state is not None
-    assert not any(ProcessRecord.from_json(other["process"]).is_alive for other in state["others"])
+    assert not any(
+        ProcessRecord.from_json(each["process"]).is_alive for each in [*state["starting"], *state["leaving"]]
+    )
 
 
 def test_an_endpoint_that_is_wanted_no_more_ends_before_it_is_ready(depot: Depot, bundle: Path, tmp_path: Path) -> None:
     hanging = tmp_path / "bundle"
     shutil.copytree(bundle, hanging)
     (hanging / "src/model/code/tiny_head.py").write_text("import time\ntime.sleep(600)\n")
-    mine = EndpointSpec(
-        workspace_id="default",
-        deployment="broken",
-        region=REGION,
-        residency="eu",
-        bundle_digest=depot.add(hanging),
-        online_store=None,
-    )
+    mine = make_spec(deployment="broken", residency="eu", bundle_digest=depot.add(hanging), online_store=None)
     with pytest.raises(NoLongerWanted):
         depot.target.ensure(mine, lambda _: pytest.fail("nothing to switch to"), lambda: False)
-    assert depot.target.observe("default", "broken", REGION) is None
+    assert depot.target.observe(mine) is None
     state = read_json(depot.folder / "default" / "broken" / "gcp-europe-west4" / "state.json")
     assert state is not None
-    assert not any(ProcessRecord.from_json(other["process"]).is_alive for other in state["others"])
+    assert not any(
+        ProcessRecord.from_json(each["process"]).is_alive for each in [*state["starting"], *state["leaving"]]
+    )
 
 
 def test_a_bundle_that_arrives_altered_is_never_started(depot: Depot, spec: EndpointSpec, tmp_path: Path) -> None:
