@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairlead.cli.amounts import render_cost, render_size
 from fairlead.cli.budget import parse_rate
-from fairlead.cli.context import command, connected, group, is_dry_run
+from fairlead.cli.context import command, connected, current_output, group, is_dry_run
 from fairlead.cli.output import render_value
 from fairlead.cli.parsing import parse_pairs
 from fairlead.core.errors import InvalidInput
@@ -130,6 +131,44 @@ def set_(
         raise InvalidInput("There is no setting to change.", hint="See: fairlead location set --help")
     with connected() as (client, output):
         output.record(client.locations.set(name, settings))
+
+
+@command(app, "terraform")
+def terraform(
+    name: Annotated[str, typer.Argument(help="What the location will be called.")],
+    *,
+    region: Annotated[str, typer.Option(help="CLOUD:REGION, such as aws:us-east-1.")],
+    url: Annotated[str, typer.Option(help="The bucket, with the location's prefix: s3://, gs:// or abfs://.")],
+    issuer: Annotated[str, typer.Option(help="Who issues the workers' tokens: an https address (OpenID Connect).")],
+    subject: Annotated[list[str], typer.Option(help="Whose tokens count: their subject, such as a service account.")],
+    option: _Option = None,
+    storage_class: _StorageClass = None,
+    encryption_key: _EncryptionKey = None,
+    out: Annotated[Path | None, typer.Option(help="Write the files to this folder.")] = None,
+) -> None:
+    """Write Terraform for a location's bucket, and for workers that open it without a key; asks no server."""
+    from fairlead.serving.terraform.locations import Bucket, location_files
+
+    bucket = Bucket(
+        location=name,
+        region=region,
+        url=url,
+        issuer=issuer,
+        subjects=tuple(subject),
+        account=parse_pairs(option).get("account_name"),
+        storage_class=storage_class,
+        encryption_key=encryption_key,
+    )
+    files = location_files(bucket)
+    output = current_output()
+    if out is None:
+        text = "\n".join(f"# {path}\n{text}" for path, text in files.items())
+        output.record({"files": dict(files)}, human=lambda _: text)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        (out / path).write_text(text, encoding="utf-8")
+    output.table([{"path": str(out / path)} for path in files], ["path"])
 
 
 @command(app, "show")
