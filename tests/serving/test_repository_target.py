@@ -30,6 +30,7 @@ from fairlead.serving.targets import (
 )
 from fairlead.serving.terraform.module import TerraformSettings
 from fairlead.serving.workload import Document, TargetKind, Workload
+from fairlead.testing.target_conformance import DeployTargetSuite
 from tests.servers.git_server import PASSWORD, USER, GitServer, git_server
 from tests.serving.workloads import beside_former, workload
 
@@ -149,6 +150,26 @@ def ensure(target: RepositoryTarget, spec: EndpointSpec = SPEC) -> RunningEndpoi
     running = target.ensure(spec, switched.append)
     assert switched == [running]
     return running
+
+
+class TestFolder(DeployTargetSuite):
+    @pytest.fixture
+    def target(self, reopen: Callable[[], RepositoryTarget]) -> RepositoryTarget:
+        return reopen()
+
+    @pytest.fixture
+    def reopen(self, tmp_path: Path) -> Callable[[], RepositoryTarget]:
+        return folder_scene(tmp_path).open
+
+
+class TestGit(DeployTargetSuite):
+    @pytest.fixture
+    def target(self, reopen: Callable[[], RepositoryTarget]) -> RepositoryTarget:
+        return reopen()
+
+    @pytest.fixture
+    def reopen(self, branch: Scene) -> Callable[[], RepositoryTarget]:
+        return branch.open
 
 
 def test_what_is_wanted_is_there_and_is_not_written_twice(scene: Scene) -> None:
