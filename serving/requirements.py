@@ -107,6 +107,9 @@ def lock_requirements(
     wanted = [Requirement(name) for name in SERVICE_REQUIREMENTS]
     wanted += [_without_mlflow_ui(each) for each in _parse(model_requirements) if needs_mlflow or not _is_mlflow(each)]
     named = {canonicalize_name(each.name) for each in wanted}
+    if "xgboost-cpu" in named:
+        # MLflow lists both, and the other one would put its own files, and CUDA's, in the same place.
+        wanted = [each for each in wanted if canonicalize_name(each.name) != "xgboost"]
     wanted += [Requirement(name) for name in libraries if canonicalize_name(name) not in named]
     if needs_mlflow and "mlflow-skinny" not in named:
         wanted.append(Requirement("mlflow-skinny"))

@@ -30,6 +30,8 @@ def schema_of(described: Mapping[str, Any]) -> dict[str, Any]:
         row: Mapping[str, Any] = {"type": "object"}
         if tensors:
             row = _of_tensors(tensors)
+        elif columns is not None and columns[0].name is None:
+            row = _TYPES.get(columns[0].type, {})
         elif columns is not None:
             row = _of_columns(columns)
         prediction = _of_outputs(read_fields(described, "outputs"))
@@ -58,8 +60,8 @@ def schema_of(described: Mapping[str, Any]) -> dict[str, Any]:
 def _of_columns(columns: Sequence[Column]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {column.name: dict(_TYPES.get(column.type, {})) for column in columns},
-        "required": [column.name for column in columns if column.is_required],
+        "properties": {str(column.name): dict(_TYPES.get(column.type, {})) for column in columns},
+        "required": [str(column.name) for column in columns if column.is_required],
         "additionalProperties": False,
     }
 

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from fairlead.cli.context import command, connected, group
-from fairlead.cli.parsing import parse_numbers, parse_pairs
+from fairlead.cli.context import command, connected, current_output, group
+from fairlead.cli.parsing import parse_numbers, parse_pairs, read_document
 from fairlead.core.errors import PartialFailure
 from fairlead.core.ids import parse_model_reference
 from fairlead.sdk.artifacts import Upload
@@ -215,6 +215,25 @@ def verify(reference: Reference) -> None:
                 f"{reference} is not verified in {', '.join(bad)}.",
                 hint=f"Corrupt replicas are being mended. See: fairlead model where {reference}",
             )
+
+
+@command(app, "record-examples")
+def record_examples(
+    folder: Annotated[Path, typer.Argument(help="Folder that mlflow.*.save_model wrote.")],
+    *,
+    examples: Annotated[
+        Path | None, typer.Option(help="JSON or YAML file {rows: [...], predictions: [...]}; none: the input example.")
+    ] = None,
+) -> None:
+    """Write rows and what the model answers into its folder, so that its bundles' smoke tests can compare.
+
+    This loads the model here where no predictions are given.
+    """
+    from fairlead.sdk.examples import record_examples as record
+
+    given = {} if examples is None else read_document(examples)
+    count = record(folder, given.get("rows"), given.get("predictions"))
+    current_output().message(f"Recorded {count} examples in {folder}. Register it now.")
 
 
 def _describe_upload(upload: Upload) -> str:

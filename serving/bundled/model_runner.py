@@ -38,9 +38,9 @@ class InvalidRows(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One input of the model. `type` is MLflow's name, such as `double`."""
+    """One input of the model. `type` is MLflow's name, such as `double`. With no name, rows are bare values."""
 
-    name: str
+    name: str | None
     type: str
     is_required: bool
 
@@ -72,10 +72,12 @@ class LoadedModel:
         for number, row in enumerate(rows):
             if self.tensors:
                 _check_tensors(self.tensors, number, row)
+            elif self._bare is not None:
+                _check_value(self._bare, number, row)
             elif not isinstance(row, Mapping):
                 raise InvalidRows(f"Row {number} is no object of columns: {row!r:.80}.")
             elif self.columns is not None:
-                _check_columns(self.columns, number, cast("Mapping[str, Any]", row))
+                _check_columns(self.columns, number, cast("Mapping[str | None, Any]", row))
 
     def predict(self, rows: Sequence[Row]) -> list[Any]:
         """One prediction a row, in the order of the rows.
@@ -94,13 +96,21 @@ class LoadedModel:
             raise ValueError(f"The model gave {len(answers)} predictions for {len(rows)} rows.")
         return answers
 
-    def _frame(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+    @property
+    def _bare(self) -> Column | None:
+        """The one column whose values are the rows, where the signature names none."""
+        return None if self.columns is None or self.columns[0].name is not None else self.columns[0]
+
+    def _frame(self, rows: Sequence[Row]) -> Any:
         import pandas as pd
 
+        if self._bare is not None:
+            return pd.DataFrame({0: _series(pd, self._bare, rows)})
         if self.columns is None:
             return pd.DataFrame([dict(row) for row in rows])
         given = [each for each in self.columns if each.is_required or any(each.name in row for row in rows)]
-        return pd.DataFrame({each.name: _series(pd, each, rows) for each in given})
+        values = {each.name: [row.get(each.name) for row in rows] for each in given}
+        return pd.DataFrame({each.name: _series(pd, each, values[each.name]) for each in given})
 
     def _tensors(self, rows: Sequence[Row]) -> Any:
         import numpy as np
@@ -144,10 +154,10 @@ def read_inputs(described: Mapping[str, Any]) -> tuple[tuple[Column, ...] | None
             )
             for field in fields
         )
-    if not fields or any("name" not in field for field in fields):
+    if not fields or (len(fields) > 1 and any("name" not in field for field in fields)):
         return None, ()
     columns = tuple(
-        Column(name=field["name"], type=str(field["type"]), is_required=bool(field.get("required", True)))
+        Column(name=field.get("name"), type=str(field["type"]), is_required=bool(field.get("required", True)))
         for field in fields
     )
     return columns, ()
@@ -160,9 +170,9 @@ def read_fields(described: Mapping[str, Any], side: str) -> list[dict[str, Any]]
     return cast("list[dict[str, Any]]", json.loads(said) if isinstance(said, str) else said or [])
 
 
-def _check_columns(columns: Sequence[Column], number: int, row: Mapping[str, Any]) -> None:
+def _check_columns(columns: Sequence[Column], number: int, row: Mapping[str | None, Any]) -> None:
     known = {column.name for column in columns}
-    if unknown := sorted(set(row) - known):
+    if unknown := sorted(str(name) for name in row if name not in known):
         raise InvalidRows(f"Row {number} has a column {unknown[0]!r} that the model's signature does not name.")
     for column in columns:
         if column.name in row:
@@ -185,7 +195,8 @@ def _check_value(column: Column, number: int, value: Any) -> None:
     else:
         is_right = True
     if not is_right:
-        raise InvalidRows(f"Row {number}: column {column.name!r} wants {column.type}, got {value!r}.")
+        where = "" if column.name is None else f" column {column.name!r}"
+        raise InvalidRows(f"Row {number}:{where} wants {column.type}, got {value!r}.")
 
 
 def _check_tensors(tensors: Sequence[Tensor], number: int, row: Row) -> None:
@@ -217,8 +228,7 @@ def _check_shape(tensor: Tensor, number: int, value: Any) -> None:
         raise InvalidRows(f"Row {number}: the array{name} has the shape {found}, not {list(tensor.shape)}.")
 
 
-def _series(pd: Any, column: Column, rows: Sequence[Mapping[str, Any]]) -> Any:
-    values = [row.get(column.name) for row in rows]
+def _series(pd: Any, column: Column, values: Sequence[Any]) -> Any:
     if column.type in _FLOATS:
         values = [math.nan if value is None else value for value in values]
     if column.type == "datetime":
