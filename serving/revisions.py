@@ -156,7 +156,8 @@ def begin(session: Session, row: DeploymentRow, revision: DeploymentRevisionRow,
     lay_out(session, row, spec, now)
     wanted = {each.region for each in spec.regions}
     gone = [each for each in present if each not in wanted]
-    is_gradual = spec.strategy is not None and live is not None and REPLACE in changes.values()
+    is_other = live is not None and live.bundle_digest != revision.bundle_digest
+    is_gradual = spec.strategy is not None and is_other and REPLACE in changes.values()
     steps: list[dict[str, Any]] = []
     if is_gradual and spec.strategy is not None:
         # A region where nothing runs yet would turn all of its requests to the new revision, so it waits.

@@ -129,6 +129,12 @@ class MemoryTarget:
             found[running.spec.former.bundle_digest] = (running.former_url, running.spec.former.online_store)
         return {str(digest): place for digest, place in found.items()}
 
+    def lose_newest(self, region: str) -> None:
+        """As if the newer of two processes had died: only the former one is left, and answers for its place."""
+        for key, running in list(self.running.items()):
+            if key[2] == region and running.spec.former is not None:
+                self.running[key] = RunningEndpoint(spec=running.spec.former, url=running.former_url)
+
     def kill(self, region: str) -> None:
         for key in [key for key in self.running if key[2] == region]:
             del self.running[key]

@@ -263,3 +263,82 @@ def until(is_true: Callable[[], bool], seconds: float = 5.0) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def split(name: str, running: list[FakeEndpoint], weights: list[int], **members: Any) -> dict[str, Route]:
+    found = tuple(
+        Endpoint(region=RegionId(each.region), url=each.url, bundle_digest=f"sha256:{number}", weight=weight, **members)
+        for number, (each, weight) in enumerate(zip(running, weights, strict=True))
+    )
+    return {name: Route(residency="unrestricted", endpoints=found)}
+
+
+def test_two_revisions_of_a_region_share_its_requests_by_weight_and_a_key_always_gets_the_same(
+    routes: Install,
+) -> None:
+    with endpoints(US, US) as running:
+        client = routes(split("split", running, [25, 75]))
+        answers = [predict(client, "split", x_fairlead_key=str(number)) for number in range(200)]
+        given = [answer.headers["x-fairlead-bundle"] for answer in answers]
+        again = [predict(client, "split", x_fairlead_key=str(number)) for number in range(20)]
+    assert 30 <= given.count("sha256:0") <= 70
+    assert [answer.headers["x-fairlead-bundle"] for answer in again] == given[:20]
+
+
+def test_a_revision_that_fails_is_measured_and_the_other_one_answers(routes: Install) -> None:
+    with endpoints(US, US) as (new, old):
+        new.status = 500
+        client = routes(split("measured", [new, old], [50, 50]))
+        statuses = {predict(client, "measured").status_code for _ in range(40)}
+        measured = client.get("/-/measurements").json()["items"]
+    assert statuses == {200}
+    found = {each["bundle_digest"]: each for each in measured if each["deployment"] == "measured"}
+    assert found["sha256:0"]["requests"] == found["sha256:0"]["errors"] > 0
+    assert (found["sha256:1"]["requests"], found["sha256:1"]["errors"]) == (40, 0)
+    assert sum(found["sha256:1"]["latencies"].values()) == 40
+
+
+def test_a_revision_without_a_share_gets_nothing_unless_nothing_else_answers(routes: Install) -> None:
+    with endpoints(US, US) as (new, old):
+        client = routes(split("blue", [new, old], [100, 0]))
+        assert {predict(client, "blue").headers["x-fairlead-bundle"] for _ in range(20)} == {"sha256:0"}
+        new.stop()
+        assert predict(client, "blue").headers["x-fairlead-bundle"] == "sha256:1"
+
+
+def test_a_placement_s_shares_of_an_area_decide_between_regions(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        shares = [{"new-york": 0.5, "paris": 1.0}, {"new-york": 0.5}]
+        placed = tuple(
+            Endpoint(region=RegionId(each.region), url=each.url, bundle_digest="sha256:b", shares=share)
+            for each, share in zip((us, eu), shares, strict=True)
+        )
+        client = routes({"placed": Route(residency="unrestricted", endpoints=placed)})
+        regions = [predict(client, "placed", x_fairlead_area="new-york").json()["region"] for _ in range(60)]
+        # Paris is nearer to the other one, and the placement says otherwise.
+        assert {predict(client, "placed", x_fairlead_area="paris").json()["region"] for _ in range(10)} == {US}
+    assert 10 <= regions.count(EU_WEST) <= 50
+
+
+def test_an_endpoint_that_says_it_is_another_gets_no_requests(routes: Install) -> None:
+    with endpoints(US, EU_WEST) as (us, eu):
+        us.headers["x-fairlead-endpoint"] = "default/churn/aws:us-east-1/sha256:0"
+        eu.headers["x-fairlead-endpoint"] = "default/other/gcp:europe-west4/sha256:1"
+        found = tuple(
+            Endpoint(
+                region=RegionId(each.region),
+                url=each.url,
+                bundle_digest=f"sha256:{number}",
+                order=1 - number,
+                identity=f"default/churn/{each.region}/sha256:{number}",
+            )
+            for number, each in enumerate((us, eu))
+        )
+        client = routes({"named": Route(residency="unrestricted", endpoints=found)})
+        answers = [predict(client, "named") for _ in range(5)]
+        assert {answer.json()["region"] for answer in answers} == {US}
+        # At most the first request was sent there, and its answer was thrown away.
+        assert len(eu.requests) <= 1
+        described = client.get("/named").json()["endpoints"]
+    assert {each["region"]: each["is_healthy"] for each in described} == {US: True, EU_WEST: False}
+    assert [each["error"] for each in described if not each["is_healthy"]] == ["SomebodyElse"]
