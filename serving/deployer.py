@@ -243,7 +243,8 @@ def _job(session: Session, leased: LeasedWork) -> _Job | None:
     if row.state != STOPPING:
         if row.wanted_workload is None:
             return None
-        spec = EndpointSpec(workspace_id=row.workspace_id, workload=Workload.from_json(row.wanted_workload))
+        workload = Workload.from_json(row.wanted_workload)
+        spec = EndpointSpec(workspace_id=row.workspace_id, workload=workload, note=_note(session, deployment))
     known = (row.running_target or LOCAL, row.leaving_target)
     return _Job(
         spec=spec,
@@ -254,6 +255,15 @@ def _job(session: Session, leased: LeasedWork) -> _Job | None:
         version=row.wanted_version,
         revision=row.wanted_revision,
     )
+
+
+def _note(session: Session, deployment: DeploymentRow) -> str:
+    """Who wanted what a deployment should be now, and why."""
+    revision = revisions.active_revision(session, deployment)
+    if revision is None:
+        return ""
+    cause = {"apply": "applied", "follow": "followed its environment", "rollback": "rolled back"}
+    return f"Revision {revision.number} of the deployment: {cause.get(revision.cause, revision.cause)} by {revision.created_by}."
 
 
 def _region_row(session: Session, leased: LeasedWork) -> DeploymentRegionRow | None:

@@ -42,10 +42,14 @@ class EndpointKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec:
-    """What should run in one place. While traffic moves, `workload.former` runs beside it and gets the rest."""
+    """What should run in one place. While traffic moves, `workload.former` runs beside it and gets the rest.
+
+    `note` says who wanted it and why, for targets that keep a history; specifications are equal whatever it says.
+    """
 
     workspace_id: str
     workload: Workload
+    note: str = field(default="", compare=False)
 
     @property
     def key(self) -> EndpointKey:

@@ -78,7 +78,7 @@ def render(
             return
         for each in rendered:
             for document in each["documents"]:
-                path = _inside(out, document["path"])
+                path = _inside(out, f"{each['region'].replace(':', '-')}/{document['path']}")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(document["text"], encoding="utf-8")
                 output.message(f"Wrote {path}.")
