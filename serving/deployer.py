@@ -262,8 +262,9 @@ def _note(session: Session, deployment: DeploymentRow) -> str:
     revision = revisions.active_revision(session, deployment)
     if revision is None:
         return ""
-    cause = {"apply": "applied", "follow": "followed its environment", "rollback": "rolled back"}
-    return f"Revision {revision.number} of the deployment: {cause.get(revision.cause, revision.cause)} by {revision.created_by}."
+    said = {"apply": "applied", "follow": "followed its environment", "rollback": "rolled back"}
+    cause = said.get(revision.cause, revision.cause)
+    return f"Revision {revision.number} of the deployment: {cause} by {revision.created_by}."
 
 
 def _region_row(session: Session, leased: LeasedWork) -> DeploymentRegionRow | None:
