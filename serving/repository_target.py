@@ -240,12 +240,16 @@ def _message(spec: EndpointSpec) -> str:
     if workload.former is not None:
         share = f", with {workload.traffic_percent} % of the requests beside version {workload.former.version}"
     bounds = f"{workload.scaling.min_replicas} to {workload.scaling.max_replicas} replicas"
-    labels = "".join(f"{name}: {value}\n" for name, value in sorted(workload.labels.items()))
-    return (
-        f"{spec.deployment} in {spec.region}: version {workload.version}{environment}\n\n"
-        f"Model {workload.model}, version {workload.version}{share}; {bounds}.\n"
-        f"Bundle {spec.bundle_digest}.\n" + (f"\n{labels}" if labels else "")
-    )
+    labels = ", ".join(f"{name} {value}" for name, value in sorted(workload.labels.items()))
+    lines = [
+        f"{spec.deployment} in {spec.region}: version {workload.version}{environment}",
+        "",
+        *([spec.note] if spec.note else []),
+        f"Model {workload.model}, version {workload.version}{share}; {bounds}.",
+        f"Bundle {spec.bundle_digest}.",
+        *([f"Labelled {labels}."] if labels else []),
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
+import sys
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -23,8 +27,14 @@ FOLDER = Path(__file__).parents[2] / "docs/reference"
 
 
 def render(part: str) -> str:
-    """One generated part as Markdown: `commands`, `client-settings` or `server-settings`."""
-    lines = {"commands": _commands, "client-settings": _client_settings, "server-settings": _server_settings}[part]()
+    """One generated part as Markdown."""
+    lines = {
+        "commands": _commands,
+        "client-settings": _client_settings,
+        "server-settings": _server_settings,
+        "target-kinds": _target_kinds,
+        "target-deliveries": _target_deliveries,
+    }[part]()
     return "\n".join(lines) + "\n"
 
 
@@ -90,8 +100,57 @@ def _server_settings() -> Iterator[str]:
         yield f"| `FAIRLEAD_{name.upper()}` | {_cell(field.description)} | {shown} |"
 
 
+def _target_kinds() -> Iterator[str]:
+    from fairlead.serving.kinds.registry import KINDS, find_kind
+
+    for name, module in KINDS.items():
+        if find_spec(f"fairlead.serving.kinds.{module}") is None:
+            continue
+        kind = find_kind(name)
+        yield f"### `{kind.name}`\n"
+        yield f"{_summary(sys.modules[kind.render.__module__])} Delivered by: {', '.join(kind.deliveries)}.\n"
+        yield from _members(kind.settings)
+
+
+def _target_deliveries() -> Iterator[str]:
+    from fairlead.serving.kinds.registry import DELIVERIES
+
+    for name, module in DELIVERIES.items():
+        if find_spec(f"fairlead.serving.{module}") is None:
+            continue
+        delivery = import_module(f"fairlead.serving.{module}").DELIVERIES[name]
+        yield f"### `{name}`\n"
+        yield f"{_summary(delivery.settings)}\n"
+        yield from _members(delivery.settings)
+
+
+def _summary(what: object) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((inspect.getdoc(what) or "").partition("\n\n")[0].split())
+
+
+def _members(model: Any) -> Iterator[str]:
+    """A table of the members of a pydantic model."""
+    if not model.model_fields:
+        return
+    yield from ("| member | meaning | default |", "|---|---|---|")
+    for name, field in model.model_fields.items():
+        default = "needed" if field.is_required() else _default(field.get_default(call_default_factory=True))
+        choices = ", ".join(f"`{each}`" for each in _choices(field.annotation))
+        meaning = _cell(field.description) + (f" {choices}." if choices else "")
+        yield f"| `{name}` | {meaning} | {default} |"
+    yield ""
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The words that a member may be, where they are few."""
+    if get_origin(annotation) is Literal:
+        return [str(each) for each in get_args(annotation)]
+    return [each for part in get_args(annotation) for each in _choices(part)]
+
+
 def _default(value: object) -> str:
-    if value is None or value is False or value in ("", []):
+    if value is None or value is False or value in ("", [], (), {}):
         return ""
     if value is True:
         return "yes"

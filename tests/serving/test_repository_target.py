@@ -281,17 +281,19 @@ def test_a_push_that_is_never_taken_is_given_up(branch: Scene, monkeypatch: pyte
         ensure(target, with_workload(version=9))
 
 
-def test_commits_say_what_and_why_and_have_no_trailers(branch: Scene) -> None:
-    ensure(branch.open(author_name="Fairlead of Acme", author_email="fairlead@acme.example", path="clusters/eu"))
-    message = git(branch.root, "log", "-1", "--format=%B", "main")
-    assert message.startswith(
-        "churn in aws:us-east-1: version 8 (production)\n\nModel churn, version 8; 2 to 6 replicas."
-    )
-    assert SPEC.bundle_digest in message
-    assert git(branch.root, "log", "-1", "--format=%(trailers)", "main").strip() in {
+def test_commits_say_what_by_whose_word_and_have_no_trailers(branch: Scene) -> None:
+    target = branch.open(author_name="Fairlead of Acme", author_email="fairlead@acme.example", path="clusters/eu")
+    ensure(target, replace(SPEC, note="Revision 3 of the deployment: rolled back by ana."))
+    assert git(branch.root, "log", "-1", "--format=%an <%ae>%n%B%(trailers)", "main").splitlines() == [
+        "Fairlead of Acme <fairlead@acme.example>",
+        "churn in aws:us-east-1: version 8 (production)",
         "",
-        "owner: ana@example.com\nteam: growth",
-    }
+        "Revision 3 of the deployment: rolled back by ana.",
+        "Model churn, version 8; 2 to 6 replicas.",
+        f"Bundle {SPEC.bundle_digest}.",
+        "Labelled owner ana@example.com, team growth.",
+        "",
+    ]
     assert all(path.startswith(f"clusters/eu/{PLACE}/") for path in branch.files())
 
 
