@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, overload
 from urllib.parse import quote
 
@@ -14,7 +15,6 @@ from fairlead.sdk.records import Bundle, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
 
     from fairlead.sdk.transport import JsonObject, Transport
 
@@ -187,7 +187,10 @@ def _wait(
             first_failure.append(time.monotonic())
         is_hopeless = bool(first_failure) and time.monotonic() - first_failure[0] > _RETRIES_SECONDS
         if state in bad or (is_hopeless and code is not None):
-            raise recorded_error({"code": code, "detail": detail}, f"Waiting for {what} failed.")
+            error = recorded_error({"code": code, "detail": detail}, f"Waiting for {what} failed.")
+            # What was recorded ends with the next command already.
+            error.hint = None
+            raise error
         return False
 
     wait_until(check, what, timeout_seconds)
