@@ -414,10 +414,10 @@ class _Built:
 
 
 def _kept(problem: Problem, aim: Aim) -> tuple[int, ...]:
+    """The regions that the least objective may need (indices); all of them where one may stand in for another."""
     request = problem.request
     every = tuple(range(len(problem.regions)))
-    # Where regions differ by more than what they cost, or one stands in for another, all of them are kept.
-    if request.survive or request.switching or request.quotas or problem.relays or aim.other_than or aim.exactly:
+    if request.survive == "region" or problem.relays or aim.exactly:
         return every
     rents = {
         (region, index): each.usd_per_hour * aim.usd
@@ -426,8 +426,16 @@ def _kept(problem: Problem, aim: Aim) -> tuple[int, ...]:
         for region, option in enumerate(problem.regions)
         for index, each in enumerate(option.instances)
     }
+    running = frozenset(each.region for each in request.switching.current) if request.switching else frozenset()
     return undominated(
-        problem, wants=_wants(aim), need=request.min_regions, within_cloud=request.min_clouds > 1, rents=rents
+        problem,
+        wants=_wants(aim),
+        # Where a set of regions is excluded, two more that are not in it: one of them leads to yet another set.
+        need=request.min_regions + (0 if aim.other_than is None else 2),
+        within_cloud=request.min_clouds > 1 or request.survive == "cloud",
+        rents=rents,
+        no_rivals=aim.other_than or frozenset(),
+        never=running,
     )
 
 

@@ -18,10 +18,8 @@ def stages_of(request: PlacementRequest) -> tuple[AimName, ...]:
 
     Compliance is no stage: what a rule forbids is not in the programme.
     """
-    rest: tuple[AimName, ...] = ("cost", "carbon", "latency")
-    stages: list[AimName] = [aim for aim in request.order if aim != "compliance"]
-    stages += [aim for aim in rest if aim not in stages]
-    return tuple(stages)
+    stages: list[AimName] = [*request.order, "cost", "carbon", "latency"]
+    return tuple(aim for aim in dict.fromkeys(stages) if aim != "compliance")
 
 
 def solve_as_asked(

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from fairlead.serving.placement_options import Problem, RegionOption
+from fairlead.core.ids import RegionId
+from fairlead.serving.placement_options import Problem, RegionOption, use_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,15 @@ def undominated(
     need: int,
     within_cloud: bool,
     rents: Mapping[tuple[int, int], float],
+    no_rivals: frozenset[RegionId] = frozenset(),
+    never: frozenset[RegionId] = frozenset(),
 ) -> tuple[int, ...]:
     """The regions (indices) that some best placement may need.
 
     `wants` says whether dollars, grams and round trips count. A region goes where at least `need` others, of the same
     cloud if `within_cloud`, are no worse in anything: as many as the placement must have regions, so that one of them
     is free to take its place, or it can be merged into one of them. `rents` is what the objective pays for an instance,
-    by region and option.
+    by region and option. Regions of `no_rivals` beat nothing, those of `never` are always kept.
     """
     served = [set[int]() for _ in problem.regions]
     for index, parcel in enumerate(problem.parcels):
@@ -69,15 +72,16 @@ def undominated(
 
     kept: list[int] = []
     for region in sorted(range(len(problem.regions)), key=promise):
-        cloud = problem.regions[region].region.cloud
+        own = problem.regions[region].region
         rivals = (
             other
             for other in kept
-            if (not within_cloud or problem.regions[other].region.cloud == cloud)
+            if problem.regions[other].region.id not in no_rivals
+            and (not within_cloud or problem.regions[other].region.cloud == own.cloud)
             and served[region] <= served[other]
             and _is_no_worse(problem, other, region, wants, rents)
         )
-        if sum(1 for _ in islice(rivals, need)) < need:
+        if own.id in never or sum(1 for _ in islice(rivals, need)) < need:
             kept.append(region)
     return tuple(sorted(kept))
 
@@ -102,6 +106,7 @@ def _is_no_worse(
             and (not dollars or mine.usd_per_hour <= theirs.usd_per_hour)
             and (not grams or mine.grams_per_hour <= theirs.grams_per_hour)
             and rents[one, here] <= rents[other, there]
+            and all(use_of(quota, mine) <= use_of(quota, theirs) for quota in problem.request.quotas)
             for here, mine in enumerate(better.instances)
         )
         for there, theirs in enumerate(worse.instances)
