@@ -107,8 +107,11 @@ class DeployTargets:
             Conflict: if its kind changes, or it leaves a region, while deployments run on it there.
         """
         parse_name(name, what="target")
-        if name == LOCAL:
-            raise InvalidInput(f"The target {LOCAL!r} is always there, and has nothing to set.", hint="Choose a name.")
+        if LOCAL in {name, draft.kind}:
+            raise InvalidInput(
+                f"The target {LOCAL!r} is always there, has nothing to set, and is the only one of its kind.",
+                hint="Choose another name and kind.",
+            )
         kind, settings, delivery_settings = check_draft(draft)
         for region in draft.regions or ():
             self._catalog.within(caller.workspace_id).region(region)

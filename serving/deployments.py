@@ -53,6 +53,7 @@ from fairlead.serving.deployment_spec import (
 )
 from fairlead.serving.deployment_view import Deployment, Revision, show_deployment, show_revision
 from fairlead.serving.desired import ACTIVE, DELETING, desired_of
+from fairlead.serving.placements import StoredPlacement
 from fairlead.serving.strategy import Strategy
 from fairlead.serving.tables import DeploymentRow, PlacementRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
@@ -96,14 +97,18 @@ class Deployments:
         self._gateway_url = gateway_url
         self._wake = wake
 
-    def plan(self, caller: Caller, draft: DeploymentDraft) -> DeploymentPlan:
+    def plan(
+        self, caller: Caller, draft: DeploymentDraft, *, placement: StoredPlacement | None = None
+    ) -> DeploymentPlan:
         """What `apply` would do, with bytes, dollars and grams; nothing is changed.
+
+        `placement` is the one that the draft names, where it is at hand.
 
         Raises:
             As `apply`.
         """
         with self._database.read() as session:
-            model, spec = self._check(session, caller, draft)
+            model, spec = self._check(session, caller, draft, placement)
             return self._plan(session, draft, model, spec)
 
     def apply(
@@ -231,7 +236,7 @@ class Deployments:
         return deployment
 
     def _check(
-        self, session: Session, caller: Caller, draft: DeploymentDraft
+        self, session: Session, caller: Caller, draft: DeploymentDraft, placement: StoredPlacement | None = None
     ) -> tuple[RegisteredModelRow, DeploymentSpec]:
         model = find_model(session, caller.workspace_id, draft.model)
         if (draft.environment is None) == (draft.version is None):
@@ -247,7 +252,7 @@ class Deployments:
                 )
         elif (version := find_version(session, model, draft.version or 0)).state != READY:
             raise NotReady(f"{model.name}/{version.version} is {version.state}.", hint="Wait until it is READY.")
-        wanted = _wanted_regions(session, caller, draft)
+        wanted = _wanted_regions(session, caller, draft, placement)
         if unknown := set(draft.targets) - {"*"} - {each.region for each in wanted}:
             raise InvalidInput(
                 f"A target is named for {min(unknown)}, which is none of the deployment's regions.",
@@ -460,7 +465,9 @@ def _reached_before(session: Session, row: DeploymentRow, number: int | None) ->
     return reached[0]
 
 
-def _wanted_regions(session: Session, caller: Caller, draft: DeploymentDraft) -> list[RegionSpec]:
+def _wanted_regions(
+    session: Session, caller: Caller, draft: DeploymentDraft, placement: StoredPlacement | None
+) -> list[RegionSpec]:
     if (draft.placement_id is None) == (draft.regions is None):
         raise InvalidInput(
             "A deployment needs its regions from a placement or as a list: name one of the two.",
@@ -470,6 +477,8 @@ def _wanted_regions(session: Session, caller: Caller, draft: DeploymentDraft) ->
         if not draft.regions:
             raise InvalidInput("The list of regions is empty.", hint="Name at least one region.")
         return listed_regions(draft.regions, draft.targets, draft.scaling)
+    if placement is not None:
+        return placed_regions(placement.request, placement.answer, draft.targets, draft.scaling)
     row_id = parse_row_id(draft.placement_id or "", NotFound, what="placement")
     row = session.get(PlacementRow, (caller.workspace_id, row_id))
     if row is None:

@@ -80,7 +80,7 @@ class Replanning:
             scaling=ScalingDraft(),
             strategy=spec.strategy,
         )
-        return Proposal(placement_id=found.id, plan=self._deployments.plan(caller, draft))
+        return Proposal(placement_id=found.id, plan=self._deployments.plan(caller, draft, placement=found))
 
 
 def _running(row: DeploymentRegionRow) -> list[dict[str, Any]]:

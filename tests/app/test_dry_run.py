@@ -33,7 +33,9 @@ from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.webhooks import WebhookDraft
+from fairlead.serving.deploy_targets import TargetDraft
 from fairlead.serving.deployments import DeploymentDraft
+from fairlead.serving.tables_targets import DeploymentRevisionRow
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.keyring import make_key_file
@@ -201,6 +203,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     key = service.keys.create(world.owner, provider="file")
     draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
     service.serving.deployments.apply(world.owner, draft)
+    prepare_deployments(service, world, draft)
     budgets = Budgets(service.database, clock=world.clock, catalog=load_catalog())
     budgets.put(world.owner, "egress", limit_usd="50")
     service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
@@ -366,7 +369,34 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
             path="/deployments", body={"model": "churn", "version": 2, "regions": ["aws:us-east-1"], "name": "live"}
         ),
         "DELETE /deployments/{name}": Call(path="/deployments/live"),
+        "POST /deployments/{name}/rollback": Call(path="/deployments/live/rollback", body={"reason": "worse"}),
+        "POST /deployments/{name}/replan": Call(path="/deployments/placed/replan"),
+        "PUT /targets/{name}": Call(
+            path="/targets/more",
+            body={"kind": "bentocloud", "delivery": "folder", "delivery_settings": {"path": "/srv/manifests"}},
+        ),
+        "DELETE /targets/{name}": Call(path="/targets/plant"),
     }
+
+
+def prepare_deployments(service: Service, world: World, draft: DeploymentDraft) -> None:
+    """A revision to go back to, a deployment that was placed, and a target."""
+    with service.database.write() as session:
+        (revision,) = session.scalars(select(DeploymentRevisionRow))
+        revision.state, revision.version, revision.bundle_digest = "LIVE", 1, "sha256:" + "0" * 64
+    service.serving.deployments.apply(world.owner, draft)
+    question = {
+        "reference": "churn/1",
+        "demand": [{"area": "london", "requests_per_second": 10.0}],
+        "resources": {"vcpus": 1.0, "memory_gib": 2.0, "requests_per_second_per_replica": 10.0},
+    }
+    placement = service.serving.placements.create(world.owner, question)
+    placed = DeploymentDraft(model="churn", version=1, name="placed", placement_id=placement.id)
+    service.serving.deployments.apply(world.owner, placed)
+    target = TargetDraft(
+        kind="bentocloud", delivery="folder", settings={}, delivery_settings={"path": "/srv/manifests"}
+    )
+    service.serving.targets.put(world.owner, "plant", target, expected_revision=None)
 
 
 def dead_letter(service: Service, world: World) -> str:
