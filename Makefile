@@ -46,7 +46,7 @@ format: .venv/.synced  ## Format the code and mend what can be mended
 	.venv/bin/ruff check --fix-only
 	.venv/bin/ruff format
 
-install: .venv/.synced .tools/moto/.installed .tools/mlflow/.installed .tools/azurite/.installed .tools/oci-registry/.installed  ## Install the locked environment and the test servers
+install: .venv/.synced .tools/moto/.installed .tools/mlflow/.installed .tools/azurite/.installed .tools/oci-registry/.installed .tools/deploy/.installed  ## Install the locked environment and the test servers
 
 wheel: $(UV_STAMP)  ## Build the wheel into dist/
 	rm -rf build  # what an earlier build left would be packed too
@@ -85,6 +85,12 @@ $(UV_STAMP):
 	mkdir -p .tools/azurite
 	cp $^ .tools/azurite
 	cd .tools/azurite && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+	@touch $@
+
+.tools/deploy/.installed: tests/servers/deploy.txt | .venv/.synced
+	rm -rf .tools/deploy
+	$(UV) venv --quiet --python .venv/bin/python .tools/deploy
+	$(UV) pip install --quiet --no-deps --python .tools/deploy/bin/python --requirement $<
 	@touch $@
 
 # The registry of the distribution project, as Debian and Ubuntu build it; unpacked, and not installed into the machine.
