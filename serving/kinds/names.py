@@ -28,6 +28,12 @@ def platform_name(*parts: str, longest: int) -> str:
     return f"{name[: longest - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
 
 
+def deployment_name(workload: Workload, *parts: str, longest: int) -> str:
+    """What a deployment is called where those of all workspaces are; `parts` follow its name."""
+    workspace = () if workload.workspace == "default" else (workload.workspace,)
+    return platform_name(*workspace, workload.deployment, *parts, longest=longest)
+
+
 def revision_name(workload: Workload, content: str) -> str:
     """What tells a revision from those beside it: the version, and eight digits of whatever else sets it apart."""
     return f"v{workload.version}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"

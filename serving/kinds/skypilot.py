@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fairlead.serving.kinds.names import platform_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, tags_of
 from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.kinds.yaml_text import yaml_text
 from fairlead.serving.workload import PORT, Document, TargetKind, TargetSettings, Workload, environment_of
@@ -47,7 +47,7 @@ def render(workload: Workload, settings: SkyPilotSettings) -> tuple[Document, ..
     """
     if workload.former is not None and workload.former.bundle_digest != workload.bundle_digest:
         raise cannot(workload, "SkyServe moves traffic by itself when a service is updated, and takes no shares of it")
-    body: dict[str, Any] = {"name": platform_name(workload.deployment, longest=48)}
+    body: dict[str, Any] = {"name": deployment_name(workload, longest=48)}
     if settings.form == "service":
         body["service"] = _service(workload, settings)
     body["resources"] = _resources(workload, settings)

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 
-from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import image_of, whole_boards
 from fairlead.serving.terraform.aws_instances import INSTANCES_PROVIDER, instances
 from fairlead.serving.terraform.hcl import Block, Body, Call, Expression, Named, Value, output, resource, variable
@@ -37,8 +37,9 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
     Raises:
         InvalidInput: if there is no image, or ECS has no words for the workload.
     """
-    launch_type = settings.launch_type or ("fargate" if workload.resources.accelerator is None else "ec2")
-    name = platform_name(workload.deployment, longest=24)
+    has_accelerator = any(each.resources.accelerator is not None for each in _revisions(workload))
+    launch_type = settings.launch_type or ("ec2" if has_accelerator else "fargate")
+    name = deployment_name(workload, longest=24)
     main: list[tuple[str, Block]] = [
         ("provider", _provider(workload)),
         resource("aws_ecs_cluster", "this", {"name": name, "setting": _CONTAINER_INSIGHTS}),
@@ -65,7 +66,8 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
 _CONTAINER_INSIGHTS = Block({"name": "containerInsights", "value": "enabled"})
 _VARIABLES: Named = [
     variable("vpc_id", "string", "The network that the deployment runs in."),
-    variable("subnet_ids", "list(string)", "Subnets of the load balancer and of the tasks, in at least two zones."),
+    variable("subnet_ids", "list(string)", "Subnets of the tasks, with a way to the registry of images."),
+    variable("load_balancer_subnet_ids", "list(string)", "Subnets of the load balancer, in at least two zones."),
     variable("client_cidr_blocks", "list(string)", "Where requests come from."),
     variable("certificate_arn", "string", "The certificate that the load balancer answers with."),
 ]
@@ -91,7 +93,7 @@ def _fargate() -> Named:
 
 def _roles(workload: Workload) -> Named:
     # Roles have no region, so their names do.
-    name = platform_name(workload.deployment, workload.region, longest=50)
+    name = deployment_name(workload, workload.region, longest=50)
     trust = Call(
         "jsonencode",
         {
@@ -174,7 +176,7 @@ def _load_balancer(name: str, workload: Workload, settings: TerraformSettings) -
                 "internal": settings.exposure == "internal",
                 "load_balancer_type": "application",
                 "security_groups": [Expression("aws_security_group.balancer.id")],
-                "subnets": Expression("var.subnet_ids"),
+                "subnets": Expression("var.load_balancer_subnet_ids"),
                 "drop_invalid_header_fields": True,
             },
         ),
@@ -200,7 +202,7 @@ def _revision(workload: Workload, launch_type: str) -> Named:
             "aws_lb_target_group",
             label,
             {
-                "name": platform_name(workload.deployment, _name(workload), longest=32),
+                "name": deployment_name(workload, _name(workload), longest=32),
                 "vpc_id": Expression("var.vpc_id"),
                 "target_type": "ip",
                 "protocol": "HTTP",
@@ -221,7 +223,7 @@ def _task(workload: Workload, launch_type: str) -> tuple[str, Block]:
     label, asked = _label(workload), workload.resources
     size = smallest(_FARGATE_SIZES, asked.vcpus, asked.memory_gib)
     body: dict[str, Value | Block | tuple[Block, ...]] = {
-        "family": platform_name(workload.deployment, _name(workload), longest=255),
+        "family": deployment_name(workload, _name(workload), longest=255),
         "network_mode": "awsvpc",
         "execution_role_arn": Expression("aws_iam_role.execution.arn"),
         "task_role_arn": Expression("aws_iam_role.task.arn"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.core.errors import InvalidInput
-from fairlead.serving.kinds.names import platform_name
+from fairlead.serving.kinds.names import deployment_name
 from fairlead.serving.terraform.hcl import Block, Call, Expression, Named, Value, resource
 from fairlead.serving.workload import Workload
 
@@ -27,7 +27,7 @@ def instances(workload: Workload, name: str) -> Named:
         )
     has_accelerator = workload.resources.accelerator is not None
     variant = _IMAGE_OF_ACCELERATORS if has_accelerator else _IMAGES[workload.resources.architecture]
-    role = platform_name(workload.deployment, workload.region, longest=50)
+    role = deployment_name(workload, workload.region, longest=50)
     return [
         *_identity(f"{role}-instances"),
         resource(
@@ -49,7 +49,8 @@ def instances(workload: Workload, name: str) -> Named:
             "aws_ecs_capacity_provider",
             "this",
             {
-                "name": name,
+                # None may be called as Amazon's own are: fargate, ecs, aws.
+                "name": f"fairlead-{name}",
                 "auto_scaling_group_provider": Block(
                     {
                         "auto_scaling_group_arn": Expression("aws_autoscaling_group.this.arn"),

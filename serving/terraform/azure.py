@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import (
     Block,
@@ -50,7 +50,7 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
         raise cannot(workload, "Container Apps has no spot capacity")
     if workload.resources.architecture != "x86_64":
         raise cannot(workload, f"Container Apps has no machines of {workload.resources.architecture}")
-    name = platform_name(workload.deployment, longest=32)
+    name = deployment_name(workload, longest=32)
     tags = {label: label_value(value) for label, value in tags_of(workload).items()}
     pulls_from_azure = _registry(workload).endswith(".azurecr.io")
     variables = [
@@ -91,7 +91,7 @@ def _registry(workload: Workload) -> str:
 
 
 def _identity(workload: Workload) -> tuple[str, Block]:
-    name = platform_name(workload.deployment, workload.region, longest=64)
+    name = deployment_name(workload, workload.region, longest=64)
     return resource("azurerm_user_assigned_identity", "this", {"name": name, **_PLACE})
 
 

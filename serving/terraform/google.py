@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fairlead.serving.kinds.names import platform_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import Block, Body, Expression, Value, output, resource, to_text, variable
 from fairlead.serving.terraform.module import Module, TerraformSettings, share_of, smallest, too_large
@@ -27,7 +27,7 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
         InvalidInput: if there is no image, or Cloud Run has no words for the workload.
     """
     _refuse(workload)
-    name = platform_name(workload.deployment, longest=_NAME_LENGTH)
+    name = deployment_name(workload, longest=_NAME_LENGTH)
     return Module(
         provider="google",
         main=[
@@ -36,7 +36,7 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
                 "google_service_account",
                 "this",
                 {
-                    "account_id": platform_name(workload.deployment, workload.region, longest=30),
+                    "account_id": deployment_name(workload, workload.region, longest=30),
                     "display_name": f"{workload.deployment} in {workload.region}"[:100],
                 },
             ),
@@ -146,7 +146,7 @@ def _container(workload: Workload) -> Block:
     size = smallest(_SIZES, vcpus, memory_gib)
     if size is None:
         raise too_large(workload, "Cloud Run", "8 vCPUs and 32 GiB")
-    # An instance that starts with features from elsewhere, or a large model, needs minutes.
+    # An instance that starts with features from elsewhere, or a large model, needs minutes; four is the most.
     probe = {"path": "/readyz", "port": PORT}
     environment = [Block({"name": name, "value": value}) for name, value in environment_of(workload).items()]
     return Block(
@@ -161,7 +161,7 @@ def _container(workload: Workload) -> Block:
                 }
             ),
             "env": tuple(environment),
-            "startup_probe": Block({"period_seconds": 5, "failure_threshold": 60, "http_get": Block(probe)}),
+            "startup_probe": Block({"period_seconds": 10, "failure_threshold": 24, "http_get": Block(probe)}),
             "liveness_probe": Block({"http_get": Block({"path": "/livez", "port": PORT})}),
         }
     )

@@ -24,7 +24,7 @@ resource "google_cloud_run_v2_service" "this" {
   deletion_protection = false
 
   template {
-    revision                         = "churn-v8-2bc5bf21"
+    revision                         = "churn-v8-f436de61"
     service_account                  = google_service_account.this.email
     max_instance_request_concurrency = 4
 
@@ -80,8 +80,8 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       startup_probe {
-        period_seconds    = 5
-        failure_threshold = 60
+        period_seconds    = 10
+        failure_threshold = 24
 
         http_get {
           path = "/readyz"

@@ -24,7 +24,7 @@ resource "google_cloud_run_v2_service" "this" {
   deletion_protection = false
 
   template {
-    revision                         = "churn-v8-a838738e"
+    revision                         = "churn-v8-c55dfad9"
     service_account                  = google_service_account.this.email
     max_instance_request_concurrency = 4
     gpu_zonal_redundancy_disabled    = true
@@ -86,8 +86,8 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       startup_probe {
-        period_seconds    = 5
-        failure_threshold = 60
+        period_seconds    = 10
+        failure_threshold = 24
 
         http_get {
           path = "/readyz"
@@ -111,7 +111,7 @@ resource "google_cloud_run_v2_service" "this" {
 
   traffic {
     type     = "TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION"
-    revision = "churn-v7-d6926593"
+    revision = "churn-v7-fd8f04c5"
     percent  = 90
   }
 }

@@ -114,7 +114,7 @@ resource "aws_lb" "this" {
   internal                   = true
   load_balancer_type         = "application"
   security_groups            = [aws_security_group.balancer.id]
-  subnets                    = var.subnet_ids
+  subnets                    = var.load_balancer_subnet_ids
   drop_invalid_header_fields = true
 }
 

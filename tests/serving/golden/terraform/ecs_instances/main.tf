@@ -99,7 +99,7 @@ resource "aws_autoscaling_group" "this" {
 }
 
 resource "aws_ecs_capacity_provider" "this" {
-  name = "churn"
+  name = "fairlead-churn"
 
   auto_scaling_group_provider {
     auto_scaling_group_arn         = aws_autoscaling_group.this.arn
@@ -204,7 +204,7 @@ resource "aws_lb" "this" {
   internal                   = true
   load_balancer_type         = "application"
   security_groups            = [aws_security_group.balancer.id]
-  subnets                    = var.subnet_ids
+  subnets                    = var.load_balancer_subnet_ids
   drop_invalid_header_fields = true
 }
 

@@ -6,7 +6,13 @@ variable "vpc_id" {
 
 variable "subnet_ids" {
   type        = list(string)
-  description = "Subnets of the load balancer and of the tasks, in at least two zones."
+  description = "Subnets of the tasks, with a way to the registry of images."
+  nullable    = false
+}
+
+variable "load_balancer_subnet_ids" {
+  type        = list(string)
+  description = "Subnets of the load balancer, in at least two zones."
   nullable    = false
 }
 
