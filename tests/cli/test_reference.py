@@ -16,7 +16,7 @@ from fairlead.core.errors import ExitCode
 from fairlead.sdk.settings import ClientSettings
 
 ROOT = Path(__file__).parents[2]
-CLI, SETTINGS = FOLDER / "cli.md", FOLDER / "settings.md"
+CLI, SETTINGS, TARGETS = FOLDER / "cli.md", FOLDER / "settings.md", FOLDER / "targets.md"
 SOURCES = [
     source
     for folder in ("fairlead", "registry", "sync", "featurestore", "serving", "migrations")
@@ -24,7 +24,7 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize("page", [CLI, SETTINGS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [CLI, SETTINGS, TARGETS], ids=lambda page: page.name)
 def test_the_generated_parts_are_up_to_date(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text == update(text), "Run: python -m fairlead.cli.reference"
