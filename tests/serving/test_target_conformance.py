@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,32 +12,12 @@ from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.targets import DeployTarget, EndpointSpec, identity_of
 from fairlead.sync.store.manifest import build_manifest
 from fairlead.testing.target_conformance import DeployTargetSuite, ensured
-
-_SERVER = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(503 if os.path.exists("hangs") else 200)
-        self.send_header("x-fairlead-endpoint", os.environ["FAIRLEAD_ENDPOINT"])
-        self.end_headers()
-    def log_message(self, *_):
-        pass
-
-HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
-"""
+from tests.serving.small_server import write_interpreter
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An interpreter that runs the small server, whatever module it is asked for."""
-    folder = tmp_path_factory.mktemp("python")
-    (folder / "server.py").write_text(_SERVER)
-    script = folder / "python"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -I {folder}/server.py "$@"\n')
-    script.chmod(0o755)
-    return str(script)
+    return write_interpreter(tmp_path_factory.mktemp("python"))
 
 
 class TestLocalTarget(DeployTargetSuite):
