@@ -66,7 +66,7 @@ DURABLE = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
 def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less than two minutes")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds, and no 16 clients")
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--work", type=Path, default=Path(".tools/registry"))
     options = parser.parse_args()

@@ -101,36 +101,14 @@ def target_lines(measured: Sequence[Measured]) -> Iterator[str]:
         if (ours.database, ours.versions, ours.call, ours.clients)
         == (theirs.database, theirs.versions, theirs.call, theirs.clients)
     ]
-    for calls, cpu, speed, what in (
-        (READS, _READ_CPU, _READ_SPEED, "reads"),
-        (("create", "move"), _WRITE_CPU, _WRITE_SPEED, "writes"),
+    for asked, dialect, is_alone in (
+        ("16 and 64 clients", "mlflow", False),
+        ("1 client", "mlflow", True),
+        ("16 and 64 clients of Fairlead's own API", "native", False),
+        ("1 client of Fairlead's own API", "native", True),
     ):
-        some = [(ours, theirs) for ours, theirs in pairs if ours.call in calls]
-        yield _line(
-            f"CPU a request, {what}: at most {cpu:.2f} of MLflow's",
-            ((ours.cpu_ms / theirs.cpu_ms, _where(ours, theirs)) for ours, theirs in some),
-            at_most=cpu,
-        )
-        yield _line(
-            f"the same with the database's, {what}: at most {cpu:.2f} of MLflow's",
-            ((ours.all_cpu_ms / theirs.all_cpu_ms, _where(ours, theirs)) for ours, theirs in some),
-            at_most=cpu,
-        )
-        for clients in sorted({ours.clients for ours, _ in some}):
-            yield _line(
-                f"throughput, {what}, {_clients(clients)}: at least {speed:.0f} times MLflow's",
-                (
-                    (ours.per_second / theirs.per_second, _where(ours, theirs))
-                    for ours, theirs in some
-                    if ours.clients == clients
-                ),
-                at_least=speed,
-            )
-        yield _line(
-            f"p99, {what}: below MLflow's",
-            ((ours.p99_ms / theirs.p99_ms, _where(ours, theirs)) for ours, theirs in some),
-            at_most=1,
-        )
+        some = [pair for pair in pairs if pair[0].dialect == dialect and (pair[0].clients == 1) is is_alone]
+        yield from _comparisons(asked, some)
     mine = [each for each in measured if each.server.startswith(OURS)]
     yield _line(
         f"get by alias, p50 of one client: below {_ALIAS_MS:.0f} ms",
@@ -149,6 +127,35 @@ def target_lines(measured: Sequence[Measured]) -> Iterator[str]:
     yield _line(f"get by alias at 1,000,000 versions: within {_GROWTH} times of 1,000", _growth(mine), at_most=_GROWTH)
     yield _line("no call refused", ((float(each.refused), _place(each)) for each in mine), at_most=0)
     yield from _replica_lines(mine)
+
+
+def _comparisons(asked: str, pairs: Sequence[tuple[Measured, Measured]]) -> Iterator[str]:
+    """The targets that compare: ours and theirs."""
+    for calls, cpu, speed, what in (
+        (READS, _READ_CPU, _READ_SPEED, "reads"),
+        (("create", "move"), _WRITE_CPU, _WRITE_SPEED, "writes"),
+    ):
+        some = [(ours, theirs, _where(ours, theirs)) for ours, theirs in pairs if ours.call in calls]
+        yield _line(
+            f"{asked}, {what}: CPU at most {cpu:.2f} of MLflow's",
+            ((ours.cpu_ms / theirs.cpu_ms, where) for ours, theirs, where in some),
+            at_most=cpu,
+        )
+        yield _line(
+            f"{asked}, {what}: CPU with the database's at most {cpu:.2f} of MLflow's",
+            ((ours.all_cpu_ms / theirs.all_cpu_ms, where) for ours, theirs, where in some),
+            at_most=cpu,
+        )
+        yield _line(
+            f"{asked}, {what}: throughput at least {speed:.0f} times MLflow's",
+            ((ours.per_second / theirs.per_second, where) for ours, theirs, where in some),
+            at_least=speed,
+        )
+        yield _line(
+            f"{asked}, {what}: p99 below MLflow's",
+            ((ours.p99_ms / theirs.p99_ms, where) for ours, theirs, where in some),
+            at_most=1,
+        )
 
 
 def _growth(mine: Sequence[Measured]) -> Iterator[tuple[float, str]]:
