@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from fairlead.catalog.observations import FigureKind
 from fairlead.registry.wire import AnswerModel, RequestModel, Time
 
 Short = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Day = Annotated[str, StringConstraints(pattern=r"^20\d\d(-[01]\d(-[0-3]\d)?)?$"), Field(examples=["2026-10-01"])]
+Day = Annotated[
+    str,
+    # YAML reads a year alone as a number.
+    BeforeValidator(lambda value: str(value) if type(value) is int else value, json_schema_input_type=str | int),
+    StringConstraints(pattern=r"^20\d\d(-[01]\d(-[0-3]\d)?)?$"),
+    Field(examples=["2026-10-01"]),
+]
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), Field(examples=["NLD"])]
 RegionId = Annotated[str, StringConstraints(min_length=3, max_length=63), Field(examples=["aws:eu-central-1"])]
 
