@@ -198,6 +198,8 @@ def find_service(source: str) -> OwnService:
     name = named[0].value if isinstance(named[0], ast.Constant) else None
     if not isinstance(name, str):
         raise InvalidInput(f"The name of the service {cls} is no plain text.", hint='Write: name="..."')
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
+        raise InvalidInput(f"{name[:80]!r} is no name of a service.", hint="Use letters, digits, '-', '_' and '.'.")
     return OwnService(cls, name)
 
 

@@ -206,7 +206,6 @@ def _served(
         "TMPDIR": str(home),
         "BENTOML_DO_NOT_TRACK": "true",
         "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     command = [str(python), "-m", "bentoml", "serve", str(bundle), "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
@@ -219,7 +218,7 @@ def _served(
             stderr=output,
             start_new_session=True,
         )
-    watch = _Watch(process.pid, seconds=seconds, memory_bytes=memory_bytes)
+    watch = Watch(process.pid, seconds=seconds, memory_bytes=memory_bytes)
     try:
         _wait_until_ready(process, port, watch, log)
         yield lambda rows: _ask(port, rows, watch, log)
@@ -228,7 +227,7 @@ def _served(
         process.wait()
 
 
-class _Watch:
+class Watch:
     """Kills a process and all below it when they need more than they may, and when it is told to."""
 
     def __init__(self, pid: int, *, seconds: float, memory_bytes: int) -> None:
@@ -276,7 +275,7 @@ def _resident_bytes(process: psutil.Process) -> int:
         return 0
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, watch: _Watch, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, watch: Watch, log: Path) -> None:
     restarts = 0
     while process.poll() is None and watch.reason is None:
         try:
@@ -292,7 +291,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, watch: _Watch
     raise _Failed(f"It did not start. {watch.reason or ''} Its log ends:\n{log_tail(log)}", is_of_data=True)
 
 
-def _ask(port: int, rows: Sequence[Any], watch: _Watch, log: Path) -> list[Any] | None:
+def _ask(port: int, rows: Sequence[Any], watch: Watch, log: Path) -> list[Any] | None:
     """The predictions for rows; None where nothing answers at `/predict_rows`."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/predict_rows",

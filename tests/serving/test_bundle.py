@@ -6,23 +6,29 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
-from fairlead.core.errors import InvalidInput
+from fairlead.core.errors import InvalidInput, PickleRefused
 from fairlead.core.ids import Digest
 from fairlead.serving.bundle import build_bundle
-from fairlead.serving.recipe import Recipe
+from fairlead.serving.recipe import BundleWish, Recipe, check_base_image
+from fairlead.serving.requirements import OFFLINE, parse_lock
+from fairlead.serving.sbom import bill_of_materials
+from fairlead.serving.signature_schema import schema_of
 from fairlead.sync.store.manifest import build_manifest
-from tests.serving.models import model_files, write_model
+from tests.serving.models import COLUMNS, model_files, write_model
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_builds_in_two_folders_at_two_times_are_equal_to_the_byte(
+def test_two_builds_by_other_users_in_other_folders_at_other_times_are_equal_to_the_byte(
     bundle: Path, recipe: Recipe, weights: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = tmp_path / "imported"
@@ -31,13 +37,39 @@ def test_two_builds_in_two_folders_at_two_times_are_equal_to_the_byte(
     elsewhere.mkdir(parents=True)
     monkeypatch.setenv("TMPDIR", str(elsewhere))
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    monkeypatch.setenv("USER", "somebody-else")
+    monkeypatch.setenv("HOME", str(elsewhere))
+    for name in ("USER", "LOGNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody-else")
+    monkeypatch.setenv("HOSTNAME", "another-machine")
+    monkeypatch.setenv("LANG", "C")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
     monkeypatch.setenv("TINY_MODEL_MARKER", str(marker))
-    time.sleep(1.1)
-    build_bundle(recipe, write_model(elsewhere / "model", *weights), elsewhere / "bundle")
+    moved_clock(elsewhere, monkeypatch)
+    built = build_bundle(recipe, write_model(elsewhere / "model", *weights), elsewhere / "bundle", index=OFFLINE)
+    assert built.sbom == (bundle / "sbom.cdx.json").read_text()
     assert build_manifest(elsewhere / "bundle").digest == build_manifest(bundle).digest
     # The other half of the promise: nothing of the model ran while it was built.
     assert not marker.exists()
+
+
+def moved_clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python that is started from now on believes that it is 400 days later, and another user."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import getpass, os, time\n"
+        "real = time.time\n"
+        "time.time = lambda: real() + 400 * 86400\n"
+        "import datetime as module\n"
+        "class Later(module.datetime):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None):\n"
+        "        return cls.fromtimestamp(time.time(), tz)\n"
+        "module.datetime = Later\n"
+        "getpass.getuser = os.getlogin = lambda: 'somebody-else'\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
 
 
 def test_a_bundle_names_no_path_of_the_machine_that_built_it(bundle: Path) -> None:
@@ -169,3 +201,150 @@ def test_a_recipe_is_named_by_what_goes_into_the_bundle(recipe: Recipe) -> None:
 def test_any_model_name_gives_a_name_that_bentoml_permits(reference: str, expected: str) -> None:
     recipe = Recipe(reference=reference, artifact_digest=Digest("sha256:" + "0" * 64), feature_service=None)
     assert recipe.service_name == expected
+
+
+def test_requests_and_answers_have_the_form_of_the_signature(bundle: Path) -> None:
+    described = yaml.safe_load((bundle / "apis" / "openapi.yaml").read_text())
+    row = described["paths"]["/predict_rows"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    rows = row["properties"]["rows"]
+    assert rows["items"]["required"] == list(COLUMNS)
+    assert rows["items"]["properties"]["radius"] == {"type": ["number", "null"]}
+    assert rows["items"]["additionalProperties"] is False
+
+
+TENSOR = {"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1, 2, -1]}}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "row"),
+    [
+        (None, {"type": "object"}),
+        ([{"type": "string", "required": True}], {"type": ["string", "null"]}),
+        (
+            [TENSOR],
+            {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "integer"}},
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        ),
+        (
+            [{"type": "long", "name": "age", "required": False}],
+            {
+                "type": "object",
+                "properties": {"age": {"type": "integer"}},
+                "required": [],
+                "additionalProperties": False,
+            },
+        ),
+    ],
+)
+def test_any_signature_has_a_schema(inputs: list[dict[str, Any]] | None, row: dict[str, Any]) -> None:
+    signature = {"inputs": json.dumps(inputs), "outputs": json.dumps([{"type": "double", "name": "risk"}])}
+    found = schema_of({"signature": None if inputs is None else signature})
+    assert found["rows"] == {"type": "array", "items": row}
+    predictions = found["answer"]["properties"]["predictions"]["items"]
+    assert predictions == (
+        {} if inputs is None else {"type": "object", "properties": {"risk": {"type": ["number", "null"]}}}
+    )
+
+
+def test_a_signature_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="signature"):
+        schema_of({"signature": {"inputs": "[{]"}})
+
+
+def test_the_list_of_what_is_in_a_bundle_is_valid_cyclonedx(bundle: Path, recipe: Recipe) -> None:
+    text = (bundle / "sbom.cdx.json").read_text()
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    assert validator.validate_str(text) is None
+    said = json.loads(text)
+    lock = parse_lock((bundle / "env/python/requirements.lock.txt").read_text())
+    purls = {each["purl"] for each in said["components"] if each["type"] == "library"}
+    assert purls == {f"pkg:pypi/{each.name}@{each.version}" for each in lock.packages}
+    (model,) = [each for each in said["components"] if each["type"] == "machine-learning-model"]
+    assert model["hashes"][0]["content"] == recipe.artifact_digest.removeprefix("sha256:")
+    with_image = bill_of_materials(replace(recipe, base_image=f"python@sha256:{'1' * 64}"), lock, {})
+    assert validator.validate_str(with_image.decode()) is None
+    assert b'"container"' in with_image
+
+
+OWN = """
+import bentoml
+from fairlead_bundle.model_runner import load_model
+
+raise AssertionError("no builder runs this")
+
+
+@bentoml.service(name="own-service", traffic={"timeout": 5})
+class Own:
+    pass
+"""
+
+
+def test_a_service_of_one_s_own_is_bundled_and_not_run(
+    recipe: Recipe, weights: tuple[float, ...], tmp_path: Path
+) -> None:
+    image = f"registry.example/python@sha256:{'2' * 64}"
+    model = write_model(tmp_path / "model", *weights)
+    (model / "code" / "own.py").write_text(OWN)
+    own = BundleWish(service_file="code/own.py").apply(replace(recipe, base_image=image))
+    build_bundle(own, model, tmp_path / "bundle")
+    bundle = tmp_path / "bundle"
+    assert (bundle / "src" / "fairlead_user_service.py").read_text() == OWN
+    described = yaml.safe_load((bundle / "bento.yaml").read_text())
+    assert described["service"] == "fairlead_user_service:Own"
+    assert described["services"][0]["name"] == described["entry_service"] == "own-service"
+    assert described["docker"]["base_image"] == image
+    assert f"FROM {image}" in (bundle / "env/docker/Dockerfile").read_text()
+    # What it offers is its own matter.
+    assert not (bundle / "apis").exists()
+    names = {each["name"] for each in json.loads((bundle / "sbom.cdx.json").read_text())["components"]}
+    assert "fairlead_user_service.py" in names
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def (", "no Python"),
+        ("class A: pass", "has 0 classes"),
+        ("@bentoml.service\nclass A: pass\n@bentoml.service()\nclass B: pass", "has 2 classes"),
+        ("@bentoml.service(name=X)\nclass A: pass", "no plain text"),
+        ("@bentoml.service(**X)\nclass A: pass", "no plain text"),
+        ("@bentoml.service(name='a\\nb')\nclass A: pass", "no name of a service"),
+    ],
+)
+def test_a_file_that_is_no_service_is_refused(recipe: Recipe, source: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        BundleWish(service_source=source).apply(recipe)
+
+
+@pytest.mark.parametrize("path", ["../own.py", "/own.py", "a//own.py", "own.txt", "a\\own.py", "./own.py"])
+def test_a_service_lies_in_the_version(recipe: Recipe, path: str) -> None:
+    with pytest.raises(InvalidInput, match="no path"):
+        BundleWish(service_file=path).apply(recipe)
+
+
+def test_a_service_that_the_version_does_not_have_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="has no file 'own.py'"):
+        build_bundle(replace(recipe, service_file="own.py"), write_model(tmp_path / "model", 1.0), tmp_path / "bundle")
+
+
+def test_a_pickle_is_refused_with_the_command_that_allows_it(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    flavors = {
+        "sklearn": {"serialization_format": "cloudpickle"},
+        "python_function": {"loader_module": "mlflow.sklearn"},
+    }
+    (tmp_path / "model" / "MLmodel").write_text(json.dumps({"flavors": flavors}))
+    with pytest.raises(PickleRefused, match="saved with cloudpickle") as refusal:
+        build_bundle(recipe, tmp_path / "model", tmp_path / "bundle")
+    assert "fairlead bundle policy 'Churn EU' --allow-pickle" in str(refusal.value)
+
+
+@pytest.mark.parametrize("image", ["python:3.11-slim", "python", "python@sha256:12", f"a\nRUN b@sha256:{'0' * 64}"])
+def test_a_base_image_is_named_by_digest(image: str) -> None:
+    with pytest.raises(InvalidInput, match="not named by digest"):
+        check_base_image(image)
+    assert check_base_image(f"ghcr.io/acme/python@sha256:{'0' * 64}")
