@@ -215,12 +215,8 @@ def _sum(choice: Mapping[str, Any], *names: str) -> str | None:
 
 
 def _region_from_json(value: Mapping[str, Any]) -> RegionSpec:
-    instances = value["instances"]
-    return RegionSpec(
-        **dict(value)
-        | {
-            "instances": None if instances is None else tuple(instances),
-            "resources": ReplicaResources(**value["resources"]),
-            "scaling": Scaling(**value["scaling"]),
-        }
-    )
+    members = dict(value)
+    members["instances"] = None if value["instances"] is None else tuple(value["instances"])
+    members["resources"] = ReplicaResources(**value["resources"])
+    members["scaling"] = Scaling(**value["scaling"])
+    return RegionSpec(**members)

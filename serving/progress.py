@@ -36,6 +36,11 @@ ImageOf = Callable[[Session, str, str, str], str | None]
 """The image of a bundle for a region, by digest, if there is one: (session, workspace_id, bundle_digest, region)."""
 
 
+def no_image(_session: Session, _workspace_id: str, _digest: str, _region: str) -> str | None:
+    """For targets that run a bundle's own files."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """One pass over a deployment whose revision is ROLLING or LIVE.
@@ -57,7 +62,8 @@ class Progress:
     def advance(self) -> None:
         """Move the revision on as far as it goes now, and say of every region what it should run."""
         spec = DeploymentSpec.from_json(self.revision.document)
-        steps = [] if self.revision.state == revisions.LIVE else revisions.steps_of(self.session, self.revision)
+        is_live = self.revision.state == revisions.LIVE
+        steps: Sequence[DeploymentStepRow] = () if is_live else revisions.steps_of(self.session, self.revision)
         for _ in range(len(steps) + 1):
             self._want(spec, steps)
             if self._failure(spec, steps) or not any(self._move(spec, step, steps) for step in steps):
@@ -73,7 +79,7 @@ class Progress:
         former = None if is_done else revisions.live_revision(self.session, self.row)
         subject = self._subject(spec)
         rows = {each.region: each for each in regions_of(self.session, self.row)}
-        waiting = {step.region for step in steps if shifts and step.action == revisions.START} if not is_done else set()
+        waiting = set[str | None]() if is_done else {step.region for step in steps if step.action == revisions.START}
         for each in spec.regions:
             row = rows.get(each.region)
             if row is None or row.state == STOPPING or each.region in waiting or each.region not in self.here:
@@ -177,7 +183,7 @@ class Progress:
             deployment=self.row.name,
             model=model.name,
             residency=self.row.residency,
-            labels={name: value for name, value in said.items() if value is not None},
+            labels=said,
             environment=spec.environment,
             bento=self._bento(model),
             version=self.revision.version or 0,

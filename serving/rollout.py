@@ -29,7 +29,7 @@ from fairlead.serving.deployment_spec import DeploymentSpec
 from fairlead.serving.desired import DELETING, DEPLOYING, RUNNING, STOPPING, WAITING, desired_of, regions_of
 from fairlead.serving.leaving import leave
 from fairlead.serving.measurements import Measurements
-from fairlead.serving.progress import ImageOf, Progress
+from fairlead.serving.progress import ImageOf, Progress, no_image
 from fairlead.serving.recipe import BundleRules
 from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
@@ -66,6 +66,17 @@ class _Seen:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where something was put: what it was, when, and on which target."""
+
+    deployment_id: str
+    region: str
+    put_at: datetime
+    target: str
+    spec: EndpointSpec
+
+
 class RolloutDeriver:
     """The deriver of deployments (see `fairlead.sync.worker.PreparedDeriver`)."""
 
@@ -77,7 +88,7 @@ class RolloutDeriver:
         *,
         measure: Callable[[], Measurements | None] = lambda: None,
         bundle_rules: BundleRules | None = None,
-        image_of: ImageOf = lambda *_: None,
+        image_of: ImageOf = no_image,
     ) -> None:
         self._database = database
         self._open_target = open_target
@@ -92,7 +103,13 @@ class RolloutDeriver:
         """Look at everything that runs, and at what the gateway counted where somebody wants to know."""
         with self._database.read() as session:
             places = [
-                (row.deployment_id, row.region, row.updated_at, row.running_target or LOCAL, spec)
+                _Place(
+                    deployment_id=row.deployment_id,
+                    region=row.region,
+                    put_at=row.updated_at,
+                    target=row.running_target or LOCAL,
+                    spec=spec,
+                )
                 for row in session.scalars(select(DeploymentRegionRow).where(DeploymentRegionRow.state == RUNNING))
                 if (spec := _put_there(row)) is not None
             ]
@@ -103,15 +120,15 @@ class RolloutDeriver:
             self._seen = {}
             return
         with ThreadPoolExecutor(min(_OBSERVERS, len(places)), "fairlead-observe") as pool:
-            found = pool.map(lambda place: self._look(place[2], place[3], place[4]), places)
-            self._seen = {(place[0], place[1]): seen for place, seen in zip(places, found, strict=True)}
+            found = pool.map(self._look, places)
+            self._seen = {(place.deployment_id, place.region): seen for place, seen in zip(places, found, strict=True)}
 
-    def _look(self, put_at: datetime, target: str, spec: EndpointSpec) -> _Seen:
+    def _look(self, place: _Place) -> _Seen:
         try:
-            running = self._open_target(spec.workspace_id, target).observe(spec)
+            running = self._open_target(place.spec.workspace_id, place.target).observe(place.spec)
         except FairleadError as error:
-            return _Seen(put_at=put_at, running=None, error=str(error))
-        return _Seen(put_at=put_at, running=running)
+            return _Seen(put_at=place.put_at, running=None, error=str(error))
+        return _Seen(put_at=place.put_at, running=running)
 
     def __call__(self, session: Session, now: datetime) -> None:
         """Require a deploy for every region that does not run what it should."""

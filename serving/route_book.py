@@ -52,8 +52,8 @@ def _endpoints(row: DeploymentRegionRow) -> list[Endpoint]:
         return []
     workload = row.workload or {}
     former = workload.get("former")
-    is_split = former is not None and row.former_url is not None
-    percent = int(workload.get("traffic_percent", 100)) if is_split else 100
+    beside = None if former is None else row.former_url
+    percent = 100 if beside is None else int(workload.get("traffic_percent", 100))
     region, shares = RegionId(row.region), row.shares
     found = [
         Endpoint(
@@ -66,11 +66,11 @@ def _endpoints(row: DeploymentRegionRow) -> list[Endpoint]:
             identity=row.identity,
         )
     ]
-    if is_split and row.former_url is not None:
+    if former is not None and beside is not None:
         found.append(
             Endpoint(
                 region=region,
-                url=row.former_url,
+                url=beside,
                 bundle_digest=former["bundle_digest"],
                 order=row.position,
                 weight=100 - percent,

@@ -78,14 +78,9 @@ class Workload:
         """Read what `to_json` gave."""
         members = dict(value)
         former = members.pop("former")
-        return Workload(
-            **members
-            | {
-                "resources": ReplicaResources(**members["resources"]),
-                "scaling": Scaling(**members["scaling"]),
-                "former": None if former is None else Workload.from_json(former),
-            }
-        )
+        members["resources"] = ReplicaResources(**members["resources"])
+        members["scaling"] = Scaling(**members["scaling"])
+        return Workload(**members, former=None if former is None else Workload.from_json(former))
 
 
 PORT = 3000

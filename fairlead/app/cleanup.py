@@ -10,9 +10,11 @@ import time
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import Conflict
+from fairlead.core.ids import RegionId
 from fairlead.sdk.embedded import is_owned
 from fairlead.serving.gateway_process import GatewayProcess
 from fairlead.serving.local_target import LocalTarget
+from fairlead.serving.targets import EndpointKey
 
 if TYPE_CHECKING:
     from fairlead.sdk.embedded import Home
@@ -50,7 +52,7 @@ def stop_everything(home: Home) -> None:
     target = LocalTarget(serving / "deployments", lambda _spec, _folder: None)
     for state in sorted((serving / "deployments").glob("*/*/*/state.json")):
         workspace, deployment, region = state.parent.parts[-3:]
-        target.stop(workspace, deployment, region)
+        target.stop(EndpointKey(workspace, deployment, RegionId(region)))
     GatewayProcess(serving, serving / "routes.json").stop()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -182,7 +182,7 @@ def replan(name: DeploymentName) -> None:
         found = client.deployments.replan(name)
         output.record(found, human=lambda row: describe_deployment_plan(row["plan"]), name="placement_id")
         if not is_dry_run():
-            plan: dict[str, Any] = found["plan"]
+            plan = cast("dict[str, Any]", found["plan"])
             reference = (
                 f"{plan['model']}/{plan['version']}"
                 if plan["environment"] is None

@@ -72,7 +72,7 @@ class DeployTargets:
     def render(self, name: str, deployment: str, *, region: str | None = None) -> tuple[JsonObject, ...]:
         """What the target is given, or would be, for a deployment: `region`, and `documents` with path and text."""
         path = f"/api/v1/deployments/{quote(parse_name(deployment, what='deployment'), safe='')}/documents"
-        return tuple(self._transport.get(path, target=name, region=region)["items"])
+        return tuple(self._transport.items(path, target=name, region=region))
 
 
 def _path(name: str) -> str:

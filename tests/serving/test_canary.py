@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
         yield platform
 
 
-def deploy(platform: Platform, strategy: object, regions: tuple[str, ...] = (US, EU_WEST)) -> None:
+def deploy(platform: Platform, strategy: Mapping[str, object] | None, regions: tuple[str, ...] = (US, EU_WEST)) -> None:
     draft = DeploymentDraft(
         model="churn", environment="production", regions=regions, strategy=strategy_from_json(strategy)
     )
@@ -42,7 +42,7 @@ def shown(platform: Platform) -> Deployment:
     return platform.deployments.get(ADMIN, "churn")
 
 
-def begin(platform: Platform, strategy: object = CANARY) -> None:
+def begin(platform: Platform, strategy: Mapping[str, object] = CANARY) -> None:
     """Version 1 runs, and version 2 has begun to get traffic."""
     deploy(platform, strategy)
     platform.register("churn", model_files(2.0, 1.0, 1.0))
