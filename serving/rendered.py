@@ -84,7 +84,8 @@ def folder_of(key: EndpointKey) -> str:
 
 def folder_name(region: RegionId) -> str:
     """A region as a part of a path."""
-    return platform_name(*region.split(":", 1), longest=80)
+    cloud, _, place = region.partition(":")
+    return platform_name(region if "-" in cloud else f"{cloud}-{place}", longest=80)
 
 
 def to_files(spec: EndpointSpec, documents: Sequence[Document]) -> Files:

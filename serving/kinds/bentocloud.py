@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fairlead.core.errors import InvalidInput
-from fairlead.serving.kinds.names import deployment_name, tags_of
+from fairlead.serving.kinds.names import regional_name, tags_of
 from fairlead.serving.kinds.needs import cannot
 from fairlead.serving.kinds.yaml_text import yaml_text
 from fairlead.serving.workload import Document, TargetKind, TargetSettings, Workload, environment_of
@@ -50,7 +50,7 @@ def render(workload: Workload, settings: BentoCloudSettings) -> tuple[Document, 
     if workload.is_spot:
         raise cannot(workload, "BentoCloud has no spot capacity")
     body: dict[str, Any] = {
-        "name": deployment_name(workload, workload.region, longest=48),
+        "name": regional_name(workload, longest=48),
         "bento": _bento(workload),
     }
     if settings.cluster is not None:

@@ -13,25 +13,29 @@ _OTHER = re.compile(r"[^a-z0-9]+")
 _MARK_LENGTH = 6
 
 
-def platform_name(*parts: str, longest: int) -> str:
+def platform_name(text: str, *, longest: int) -> str:
     """A name of lower-case letters, digits and single hyphens that begins with a letter.
 
-    Different parts have different names: what is lost on the way stands as a mark of six digits at the end.
+    Different texts have different names: what is lost on the way stands as a mark of six digits at the end.
     """
-    plain = "-".join(parts)
-    name = _OTHER.sub("-", plain.lower()).strip("-")
+    name = _OTHER.sub("-", text.lower()).strip("-")
     if not name[:1].isalpha():
         name = f"m-{name}".rstrip("-")
-    if name == plain and len(name) <= longest:
+    if name == text and len(name) <= longest:
         return name
-    mark = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:_MARK_LENGTH]
+    mark = hashlib.sha256(text.encode()).hexdigest()[:_MARK_LENGTH]
     return f"{name[: longest - _MARK_LENGTH - 1].rstrip('-')}-{mark}"
 
 
-def deployment_name(workload: Workload, *parts: str, longest: int) -> str:
-    """What a deployment is called where those of all workspaces are; `parts` follow its name."""
-    workspace = () if workload.workspace == "default" else (workload.workspace,)
-    return platform_name(*workspace, workload.deployment, *parts, longest=longest)
+def deployment_name(workload: Workload, suffix: str = "", *, longest: int) -> str:
+    """What a deployment is called where those of all workspaces are; those of the default one by their own name."""
+    workspace = "" if workload.workspace == "default" else f"{workload.workspace}:"
+    return platform_name(f"{workspace}{workload.deployment}{suffix}", longest=longest)
+
+
+def regional_name(workload: Workload, *, longest: int) -> str:
+    """What a deployment in one region is called where those of all regions are."""
+    return deployment_name(workload, f":{workload.region}", longest=longest)
 
 
 def revision_name(workload: Workload, content: str) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 
-from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, regional_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import image_of, whole_boards
 from fairlead.serving.terraform.aws_instances import INSTANCES_PROVIDER, instances
 from fairlead.serving.terraform.hcl import Block, Body, Call, Expression, Named, Value, output, resource, variable
@@ -93,7 +93,7 @@ def _fargate() -> Named:
 
 def _roles(workload: Workload) -> Named:
     # Roles have no region, so their names do.
-    name = deployment_name(workload, workload.region, longest=50)
+    name = regional_name(workload, longest=50)
     trust = Call(
         "jsonencode",
         {
@@ -202,7 +202,7 @@ def _revision(workload: Workload, launch_type: str) -> Named:
             "aws_lb_target_group",
             label,
             {
-                "name": deployment_name(workload, _name(workload), longest=32),
+                "name": deployment_name(workload, f"-{_name(workload)}", longest=32),
                 "vpc_id": Expression("var.vpc_id"),
                 "target_type": "ip",
                 "protocol": "HTTP",
@@ -223,7 +223,7 @@ def _task(workload: Workload, launch_type: str) -> tuple[str, Block]:
     label, asked = _label(workload), workload.resources
     size = smallest(_FARGATE_SIZES, asked.vcpus, asked.memory_gib)
     body: dict[str, Value | Block | tuple[Block, ...]] = {
-        "family": deployment_name(workload, _name(workload), longest=255),
+        "family": deployment_name(workload, f"-{_name(workload)}", longest=255),
         "network_mode": "awsvpc",
         "execution_role_arn": Expression("aws_iam_role.execution.arn"),
         "task_role_arn": Expression("aws_iam_role.task.arn"),

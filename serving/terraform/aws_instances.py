@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairlead.core.errors import InvalidInput
-from fairlead.serving.kinds.names import deployment_name
+from fairlead.serving.kinds.names import regional_name
 from fairlead.serving.terraform.hcl import Block, Call, Expression, Named, Value, resource
 from fairlead.serving.workload import Workload
 
@@ -27,7 +27,7 @@ def instances(workload: Workload, name: str) -> Named:
         )
     has_accelerator = workload.resources.accelerator is not None
     variant = _IMAGE_OF_ACCELERATORS if has_accelerator else _IMAGES[workload.resources.architecture]
-    role = deployment_name(workload, workload.region, longest=50)
+    role = regional_name(workload, longest=50)
     return [
         *_identity(f"{role}-instances"),
         resource(

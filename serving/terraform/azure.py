@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, regional_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import (
     Block,
@@ -91,7 +91,7 @@ def _registry(workload: Workload) -> str:
 
 
 def _identity(workload: Workload) -> tuple[str, Block]:
-    name = deployment_name(workload, workload.region, longest=64)
+    name = regional_name(workload, longest=64)
     return resource("azurerm_user_assigned_identity", "this", {"name": name, **_PLACE})
 
 

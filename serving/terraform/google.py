@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fairlead.serving.kinds.names import deployment_name, revision_name, tags_of
+from fairlead.serving.kinds.names import deployment_name, regional_name, revision_name, tags_of
 from fairlead.serving.kinds.needs import cannot, image_of, whole_boards
 from fairlead.serving.terraform.hcl import Block, Body, Expression, Value, output, resource, to_text, variable
 from fairlead.serving.terraform.module import Module, TerraformSettings, share_of, smallest, too_large
@@ -36,7 +36,7 @@ def render(workload: Workload, settings: TerraformSettings) -> Module:
                 "google_service_account",
                 "this",
                 {
-                    "account_id": deployment_name(workload, workload.region, longest=30),
+                    "account_id": regional_name(workload, longest=30),
                     "display_name": f"{workload.deployment} in {workload.region}"[:100],
                 },
             ),

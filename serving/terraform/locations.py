@@ -146,7 +146,7 @@ def _amazon(bucket: Bucket) -> tuple[str, Named, Named, Named]:
             "aws_iam_role",
             "workers",
             {
-                "name": platform_name("fairlead", bucket.location, longest=64),
+                "name": platform_name(f"fairlead-{bucket.location}", longest=64),
                 "description": f"Workers of Fairlead at the location {bucket.location}.",
                 "assume_role_policy": Call("jsonencode", _amazon_trust(bucket)),
             },
@@ -223,7 +223,7 @@ def _google(bucket: Bucket) -> tuple[str, Named, Named, Named]:
         body["storage_class"] = bucket.storage_class
     if bucket.encryption_key is not None:
         body["encryption"] = Block({"default_kms_key_name": bucket.encryption_key})
-    account = platform_name("fairlead", bucket.location, longest=30)
+    account = platform_name(f"fairlead-{bucket.location}", longest=30)
     pool = "google_iam_workload_identity_pool.workers"
     main: list[tuple[str, Block]] = [
         ("provider", Block({"project": Expression("var.project"), "region": bucket.place}, ("google",))),
@@ -316,7 +316,7 @@ def _azure(bucket: Bucket) -> tuple[str, Named, Named, Named]:
         resource(
             "azurerm_user_assigned_identity",
             "workers",
-            {"name": platform_name("fairlead", bucket.location, longest=64), **place},
+            {"name": platform_name(f"fairlead-{bucket.location}", longest=64), **place},
         ),
         resource(
             "azurerm_federated_identity_credential",

@@ -13,7 +13,7 @@ provider "google" {
 }
 
 resource "google_service_account" "this" {
-  account_id   = "churn-gcp-europe-west1-2348f2"
+  account_id   = "churn-gcp-europe-west1-f47528"
   display_name = "churn in gcp:europe-west1"
 }
 

@@ -13,7 +13,7 @@ provider "google" {
 }
 
 resource "google_service_account" "this" {
-  account_id   = "churn-gcp-europe-west4-40737b"
+  account_id   = "churn-gcp-europe-west4-36696c"
   display_name = "churn in gcp:europe-west4"
 }
 

@@ -18,7 +18,7 @@ locals {
 }
 
 resource "azurerm_user_assigned_identity" "this" {
-  name                = "churn-azure-northeurope-0ef8fe"
+  name                = "churn-azure-northeurope-464016"
   resource_group_name = var.resource_group_name
   location            = local.location
   tags                = local.tags

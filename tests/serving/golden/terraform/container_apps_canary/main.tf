@@ -18,7 +18,7 @@ locals {
 }
 
 resource "azurerm_user_assigned_identity" "this" {
-  name                = "churn-azure-eastus-96ed26"
+  name                = "churn-azure-eastus-5449cd"
   resource_group_name = var.resource_group_name
   location            = local.location
   tags                = local.tags

@@ -34,7 +34,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_iam_role" "execution" {
-  name = "churn-aws-us-east-1-5bedc6-execution"
+  name = "churn-aws-us-east-1-8c3229-execution"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -53,7 +53,7 @@ resource "aws_iam_role_policy_attachment" "execution" {
 }
 
 resource "aws_iam_role" "task" {
-  name = "churn-aws-us-east-1-5bedc6-task"
+  name = "churn-aws-us-east-1-8c3229-task"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{

@@ -24,7 +24,7 @@ resource "aws_ecs_cluster" "this" {
 }
 
 resource "aws_iam_role" "instances" {
-  name = "churn-aws-us-east-1-5bedc6-instances"
+  name = "churn-aws-us-east-1-8c3229-instances"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -43,7 +43,7 @@ resource "aws_iam_role_policy_attachment" "instances" {
 }
 
 resource "aws_iam_instance_profile" "instances" {
-  name = "churn-aws-us-east-1-5bedc6-instances"
+  name = "churn-aws-us-east-1-8c3229-instances"
   role = aws_iam_role.instances.name
 }
 
@@ -124,7 +124,7 @@ resource "aws_cloudwatch_log_group" "this" {
 }
 
 resource "aws_iam_role" "execution" {
-  name = "churn-aws-us-east-1-5bedc6-execution"
+  name = "churn-aws-us-east-1-8c3229-execution"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
@@ -143,7 +143,7 @@ resource "aws_iam_role_policy_attachment" "execution" {
 }
 
 resource "aws_iam_role" "task" {
-  name = "churn-aws-us-east-1-5bedc6-task"
+  name = "churn-aws-us-east-1-8c3229-task"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
