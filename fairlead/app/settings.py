@@ -278,6 +278,7 @@ class ServerSettings(BaseSettings):
 
     @field_validator(
         "trusted_hosts",
+        "catalog_feeds",
         "tracking_hosts",
         "issuer_hosts",
         "cloud_hosts",
