@@ -27,7 +27,7 @@ from fairlead.serving.rendered import Change, Files
 from fairlead.sync.store.identity import CREDENTIALS_PREFIX
 
 _ATTEMPTS = 12
-_COMMAND_SECONDS = 60.0
+_COMMAND_SECONDS = 15.0
 _LOOK_SECONDS = 2.0
 _KEPT_VARIABLES = (
     "PATH",
@@ -52,9 +52,8 @@ _CONFIGURATION: Mapping[str, str] = {
     "gc.autoDetach": "false",
     "http.followRedirects": "false",
     "http.lowSpeedLimit": "1000",
-    "http.lowSpeedTime": "20",
+    "http.lowSpeedTime": "10",
     "protocol.allow": "never",
-    "transfer.fsckObjects": "true",
 }
 # Git asks for what it needs; the answer comes from variables that only this one process has.
 _HELPER = (

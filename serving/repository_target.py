@@ -43,6 +43,8 @@ from fairlead.serving.workload import TargetSettings
 FOLDERS_SETTING = "FAIRLEAD_DEPLOY_FOLDERS"
 _LOOK_SECONDS = 5.0
 """How long an answer of `observe` may be old: it is asked for every second."""
+_AWAY_SECONDS = 20.0
+"""How long what did not answer is not asked again by `observe`: asking it may take many seconds."""
 
 
 class FolderSettings(TargetSettings):
@@ -115,6 +117,7 @@ class RepositoryTarget:
         self._parts = parts
         self._overwrite = overwrite
         self._seen: dict[EndpointKey, tuple[float, RunningEndpoint | None]] = {}
+        self._away: tuple[float, Unavailable] | None = None
         self._lock = threading.Lock()
 
     def ensure(
@@ -147,10 +150,17 @@ class RepositoryTarget:
     def observe(self, spec: EndpointSpec) -> RunningEndpoint | None:
         """See `DeployTarget.observe`; the answer may be some seconds old."""
         with self._lock:
-            seen = self._seen.get(spec.key)
+            seen, away = self._seen.get(spec.key), self._away
         if seen is not None and time.monotonic() - seen[0] < _LOOK_SECONDS:
             return seen[1]
-        return self._look(spec.key)
+        if away is not None and time.monotonic() - away[0] < _AWAY_SECONDS:
+            raise Unavailable(away[1].detail, hint=away[1].hint)
+        try:
+            return self._look(spec.key)
+        except Unavailable as error:
+            with self._lock:
+                self._away = time.monotonic(), error
+            raise
 
     def stop(self, key: EndpointKey) -> None:
         """See `DeployTarget.stop`: what was written goes, and what others put beside it stays."""
@@ -168,7 +178,7 @@ class RepositoryTarget:
         if marker is not None and marker.spec.key == key:
             running = RunningEndpoint(spec=marker.spec, url=None, differences=differences(files))
         with self._lock:
-            self._seen[key] = time.monotonic(), running
+            self._seen[key], self._away = (time.monotonic(), running), None
         return running
 
 

@@ -331,6 +331,11 @@ def test_a_repository_that_is_not_there_may_come_back(tmp_path: Path) -> None:
         ensure(target)
     with pytest.raises(Unavailable):
         target.observe(SPEC)
+    git_scene(tmp_path, tmp_path / "none.git", "")
+    # Asked every second, it is not asked again at once; whoever writes does ask.
+    with pytest.raises(Unavailable):
+        target.observe(SPEC)
+    assert ensure(target) == target.observe(SPEC)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,25 @@ def test_terraform_finds_every_module_valid(tmp_path: Path, name: str) -> None:
     assert answer["valid"], answer["diagnostics"]
 
 
+@pytest.mark.skipif(TERRAFORM is None, reason="no terraform is installed")
+@pytest.mark.parametrize(
+    ("there", "instead", "says"),
+    [
+        ("revision_mode ", "revision_modus ", "Missing required argument"),
+        ("percentage      = 100", "percentage = []", "Incorrect attribute value type"),
+        ("var.resource_group_name", "var.resource_group", "Reference to undeclared input variable"),
+    ],
+)
+def test_terraform_finds_what_is_wrong(tmp_path: Path, there: str, instead: str, says: str) -> None:
+    write_modules(tmp_path)
+    main = tmp_path / "container_apps/main.tf"
+    text = main.read_text(encoding="utf-8")
+    assert there in text
+    main.write_text(text.replace(there, instead), encoding="utf-8")
+    answer = json.loads(run_terraform(main.parent, "validate", "-json", providers=tmp_path / "providers").stdout)
+    assert says in {each["summary"] for each in answer["diagnostics"]}
+
+
 def test_equal_workloads_make_equal_files() -> None:
     assert all_modules() == all_modules()
     assert rendered(
