@@ -35,6 +35,7 @@ from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.webhooks import WebhookDraft
 from fairlead.serving.deploy_targets import TargetDraft
 from fairlead.serving.deployments import DeploymentDraft
+from fairlead.serving.tables import BundleRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
 from fairlead.sync.budgets import Budgets
 from fairlead.sync.store.domain import DedupDomain
@@ -204,6 +205,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     draft = DeploymentDraft(model="churn", version=1, regions=("aws:us-east-1",), name="live")
     service.serving.deployments.apply(world.owner, draft)
     prepare_deployments(service, world, draft)
+    bundle = ready_bundle(service, world)
     budgets = Budgets(service.database, clock=world.clock, catalog=load_catalog())
     budgets.put(world.owner, "egress", limit_usd="50")
     service.replica_policies.put(world.owner, "all", ReplicaPolicy(), expected_revision=0)
@@ -365,6 +367,8 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
             },
         ),
         "POST /bundles": Call(path="/bundles", body={"reference": "churn/2"}),
+        "POST /bundles/{bundle_id}/tests": Call(path=f"/bundles/{bundle}/tests"),
+        "PUT /bundle-policies/{name}": Call(path="/bundle-policies/churn", body={"allows_pickle": True}),
         "POST /deployments": Call(
             path="/deployments", body={"model": "churn", "version": 2, "regions": ["aws:us-east-1"], "name": "live"}
         ),
@@ -397,6 +401,14 @@ def prepare_deployments(service: Service, world: World, draft: DeploymentDraft) 
         kind="bentocloud", delivery="folder", settings={}, delivery_settings={"path": "/srv/manifests"}
     )
     service.serving.targets.put(world.owner, "plant", target, expected_revision=None)
+
+
+def ready_bundle(service: Service, world: World) -> str:
+    """The id of a bundle that is built."""
+    bundle = service.serving.bundles.request(world.owner, "churn/1")
+    with service.database.write() as session:
+        session.get_one(BundleRow, (world.owner.workspace_id, bundle.id)).state = "READY"
+    return bundle.id
 
 
 def dead_letter(service: Service, world: World) -> str:
