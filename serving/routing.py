@@ -2,7 +2,8 @@
 
 The table is a JSON file that the deploy side replaces atomically and the gateway reads again when it changed, so that
 requests are answered also while everything else is down. An endpoint outside its deployment's residency class is
-dropped when the table is read: the gateway trusts the catalog for that, not the file.
+dropped when the table is read: the gateway trusts the catalog for that, not the file. Of private regions, which are in no
+catalog that it could read by itself, the file holds the documents.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fairlead.catalog import load_catalog
+from fairlead.catalog.catalog import bundled_tables
+from fairlead.catalog.private import read_private_region, with_private_regions
 from fairlead.catalog.residency import parse_residency, permits
 from fairlead.core.errors import FairleadError
 from fairlead.core.ids import RegionId
@@ -125,7 +128,14 @@ def write_table(path: Path, table: RoutingTable) -> None:
         name: {"residency": route.residency, "endpoints": [asdict(endpoint) for endpoint in route.endpoints]}
         for name, route in table.items()
     }
-    write_atomically(path, {"format": _FORMAT, "deployments": routes})
+    private = load_catalog().tables.private_regions
+    used = {endpoint.region for route in table.values() for endpoint in route.endpoints}
+    documents = {
+        region: {"owner": each.region.owner, "document": dict(each.document)}
+        for region, each in private.items()
+        if region in used
+    }
+    write_atomically(path, {"format": _FORMAT, "deployments": routes, "private_regions": documents})
 
 
 def read_table(path: Path) -> dict[str, Route] | None:
@@ -135,11 +145,24 @@ def read_table(path: Path) -> dict[str, Route] | None:
         return None
     table: dict[str, Route] = {}
     try:
+        _know_private_regions(value.get("private_regions") or {})
         for name, route in value["deployments"].items():
             table[str(name)] = _to_route(route).permitted()
     except (KeyError, TypeError, AttributeError, ValueError, FairleadError):
         return None
     return table
+
+
+def _know_private_regions(documents: Mapping[str, Any]) -> None:
+    """Have the process's catalog know the private regions that endpoints are in; a gateway reads no database."""
+    if documents.keys() <= load_catalog().tables.private_regions.keys():
+        return
+    bundled = bundled_tables()
+    regions = [
+        read_private_region(region, each["document"], owner=str(each["owner"]), tables=bundled)
+        for region, each in documents.items()
+    ]
+    load_catalog().adopt(with_private_regions(bundled, regions))
 
 
 def _to_route(value: Any) -> Route:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fairlead.catalog import power, reading
 from fairlead.catalog.egress import EgressTariffs, Tier
@@ -23,10 +23,16 @@ from fairlead.catalog.throughput import Throughput
 from fairlead.core.errors import UnknownArea, UnknownRegion
 from fairlead.core.ids import RegionId
 
+if TYPE_CHECKING:
+    from fairlead.catalog.private import PrivateRegion
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What a catalog knows at one moment: regions, areas, prices, tariffs, distances and carbon. Never changed."""
+    """What a catalog knows at one moment: regions, areas, prices, tariffs, distances and carbon. Never changed.
+
+    `private_regions` are those regions that somebody described, with their documents.
+    """
 
     regions_by_id: Mapping[RegionId, Region]
     areas_by_id: Mapping[str, Area]
@@ -36,6 +42,7 @@ class Tables:
     round_trips: RoundTrips
     throughputs: Throughput
     request_prices: Mapping[tuple[str, StoreOperation], Figure]
+    private_regions: Mapping[RegionId, PrivateRegion] = field(default_factory=dict[RegionId, "PrivateRegion"])
 
 
 class Catalog:

@@ -70,13 +70,23 @@ def _gaps_of_pairs(tables: Tables, region: Region) -> Iterator[Gap]:
     tariffs, trips = tables.egress_tariffs, tables.round_trips
     unnamed = tuple(other.id for other in others if (region.id, other.id) not in tariffs.pairs)
     if unnamed:
-        yield _gap(region, FigureKind.EGRESS, unnamed, stand_in="the region's median of that kind of pair")
+        yield _gap(
+            region,
+            FigureKind.EGRESS,
+            unnamed,
+            stand_in="the region's median of that kind of pair, else its internet tariff",
+        )
     unmeasured = tuple(other.id for other in others if trips.between_regions(region, other).is_estimate)
     if unmeasured:
         yield _gap(region, FigureKind.ROUND_TRIP, unmeasured, stand_in="the distance model")
     untried = tuple(other.id for other in others if tables.throughputs.between(region, other) is None)
     if untried:
-        yield _gap(region, FigureKind.THROUGHPUT, untried, stand_in="the region's median towards that cloud")
+        yield _gap(
+            region,
+            FigureKind.THROUGHPUT,
+            untried,
+            stand_in="the narrower line" if region.owner is not None else "the region's median towards that cloud",
+        )
 
 
 def _gap(region: Region, kind: FigureKind, items: tuple[str, ...] = (), *, stand_in: str = NO_ANSWER) -> Gap:

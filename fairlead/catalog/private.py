@@ -36,8 +36,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivateRegion:
-    """A region of one's own, with what the catalog knows of it."""
+    """A region of one's own, with what the catalog knows of it, and the document that says so."""
 
+    document: Document
     region: Region
     prices: tuple[Price, ...]
     internet: Figure
@@ -77,6 +78,7 @@ def read_private_region(region: str, document: Document, *, owner: str, tables: 
     )
     egress = cast("Document", document["egress"])
     return PrivateRegion(
+        document=document,
         region=found,
         prices=_prices(document, stated, parsed),
         internet=stated.figure(egress["internet"], "/egress/internet", FigureKind.EGRESS),
@@ -139,6 +141,7 @@ def with_private_regions(tables: Tables, regions: Iterable[PrivateRegion]) -> Ta
             tables.request_prices,
             (((str(each.region.id), name), price) for each in added for name, price in each.requests.items()),
         ),
+        private_regions=_joined(tables.private_regions, ((each.region.id, each) for each in added)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete
@@ -24,12 +25,14 @@ from fairlead.core.errors import (
     StaleRevision,
     UnknownRegion,
 )
+from fairlead.core.ids import RegionId
 from fairlead.registry.identity import system_caller
 from fairlead.serving.catalog_feeds import CatalogFeeds
 from fairlead.serving.catalog_state import CatalogState
 from fairlead.serving.private_regions import PrivateRegions
+from fairlead.serving.routing import Endpoint, Route, read_table, write_table
 from fairlead.serving.tables_catalog import CatalogFeedRow, CatalogFigureRow, PrivateRegionRow
-from tests.catalog.test_private import HARBOUR
+from tests.catalog.test_private import HARBOUR, tables
 from tests.record_world import World, make_world
 from tests.records import open_record
 from tests.servers.postgres import PostgresServer
@@ -202,3 +205,21 @@ def test_an_id_is_one_workspaces_alone(world: World, state: CatalogState) -> Non
         regions.put(rival, HERE, HARBOUR, expected_revision=None)
     with pytest.raises(PrivateRegionNotFound):
         regions.delete(rival, HERE, expected_revision=None)
+
+
+def test_a_gateway_learns_of_the_private_regions_that_its_endpoints_are_in(tmp_path: Path) -> None:
+    endpoint = Endpoint(region=RegionId(HERE), url="http://127.0.0.1:1", bundle_digest="sha256:0")
+    table = {
+        "inside": Route(residency="eu", endpoints=(endpoint,)),
+        "outside": Route(residency="us", endpoints=(endpoint,)),
+    }
+    load_catalog().adopt(tables((HERE, HARBOUR)))
+    try:
+        write_table(tmp_path / "routes.json", table)
+        load_catalog().adopt(bundled_tables())  # as in another process
+        read = read_table(tmp_path / "routes.json")
+        assert read is not None
+        assert read["inside"].in_order(area="amsterdam") == [endpoint]
+        assert not read["outside"].endpoints
+    finally:
+        load_catalog().adopt(bundled_tables())
