@@ -83,8 +83,10 @@ def _step(step: dict[str, Any]) -> str:
 
 
 def _change(was: str | None, now: str | None, before: str, after: str) -> str:
-    if was in {None, now} or now is None:
-        return f"{before}{_amount(now or was or '0')}{after}" + ("" if now is not None else " less")
+    if now is None:
+        return f"{before}{_amount(was or '0')}{after} until now, and nobody says how much from then on"
+    if was in {None, now}:
+        return f"{before}{_amount(now)}{after}"
     return f"{before}{_amount(was or '0')} -> {before}{_amount(now)}{after}"
 
 
