@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from fairlead.core.errors import InvalidInput, MissingExtra, PermissionDenied, Unavailable
 from fairlead.core.outbound import OutboundRules
-from fairlead.serving.rendered import Change, Files
+from fairlead.serving.rendered import Change, Files, may_be_ours
 from fairlead.sync.store.identity import CREDENTIALS_PREFIX
 
 _ATTEMPTS = 12
@@ -146,9 +146,10 @@ class GitBranch:
         for entry in filter(None, listed.split("\0")):
             kind, _, path = entry.partition("\t")
             mode, _, blob = kind.split()
+            path = path.removeprefix(prefix)
             # Links and submodules are nobody's documents.
-            if mode in {"100644", "100755"}:
-                blobs[path.removeprefix(prefix)] = blob
+            if mode in {"100644", "100755"} and may_be_ours(path):
+                blobs[path] = blob
         asked = "".join(f"{blob}\n" for blob in blobs.values()).encode()
         answer = io.BytesIO(self._run(["cat-file", "--batch"], given=asked, check=True).stdout)
         files: dict[str, bytes] = {}

@@ -150,6 +150,11 @@ def removal(current: Files, *, workspace_id: str, place: str) -> Change:
     return Change(written={}, removed=tuple(path for path in ours if path in current))
 
 
+def may_be_ours(path: str) -> bool:
+    """Whether a path below a deployment's folder could be a document's, or is the marker's; hidden ones are not."""
+    return path == MARKER or _is_safe(path)
+
+
 def is_within(path: str) -> bool:
     """Whether a path of folders stays below where it begins; empty for the place itself."""
     return not path or _is_safe(path.strip("/"))

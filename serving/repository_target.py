@@ -27,6 +27,7 @@ from fairlead.serving.rendered import (
     differences,
     folder_of,
     is_within,
+    may_be_ours,
     removal,
     to_files,
 )
@@ -218,11 +219,15 @@ class FolderTree:
 
     def _read(self, place: Path) -> dict[str, bytes]:
         self._checked(place)
-        return {
-            path.relative_to(place).as_posix(): path.read_bytes()
-            for path in sorted(place.rglob("*"))
-            if path.is_file() and not path.is_symlink()
-        }
+        files: dict[str, bytes] = {}
+        for folder, folders, names in os.walk(place):
+            # What tools keep beside documents (.terraform, .git) may be large.
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for path in (Path(folder) / name for name in names):
+                inside = path.relative_to(place).as_posix()
+                if may_be_ours(inside) and path.is_file() and not path.is_symlink():
+                    files[inside] = path.read_bytes()
+        return files
 
     def _checked(self, path: Path) -> Path:
         """A path that no symbolic link leads out of the root."""

@@ -205,11 +205,12 @@ def test_a_next_version_changes_what_changes_and_what_is_gone_goes(scene: Scene)
 def test_files_of_others_are_left_alone(scene: Scene) -> None:
     ensure(scene.open())
     scene.edit(f"{PLACE}/.terraform.lock.hcl", "# theirs\n")
+    scene.edit(f"{PLACE}/.terraform/state", "# theirs\n")
     scene.edit("README.md", "# theirs\n")
     target = scene.open()
     assert ensure(target, with_workload(version=9)).differences == ()
     target.stop(SPEC.key)
-    assert set(scene.files()) == {f"{PLACE}/.terraform.lock.hcl", "README.md"}
+    assert set(scene.files()) == {f"{PLACE}/.terraform.lock.hcl", f"{PLACE}/.terraform/state", "README.md"}
 
 
 def test_an_edit_is_told_and_is_not_overwritten_unasked(scene: Scene) -> None:
