@@ -2,8 +2,8 @@
 
 The table is a JSON file that the deploy side replaces atomically and the gateway reads again when it changed, so that
 requests are answered also while everything else is down. An endpoint outside its deployment's residency class is
-dropped when the table is read: the gateway trusts the catalog for that, not the file. Of private regions, which are in no
-catalog that it could read by itself, the file holds the documents.
+dropped when the table is read: the gateway trusts the catalog for that, not the file. Of private regions, which are in
+no catalog that it could read by itself, the file holds the documents.
 """
 
 from __future__ import annotations

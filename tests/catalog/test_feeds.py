@@ -17,7 +17,7 @@ from fairlead.catalog.feeds.file import FigureFile
 from fairlead.catalog.feeds.google import GoogleBilling
 from fairlead.catalog.feeds.ports import Feed, read_feed
 from fairlead.catalog.feeds.watttime import WattTime
-from fairlead.catalog.observations import FigureKind, known_figures, refreshed
+from fairlead.catalog.observations import FigureKey, FigureKind, known_figures, refreshed
 from fairlead.core.errors import FeedUnavailable
 from tests.servers.price_lists import GOOGLE_KEY, KEY, PASSWORD, USER, PriceLists, price_lists
 
@@ -116,7 +116,7 @@ def test_a_source_that_is_down_fails_the_feed(feed: type[AwsPriceList | AzureRet
 def test_a_source_of_another_shape_fails_the_feed(lists: PriceLists) -> None:
     source = Source("azure", lists.url)
     with pytest.raises(FeedUnavailable, match="another shape"):
-        source.parse("a page", lambda: {}["Items"])
+        source.parse("a page", lambda: [1][1])
 
 
 def test_a_file_brings_figures_of_any_kind(tmp_path: Path) -> None:
@@ -138,7 +138,10 @@ spec:
     assert [each.region for each in reading.missing] == ["mars:olympus"]
     tables = refreshed(CATALOG.tables, reading.observations)
     figures = known_figures(tables)
-    assert figures[FigureKind.ON_DEMAND, CATALOG.region("aws:eu-central-1").id, "m6i.large"].licence == "internal"
+    assert (
+        figures[FigureKey(FigureKind.ON_DEMAND, CATALOG.region("aws:eu-central-1").id, "m6i.large")].licence
+        == "internal"
+    )
     trip = tables.round_trips.between_regions(*regions("aws:eu-central-1", "gcp:europe-west4"))
     assert (trip.value, trip.source) == (9.5, "own ping")
 
