@@ -75,7 +75,8 @@ class Terms:
 class InstanceChoice:
     """So many instances of one type, each with room for `replicas` replicas and drawing `power` before PUE.
 
-    `accelerator_share` is how many boards each replica has.
+    `accelerator_share` is how many boards each replica has. Where other models share the instances, `part` of each is
+    this one's, by the resource that it takes most of, and so are the dollars and grams.
     """
 
     sku: str
@@ -88,6 +89,8 @@ class InstanceChoice:
     power: Figure
     compute_usd: float
     compute_g: float
+    part: float
+    shared_with: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +221,7 @@ class PlacementAnswer:
 
     def to_json(self) -> dict[str, JsonValue]:
         """The whole answer as plain JSON, fields under their own names."""
-        return cast("dict[str, JsonValue]", _plain(self))
+        return cast("dict[str, JsonValue]", to_plain(self))
 
 
 def price_solution(problem: Problem, solution: Solution) -> Placement:
@@ -320,6 +323,8 @@ def _instance(request: PlacementRequest, option: InstanceOption, count: int) -> 
         power=option.power,
         compute_usd=round(count * option.usd_per_hour, _USD_DECIMALS),
         compute_g=round(count * option.grams_per_hour, _GRAM_DECIMALS),
+        part=round(option.part, _USD_DECIMALS),
+        shared_with=option.shared_with,
     )
 
 
@@ -395,13 +400,14 @@ def _rounded(values: Iterable[float], decimals: int) -> float:
     return round(sum(values), decimals) + 0.0
 
 
-def _plain(value: object) -> JsonValue:
+def to_plain(value: object) -> JsonValue:
+    """Records, figures, mappings and tuples as plain JSON, fields under their own names."""
     if isinstance(value, Figure):
         return value.to_json()
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
+        return {str(key): to_plain(item) for key, item in cast("Mapping[object, object]", value).items()}
     if isinstance(value, tuple):
-        return [_plain(item) for item in cast("tuple[object, ...]", value)]
+        return [to_plain(item) for item in cast("tuple[object, ...]", value)]
     return cast("JsonValue", value)

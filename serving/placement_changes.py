@@ -53,7 +53,7 @@ def change_from_json(document: object, pointer: str) -> Change:
         elif name in Change.__slots__:
             read[name] = read_number(value, at)
         else:
-            refuse_member(at, f"There is no change {str(name)[:80]!r}.", hint=f"Known: {', '.join(Change.__slots__)}.")  # pyright: ignore[reportUnknownArgumentType]
+            refuse_member(at, f"There is no change {str(name)[:80]!r}.", hint=f"Known: {', '.join(Change.__slots__)}.")
     return Change(**read)  # pyright: ignore[reportArgumentType]  (each reader gives its field's type)
 
 

@@ -426,7 +426,7 @@ def _kept(problem: Problem, aim: Aim) -> tuple[int, ...]:
         for region, option in enumerate(problem.regions)
         for index, each in enumerate(option.instances)
     }
-    running = frozenset(each.region for each in request.switching.current) if request.switching else frozenset()
+    current = () if request.switching is None else request.switching.current
     return undominated(
         problem,
         wants=_wants(aim),
@@ -435,7 +435,7 @@ def _kept(problem: Problem, aim: Aim) -> tuple[int, ...]:
         within_cloud=request.min_clouds > 1 or request.survive == "cloud",
         rents=rents,
         no_rivals=aim.other_than or frozenset(),
-        never=running,
+        never=frozenset(each.region for each in current),
     )
 
 

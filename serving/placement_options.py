@@ -40,6 +40,7 @@ class InstanceOption:
     """One instance type in one region: how many replicas it holds, dollars and gCO2e an hour.
 
     `room` is what counts of the replicas: all of them, or on spot the share of the time that the instance is there.
+    Where models share the instance, `part` of it is this model's, and so are the dollars and grams.
     """
 
     key: RentKey
@@ -50,6 +51,8 @@ class InstanceOption:
     usd_per_hour: float
     power: Figure
     grams_per_hour: float
+    part: float = 1.0
+    shared_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

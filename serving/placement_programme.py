@@ -17,9 +17,13 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What HiGHS found: a value for each column, the objective, and the bound that it proved nothing is below."""
+    """What HiGHS found: a value for each column, the objective, and the bound that it proved nothing is below.
+
+    `row_prices` is what one more unit of each row's limit adds to the objective; only where no column is whole.
+    """
 
     columns: Sequence[float]
+    row_prices: Sequence[float]
     objective: float
     bound: float
 
@@ -98,6 +102,7 @@ def minimise(programme: Programme, *, relative_gap: float, absolute_gap: float =
         is_mixed = any(programme.is_whole)
         return Values(
             columns=[float(value) for value in solver.getSolution().col_value],
+            row_prices=() if is_mixed else [float(value) for value in solver.getSolution().row_dual],
             objective=float(found.objective_function_value),
             bound=float(found.mip_dual_bound if is_mixed else found.objective_function_value),
         )

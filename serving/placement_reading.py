@@ -33,13 +33,13 @@ T = TypeVar("T")
 Reader = Callable[[object, str], Any]
 
 
-def request_from_json(document: object) -> PlacementRequest:
+def request_from_json(document: object, pointer: str = "") -> PlacementRequest:
     """Read a request from plain JSON; its members are the fields of `PlacementRequest`.
 
     Raises:
         InvalidInput: with the JSON pointer of the member in the attribute `pointer`.
     """
-    return read_record(document, "", PlacementRequest)
+    return read_record(document, pointer, PlacementRequest)
 
 
 def read_record(value: object, pointer: str, record: type[T]) -> T:
@@ -68,13 +68,21 @@ def read_record(value: object, pointer: str, record: type[T]) -> T:
     return record(**read)
 
 
-def validate(request: PlacementRequest, catalog: Catalog) -> None:
-    """Refuse a request that makes no sense, naming the member by its JSON pointer.
+def validate(request: PlacementRequest, catalog: Catalog, pointer: str = "") -> None:
+    """Refuse a request that makes no sense, naming the member by its JSON pointer, below `pointer`.
 
     Raises:
         InvalidInput: (or its subclasses UnknownRegion, UnknownArea) with the attribute `pointer`.
         ResidencyViolation: if an existing replica is already where the residency class forbids it.
     """
+    try:
+        _validate(request, catalog)
+    except FairleadError as error:
+        error.attributes["pointer"] = f"{pointer}{error.attributes.get('pointer', '')}"
+        raise
+
+
+def _validate(request: PlacementRequest, catalog: Catalog) -> None:
     _validate_demand(request, catalog)
     _validate_resources(request, catalog)
     for name in ("min_replicas", "min_regions", "min_clouds"):
