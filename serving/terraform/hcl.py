@@ -16,7 +16,14 @@ Value: TypeAlias = "str | int | float | bool | Expression | Call | Sequence[Valu
 Body: TypeAlias = "Mapping[str, Value | Block | tuple[Block, ...]]"
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_ESCAPES = {
+    **{chr(code): f"\\u{code:04x}" for code in (*range(0x20), 0x7F)},
+    "\\": "\\\\",
+    '"': '\\"',
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ required, `[]` a block that repeats, `computed` what only the provider says.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +188,34 @@ def test_text_of_others_is_never_a_template() -> None:
     assert "b = var.a" in text
 
 
+@pytest.mark.skipif(TERRAFORM is None, reason="no terraform is installed")
+def test_terraform_reads_every_text_as_it_is(tmp_path: Path) -> None:
+    texts = [chr(code) for code in range(1, 0x250)]
+    texts += [
+        "",
+        "${",
+        "%{",
+        "$${",
+        "$$${x}",
+        "%%{if}",
+        "$",
+        "a$",
+        '"${"',
+        "\\${x}",
+        "\\\\n",
+        "日本語",
+        "🚢",
+        "a\u0301",
+        "\ufeff",
+    ]
+    (tmp_path / "main.tf").write_text(to_text([("locals", Block({"texts": texts}))]), encoding="utf-8")
+    finished = run_terraform(tmp_path, "console", given="base64encode(jsonencode(local.texts))\n")
+    # NFC is how Terraform keeps texts.
+    assert json.loads(base64.b64decode(finished.stdout.strip().strip('"'))) == [
+        unicodedata.normalize("NFC", text) for text in texts
+    ]
+
+
 @pytest.mark.parametrize("region", ["gcp:europe-west1", "azure:northeurope"])
 def test_what_a_revision_runs_makes_another_name_where_revisions_cannot_change(region: str) -> None:
     def revision(each: Workload) -> str:
@@ -297,7 +327,9 @@ def write_modules(folder: Path) -> None:
     (providers / "terraformrc").write_text(configuration, encoding="utf-8")
 
 
-def run_terraform(folder: Path, *arguments: str, providers: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run_terraform(
+    folder: Path, *arguments: str, providers: Path | None = None, given: str = ""
+) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
@@ -309,6 +341,7 @@ def run_terraform(folder: Path, *arguments: str, providers: Path | None = None) 
         [cast("str", TERRAFORM), *arguments],
         cwd=folder,
         env=environment,
+        input=given,
         capture_output=True,
         encoding="utf-8",
         timeout=60,
