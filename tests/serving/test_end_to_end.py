@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import load_catalog
 from fairlead.core.clock import SystemClock
+from fairlead.core.ids import RegionId
 from fairlead.registry.identity import DEFAULT_WORKSPACE, Caller, bootstrap
 from fairlead.registry.locations import Locations
 from fairlead.registry.models import Labels, Models
@@ -24,6 +25,7 @@ from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.deployments import Deployment, DeploymentDraft
 from fairlead.serving.processes import ProcessRecord
+from fairlead.serving.targets import EndpointKey
 from fairlead.sync.duties import sync_duties
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
@@ -124,7 +126,7 @@ def test_an_eu_model_is_served_by_one_bundle_in_two_regions_and_survives_the_los
         finally:
             worker.stop()
             for region in EU:
-                serving.target.stop(DEFAULT_WORKSPACE, "triage", region)
+                serving.target.stop(EndpointKey(DEFAULT_WORKSPACE, "triage", RegionId(region)))
             serving.gateway.stop()
 
 
@@ -165,7 +167,7 @@ def check_fail_over(address: str, serving: Serving, running: Deployment) -> None
 
 def check_mended_replica(root: Path, serving: Serving, running: Deployment) -> None:
     """A region whose replica was damaged never serves what it holds; it waits until the replica is mended."""
-    serving.target.stop(DEFAULT_WORKSPACE, "triage", EU[1])
+    serving.target.stop(EndpointKey(DEFAULT_WORKSPACE, "triage", RegionId(EU[1])))
     for pack in (root / "amsterdam").rglob("*.pack"):
         flip_a_byte(pack)
     old = running.regions[1].process_id
