@@ -22,6 +22,8 @@ from tests.servers.token_services import Answer, Request, serving
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 PAGE_SECONDS = 540
 MARK = "::block "
+# What a smoke test installs is in uv's cache since this environment was made.
+OFFLINE = {"FAIRLEAD_PACKAGE_INDEX": "offline"}
 
 
 @pytest.fixture
@@ -36,10 +38,7 @@ def checkout(tmp_path: Path) -> Generator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path) -> None:
     with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as variables:
-        if page.stem == "bundle-a-model":
-            # What its smoke test installs is in uv's cache since this environment was made.
-            variables = {"FAIRLEAD_PACKAGE_INDEX": "offline"}
-        printed = run_blocks(checkout, blocks_of(page), variables)
+        printed = run_blocks(checkout, blocks_of(page), variables | OFFLINE)
     if page.stem == "promote-and-deploy":
         check_promote_and_deploy(printed)
 
