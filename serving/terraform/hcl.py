@@ -24,6 +24,8 @@ _ESCAPES = {
     "\r": "\\r",
     "\t": "\\t",
 }
+# How many there are of a resource stands first, and by itself.
+_FIRST = frozenset({"count", "for_each"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,9 @@ def _body(body: Body, depth: int) -> list[str]:
     arguments: dict[str, Value] = {}
     for name, value in body.items():
         blocks = (value,) if isinstance(value, Block) else value if isinstance(value, tuple) else None
+        if blocks is None and name in _FIRST:
+            lines += [*_arguments({name: cast("Value", value)}, depth), ""]
+            continue
         if blocks is None:
             arguments[name] = cast("Value", value)
             continue

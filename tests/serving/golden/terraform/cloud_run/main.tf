@@ -106,6 +106,7 @@ resource "google_cloud_run_v2_service" "this" {
 
 resource "google_cloud_run_v2_service_iam_member" "invoker" {
   for_each = toset(var.invokers)
+
   name     = google_cloud_run_v2_service.this.name
   location = google_cloud_run_v2_service.this.location
   role     = "roles/run.invoker"

@@ -163,7 +163,8 @@ resource "aws_security_group" "balancer" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "clients" {
-  for_each          = toset(var.client_cidr_blocks)
+  for_each = toset(var.client_cidr_blocks)
+
   security_group_id = aws_security_group.balancer.id
   cidr_ipv4         = each.value
   ip_protocol       = "tcp"

@@ -32,7 +32,8 @@ resource "azurerm_user_assigned_identity" "workers" {
 }
 
 resource "azurerm_federated_identity_credential" "workers" {
-  for_each            = toset(local.subjects)
+  for_each = toset(local.subjects)
+
   name                = "workers-${substr(sha256(each.value), 0, 8)}"
   resource_group_name = var.resource_group_name
   parent_id           = azurerm_user_assigned_identity.workers.id

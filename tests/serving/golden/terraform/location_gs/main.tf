@@ -41,7 +41,8 @@ resource "google_service_account" "workers" {
 }
 
 resource "google_service_account_iam_member" "workers" {
-  for_each           = toset(local.subjects)
+  for_each = toset(local.subjects)
+
   service_account_id = google_service_account.workers.name
   role               = "roles/iam.workloadIdentityUser"
   member             = "principal://iam.googleapis.com/${google_iam_workload_identity_pool.workers.name}/subject/${each.value}"

@@ -30,7 +30,8 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
 }
 
 resource "aws_iam_openid_connect_provider" "workers" {
-  count          = var.oidc_provider_arn == null ? 1 : 0
+  count = var.oidc_provider_arn == null ? 1 : 0
+
   url            = "https://oidc.eks.us-east-1.amazonaws.com/id/EXAMPLE"
   client_id_list = ["sts.amazonaws.com"]
 }
