@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from fairlead import __version__
 from fairlead.core.canonical import canonical_json
 from fairlead.core.clock import format_time
 from fairlead.core.errors import JsonValue
@@ -59,7 +59,7 @@ def provenance(recipe: Recipe, lock: Lock, build: Build) -> bytes:
                 "resolvedDependencies": materials,
             },
             "runDetails": {
-                "builder": {"id": "urn:fairlead:bundle-builder", "version": {"fairlead": __version__}},
+                "builder": {"id": "urn:fairlead:bundle-builder", "version": {"fairlead": version("fairlead")}},
                 "metadata": {
                     "invocationId": build.bundle_id,
                     "startedOn": format_time(build.started_at),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import version as version_of
 from typing import Any
 
-from fairlead import __version__
 from fairlead.core.canonical import canonical_json
 from fairlead.core.ids import digest_hex
 from fairlead.serving.recipe import Recipe
@@ -41,7 +42,7 @@ def bill_of_materials(recipe: Recipe, lock: Lock, files: Mapping[str, bytes]) ->
         "version": 1,
         "metadata": {
             "component": {"type": "application", "bom-ref": "bundle", "name": recipe.service_name, "version": version},
-            "tools": {"components": [{"type": "application", "name": "fairlead", "version": __version__}]},
+            "tools": {"components": [{"type": "application", "name": "fairlead", "version": version_of("fairlead")}]},
             "properties": [
                 {"name": "fairlead:reference", "value": recipe.reference},
                 {"name": "fairlead:lock", "value": lock.digest},
@@ -56,8 +57,6 @@ def bill_of_materials(recipe: Recipe, lock: Lock, files: Mapping[str, bytes]) ->
 
 
 def _of_file(path: str, data: bytes) -> dict[str, Any]:
-    from hashlib import sha256
-
     return {
         "type": "file",
         "bom-ref": f"file:{path}",
