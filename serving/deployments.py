@@ -9,7 +9,7 @@ refused here, before a row is written. Each change is a revision; making it true
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from sqlalchemy import select
@@ -54,6 +54,7 @@ from fairlead.serving.deployment_spec import (
 from fairlead.serving.deployment_view import Deployment, Revision, show_deployment, show_revision
 from fairlead.serving.desired import ACTIVE, DELETING, desired_of
 from fairlead.serving.placements import StoredPlacement
+from fairlead.serving.profiles import measured_rate
 from fairlead.serving.strategy import Strategy
 from fairlead.serving.tables import DeploymentRow, PlacementRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
@@ -252,7 +253,7 @@ class Deployments:
                 )
         elif (version := find_version(session, model, draft.version or 0)).state != READY:
             raise NotReady(f"{model.name}/{version.version} is {version.state}.", hint="Wait until it is READY.")
-        wanted = _wanted_regions(session, caller, draft, placement)
+        wanted = _wanted_regions(session, caller, _with_measured_rate(session, model, draft), placement)
         if unknown := set(draft.targets) - {"*"} - {each.region for each in wanted}:
             raise InvalidInput(
                 f"A target is named for {min(unknown)}, which is none of the deployment's regions.",
@@ -463,6 +464,18 @@ def _reached_before(session: Session, row: DeploymentRow, number: int | None) ->
             deployment=row.name,
         )
     return reached[0]
+
+
+def _with_measured_rate(session: Session, model: RegisteredModelRow, draft: DeploymentDraft) -> DeploymentDraft:
+    """The draft with what a replica was measured to answer, where neither it nor a placement says."""
+    is_ranged = draft.scaling.min_replicas is not None or draft.scaling.max_replicas is not None
+    if not is_ranged or draft.placement_id is not None or draft.scaling.requests_per_second_per_replica is not None:
+        return draft
+    bundle = desired_of(session, model, draft.environment, draft.version).bundle
+    if bundle is None or bundle.digest is None:
+        return draft
+    rate = measured_rate(session, model.workspace_id, bundle.digest)
+    return replace(draft, scaling=replace(draft.scaling, requests_per_second_per_replica=rate))
 
 
 def _wanted_regions(
