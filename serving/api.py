@@ -13,6 +13,7 @@ from fairlead.serving.deployments import Deployments
 from fairlead.serving.placements import Placements
 from fairlead.serving.replanning import Replanning
 from fairlead.serving.schemas import (
+    FleetPlacementOut,
     PlacementOut,
 )
 
@@ -30,8 +31,16 @@ def placements_router(placements: Placements) -> APIRouter:
 
     @router.post("", status_code=201)
     def create(caller: MayWrite, document: Annotated[dict[str, Any], Body()]) -> PlacementOut:
-        """Solve a placement request; `reference` fills in what is known of a model version."""
+        """Solve a placement request; `reference` fills in what is known of a model version.
+
+        `what_if` changes the request and compares; `include` asks for `explanation`, `pareto` and `sensitivity`.
+        """
         return PlacementOut.model_validate(placements.create(caller, document))
+
+    @router.post("/fleet", status_code=201)
+    def create_fleet(caller: MayWrite, document: Annotated[dict[str, Any], Body()]) -> FleetPlacementOut:
+        """Place many models under the quotas that they share; each model's placement is kept under its own id."""
+        return FleetPlacementOut.model_validate(placements.create_fleet(caller, document))
 
     @router.get("/{placement_id}")
     def get(caller: MayRead, placement_id: str) -> PlacementOut:

@@ -45,6 +45,7 @@ __all__ = [
     "Resources",
     "RunnerUp",
     "Terms",
+    "answer_of_fleet",
     "place",
     "request_from_json",
 ]
@@ -97,6 +98,22 @@ def place(request: PlacementRequest, catalog: Catalog | None = None, *, explain:
         sources=tuple(sorted({figure.source for figure in figures})),
         estimates=tuple(sorted({figure.source for figure in figures if figure.is_estimate})),
         methods=_methods(request),
+    )
+
+
+def answer_of_fleet(placement: Placement, relative_gap: float) -> PlacementAnswer:
+    """The answer for one model of a fleet: its choice is explained by the fleet's quotas, so it has no runner-up."""
+    figures = list(figures_of(placement))
+    return PlacementAnswer(
+        placement=placement,
+        relative_gap=relative_gap,
+        switching=None,
+        runner_up=None,
+        bounds=(),
+        rejected=(),
+        sources=tuple(sorted({figure.source for figure in figures})),
+        estimates=tuple(sorted({figure.source for figure in figures if figure.is_estimate})),
+        methods=_METHODS,
     )
 
 

@@ -24,3 +24,10 @@ class PlacementOut(_Strict):
     answer: dict[str, Any]
     created_by: str
     created_at: Time
+
+
+class FleetPlacementOut(_Strict):
+    """A fleet's answer; `placements` holds, by model, the id of its placement."""
+
+    placements: dict[str, str]
+    answer: dict[str, Any]

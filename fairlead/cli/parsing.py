@@ -46,6 +46,23 @@ def parse_numbers(options: Sequence[str] | None) -> dict[str, float]:
     return numbers
 
 
+def parse_milliseconds(text: str) -> float:
+    """Read a duration such as `80ms`, `0.08s` or `80` (milliseconds) in milliseconds.
+
+    Raises:
+        InvalidInput: if it is none.
+    """
+    number, factor = text.strip(), 1.0
+    for unit, milliseconds in (("ms", 1.0), ("s", 1000.0)):
+        if number.endswith(unit):
+            number, factor = number.removesuffix(unit), milliseconds
+            break
+    try:
+        return float(number) * factor
+    except ValueError:
+        raise InvalidInput(f"{text!r} is no duration.", hint="Write it like 80ms.") from None
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """Read a YAML or JSON file that holds one object (`-` for standard input).
 

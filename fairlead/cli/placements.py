@@ -6,8 +6,11 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from fairlead.cli.placement_questions import describe_questions, text_grid
+
 _WIDTH = 100
 _NAMED_AT_MOST = 8
+_EXACT_PERCENT = 0.001
 
 _Json = dict[str, Any]
 
@@ -25,11 +28,13 @@ def describe_placement(row: _Json, *, is_brief: bool = False) -> str:
     regions = f"{count} region{'' if count == 1 else 's'}"
     sections = [
         f"placement {row['id']}: {regions}, {_usd(terms['cost_usd'])} USD/h, {_grams(terms['carbon_g'])} gCO2e/h",
-        _grid(_choices(placement)),
-        _grid(_groups(placement)),
+        text_grid(_choices(placement)),
+        text_grid(_groups(placement)),
+        _availability(placement, answer),
         "\n".join(_terms(terms, {} if is_brief else answer["methods"])),
         "\n".join(_bounds(answer["bounds"])),
         "\n".join(_runner_up(answer["runner_up"])),
+        *describe_questions(answer),
     ]
     if not is_brief:
         sections += ["\n".join(_rejected(answer["rejected"])), "\n".join(_estimates(placement))]
@@ -52,11 +57,22 @@ def _choices(placement: _Json) -> Iterator[Sequence[str]]:
 
 
 def _accelerator(instance: _Json) -> str:
-    return "" if instance["accelerator"] is None else f" ({instance['accelerator']})"
+    said = [instance["accelerator"]] if instance["accelerator"] is not None else []
+    said += ["spot"] if instance["is_spot"] else []
+    if instance["shared_with"]:
+        said.append(f"{100 * instance['part']:.3g} %, with {', '.join(instance['shared_with'])}")
+    return f" ({'; '.join(said)})" if said else ""
+
+
+def _availability(placement: _Json, answer: _Json) -> str:
+    expected = 100 * placement["availability"]["expected"]
+    gap = 100 * answer["relative_gap"]
+    proof = "no placement is better" if gap < _EXACT_PERCENT else f"no placement is better by more than {gap:.2g} %"
+    return f"available      ~{expected:.4f} % expected of service level agreements\nproven         {proof}"
 
 
 def _groups(placement: _Json) -> Iterator[Sequence[str]]:
-    yield ("users in", "req/s", "served by", "p95 round trip", "limit")
+    yield ("users in", "req/s", "served by", "p50", "p95", "limit")
     for group in placement["groups"]:
         trips: _Json = group["round_trips"]
         is_estimate = any(trip["is_estimate"] for trip in trips.values())
@@ -65,6 +81,7 @@ def _groups(placement: _Json) -> Iterator[Sequence[str]]:
             group["area"],
             f"{group['requests_per_second']:g}",
             ", ".join(f"{region} {100 * share:.4g} %" for region, share in group["shares"].items()),
+            f"{'~' if is_estimate else ''}{group['p50_ms']:g} ms",
             f"{'~' if is_estimate else ''}{group['p95_ms']:g} ms",
             "none" if limit is None else f"{limit:g} ms",
         )
@@ -72,9 +89,10 @@ def _groups(placement: _Json) -> Iterator[Sequence[str]]:
 
 def _terms(terms: _Json, methods: _Json) -> Iterator[str]:
     yield f"an hour costs  {_addends(terms, 'usd', _usd)} = {_usd(terms['cost_usd'])} USD"
-    if terms["carbon_usd"] or terms["latency_usd"]:
+    if terms["carbon_usd"] or terms["latency_usd"] or terms["switching_usd"]:
         yield (
-            f"weighed too    carbon {_usd(terms['carbon_usd'])}, waiting {_usd(terms['latency_usd'])}; "
+            f"weighed too    carbon {_usd(terms['carbon_usd'])}, waiting {_usd(terms['latency_usd'])}, "
+            f"moving {_usd(terms['switching_usd'])}; "
             f"the objective is {_usd(terms['objective_usd'])} USD/h"
         )
     yield f"and emits      {_addends(terms, 'g', _grams)} = {_grams(terms['carbon_g'])} gCO2e"
@@ -150,14 +168,6 @@ def _note(found: dict[str, None], what: str, figure: _Json | None) -> None:
         found[f"{what}: ~{figure['value']:g}{error} {figure['unit']} ({figure['source']})"] = None
 
 
-def _grid(rows: Iterator[Sequence[str]]) -> str:
-    table = list(rows)
-    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-    )
-
-
 def _wrap(text: str, *, first: int, rest: int) -> str:
     return textwrap.fill(text, _WIDTH, initial_indent=" " * first, subsequent_indent=" " * rest, break_on_hyphens=False)
 
@@ -168,3 +178,46 @@ def _usd(value: float) -> str:
 
 def _grams(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def describe_fleet(row: _Json) -> str:
+    """Where each model of a fleet runs, what all of it costs, and what the shared quotas are worth.
+
+    `row` has the ids of the placements by model, and the fleet's `answer`.
+    """
+    answer: _Json = row["answer"]
+    table: list[Sequence[str]] = [("model", "regions", "runs", "USD/h", "gCO2e/h", "placement")]
+    for model, placement in answer["placements"].items():
+        runs = [
+            f"{each['count']} x {each['sku']}{_accelerator(each)}"
+            for choice in placement["choices"]
+            for each in choice["instances"]
+        ]
+        terms = placement["terms"]
+        table.append(
+            (
+                model,
+                ", ".join(placement["regions"]),
+                ", ".join(runs),
+                _usd(terms["cost_usd"]),
+                _grams(terms["carbon_g"]),
+                row["placements"][model],
+            )
+        )
+    quotas: list[Sequence[str]] = [("quota", "in", "used", "limit", "one more saves USD/h")]
+    quotas += [
+        (
+            each["quota"]["of"],
+            each["quota"]["scope"],
+            f"{each['used']:g}",
+            f"{each['quota']['limit']:g}",
+            _usd(each["price_usd_per_hour"]),
+        )
+        for each in answer["quotas"]
+    ]
+    proof = f"proven within {100 * answer['relative_gap']:.2g} % of the least there is"
+    total = (
+        f"{len(answer['placements'])} models, {_usd(answer['cost_usd'])} USD/h, {_grams(answer['carbon_g'])} gCO2e/h"
+    )
+    sections = [f"fleet: {total}, {proof}", text_grid(table), text_grid(quotas) if len(quotas) > 1 else ""]
+    return "\n\n".join(section for section in sections if section) + "\n"

@@ -400,6 +400,14 @@ class Deployment(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FleetPlacement(Record):
+    """A fleet's answer; `placements` holds, by model, the id under which its placement is kept."""
+
+    placements: JsonObject
+    answer: JsonObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement(Record):
     """A placement request and the engine's answer, kept under an id."""
 

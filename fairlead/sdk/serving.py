@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fairlead.sdk.records import Placement
+from fairlead.sdk.records import FleetPlacement, Placement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,15 @@ class Placements:
             PlacementInfeasible: naming the limits to relax.
         """
         return Placement.from_json(self._transport.post("/api/v1/placements", request))
+
+    def create_fleet(self, fleet: Mapping[str, JsonValue]) -> FleetPlacement:
+        """Place many models under the quotas that they share (`models`, `quotas`, `defaults`), and keep each answer.
+
+        Raises:
+            InvalidInput: with the JSON pointer of the member in `attributes["pointer"]`.
+            PlacementInfeasible: naming the model, or the quotas that no mix of placements keeps.
+        """
+        return FleetPlacement.from_json(self._transport.post("/api/v1/placements/fleet", fleet))
 
     def get(self, placement_id: str) -> Placement:
         """A kept answer.

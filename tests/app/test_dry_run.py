@@ -366,6 +366,20 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
                 "resources": {"vcpus": 1.0, "memory_gib": 2.0, "requests_per_second_per_replica": 10.0},
             },
         ),
+        "POST /placements/fleet": Call(
+            path="/placements/fleet",
+            body={
+                "models": [
+                    {
+                        "name": "churn",
+                        "request": {
+                            "demand": [{"area": "london", "requests_per_second": 10.0}],
+                            "resources": {"vcpus": 1.0, "memory_gib": 2.0, "requests_per_second_per_replica": 10.0},
+                        },
+                    }
+                ]
+            },
+        ),
         "POST /bundles": Call(path="/bundles", body={"reference": "churn/2"}),
         "POST /bundles/{bundle_id}/tests": Call(path=f"/bundles/{bundle}/tests"),
         "PUT /bundle-policies/{name}": Call(path="/bundle-policies/churn", body={"allows_pickle": True}),
