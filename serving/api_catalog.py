@@ -16,7 +16,7 @@ from fairlead.catalog.figures import Figure
 from fairlead.catalog.gaps import gaps
 from fairlead.catalog.observations import FigureKey, FigureKind, known_figures
 from fairlead.catalog.regions import Region
-from fairlead.core.errors import InvalidInput
+from fairlead.core.errors import InvalidInput, RegionNotFound, UnknownRegion
 from fairlead.core.ports import Clock
 from fairlead.registry.access import MayAdmin, MayRead, MayRunServer
 from fairlead.registry.identity import Caller
@@ -82,7 +82,10 @@ def _regions_router(state: CatalogState, regions: PrivateRegions) -> APIRouter:
     def get_region(region: str, caller: MayRead, response: Response) -> Any:
         """Show all that the catalog says of a region alone; a private one's revision is the ETag."""
         catalog = state.catalog.within(caller.workspace_id)
-        found = catalog.region(region)
+        try:
+            found = catalog.region(region)
+        except UnknownRegion as error:
+            raise RegionNotFound(error.detail, hint=error.hint, **error.attributes) from None
         applied = None if found.owner is None else regions.get(caller, found.id)
         if applied is not None:
             response.headers.update(etag(applied.revision))

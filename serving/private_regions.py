@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from fairlead.catalog.catalog import bundled_tables
 from fairlead.catalog.private import read_private_region
 from fairlead.core.db import Database
-from fairlead.core.errors import AlreadyExists, Conflict, JsonValue, PrivateRegionNotFound
+from fairlead.core.errors import AlreadyExists, Conflict, JsonValue, RegionNotFound
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
@@ -47,7 +47,7 @@ class PrivateRegions:
         """One private region of the caller's workspace, as it was applied.
 
         Raises:
-            PrivateRegionNotFound: if the workspace has none of that id.
+            RegionNotFound: if the workspace has none of that id.
         """
         with self._database.read() as session:
             return _to_applied(_find(session, caller, region))
@@ -89,7 +89,7 @@ class PrivateRegions:
         """Forget a private region.
 
         Raises:
-            PrivateRegionNotFound: if the workspace has none of that id.
+            RegionNotFound: if the workspace has none of that id.
             StaleRevision: if it is not at the expected revision.
             Conflict: while it has a location or a deployment.
         """
@@ -127,7 +127,7 @@ def _require_unused(session: Session, caller: Caller, region: str, what: str) ->
 def _find(session: Session, caller: Caller, region: str, *, lock: bool = False) -> PrivateRegionRow:
     row = session.get(PrivateRegionRow, (caller.workspace_id, region[:63]), with_for_update=lock)
     if row is None:
-        raise PrivateRegionNotFound(
+        raise RegionNotFound(
             f"The workspace has no private region {region[:80]!r}.",
             hint="List them: fairlead catalog regions --private",
             region=region[:80],

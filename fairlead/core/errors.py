@@ -22,7 +22,7 @@ FairleadError
 │   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
-│   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, PrivateRegionNotFound
+│   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, RegionNotFound
 │   ├── WebhookNotFound, WebhookDeliveryNotFound
 │   ├── ContainerRegistryNotFound, ImageVariantNotFound, ProfileNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
@@ -46,6 +46,7 @@ FairleadError
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
 ├── PickleRefused                422, exit 6   a bundle of a model that runs code when it is opened
+├── CodeRefused                  422, exit 6   features that code of others makes, which nobody said may run
 ├── NotSigned                    422, exit 6   a version lacks a signature that counts
 │   ├── SignatureInvalid         no envelope of ours, or it does not verify
 │   ├── SignatureReplayed        made for another version, other bytes, or older than one before
@@ -310,9 +311,9 @@ class FeedNotFound(NotFound):
     title = "There is no such feed of the catalog"
 
 
-class PrivateRegionNotFound(NotFound):
-    code = "private-region-not-found"
-    title = "The workspace has no such private region"
+class RegionNotFound(NotFound):
+    code = "region-not-found"
+    title = "The workspace's catalog has no such region"
 
 
 class PromotionPolicyNotFound(NotFound):
@@ -474,6 +475,13 @@ class GateRefused(FairleadError):
 class PickleRefused(FairleadError):
     code = "pickle-refused"
     title = "The model is a pickle, and no policy allows it"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class CodeRefused(FairleadError):
+    code = "code-refused"
+    title = "It takes running code, and nobody said that it may"
     status = 422
     exit_code = ExitCode.GATE_REFUSED
 

@@ -183,7 +183,7 @@ class CatalogClient:
         """All that the catalog says of a region alone.
 
         Raises:
-            UnknownRegion: with the nearest spellings.
+            RegionNotFound: with the nearest spellings.
         """
         return CatalogRegionDetail.from_json(self._transport.get(_region_path(region)))
 

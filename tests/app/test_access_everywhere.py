@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Table, select, true
 from starlette.testclient import TestClient
 
 from fairlead.app.http import create_app
@@ -102,11 +102,16 @@ class Building:
         return f"{path}?{query}"
 
     def rows(self, workspace_id: str) -> dict[str, set[str]]:
+        """The rows of a workspace, and those of no workspace: what feeds brought to the server's catalog."""
+
+        def of_it(table: Table) -> ColumnElement[bool]:
+            return table.c.workspace_id == workspace_id if "workspace_id" in table.c else true()
+
         with self.service.database.read() as session:
             return {
                 table.name: {
                     repr(row)
-                    for row in session.execute(select(table).where(table.c.workspace_id == workspace_id))
+                    for row in session.execute(select(table).where(of_it(table)))
                     if table.name != "audit_events" or row.action != "access.deny"
                 }
                 for table in metadata().sorted_tables
@@ -187,6 +192,8 @@ def ids_of(world: World, calls: dict[str, Call]) -> dict[str, str]:
             "workspace": "default",
             "path:path": "models/churn/1/model.bin",
             "number": "1",
+            "kind": "sbom",
+            "region": part("DELETE /catalog/regions/{region}", 3),
             "name": "churn",
         }
 

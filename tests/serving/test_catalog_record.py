@@ -21,7 +21,7 @@ from fairlead.core.errors import (
     FeedNotFound,
     FeedUnavailable,
     InvalidInput,
-    PrivateRegionNotFound,
+    RegionNotFound,
     StaleRevision,
     UnknownRegion,
 )
@@ -182,7 +182,7 @@ def test_a_private_region_counts_at_once_and_goes_again(world: World, state: Cat
     regions.delete(world.owner, HERE, expected_revision=2)
     with pytest.raises(UnknownRegion):
         load_catalog().region(HERE)
-    with pytest.raises(PrivateRegionNotFound):
+    with pytest.raises(RegionNotFound):
         regions.get(world.owner, HERE)
 
 
@@ -203,7 +203,7 @@ def test_an_id_is_one_workspaces_alone(world: World, state: CatalogState) -> Non
     rival = make_world(world.database).owner
     with pytest.raises(AlreadyExists):
         regions.put(rival, HERE, HARBOUR, expected_revision=None)
-    with pytest.raises(PrivateRegionNotFound):
+    with pytest.raises(RegionNotFound):
         regions.delete(rival, HERE, expected_revision=None)
 
 
