@@ -21,6 +21,7 @@ from fairlead.serving.bundle_assembly import BundleParts, assemble_bundles
 from fairlead.serving.bundle_tests import TEST_BUNDLE, BundleTester
 from fairlead.serving.deployment_index import ReadyBundles
 from fairlead.serving.recipe import BundleRules, BundleWish
+from fairlead.serving.recorded import bundle_rows
 from fairlead.serving.requirements import OFFLINE
 from fairlead.serving.smoke_run import SmokeResult
 from fairlead.sync.scratch import Scratch
@@ -106,6 +107,10 @@ def test_a_bundle_has_its_papers_and_a_statement_that_the_server_signed(platform
     assert said["predicateType"] == "https://slsa.dev/provenance/v1"
     assert said["predicate"]["buildDefinition"]["internalParameters"]["recipe"] == bundle.recipe
     assert said["predicate"]["runDetails"]["metadata"]["invocationId"] == bundle.id
+    with platform.fleet.database.read() as session:
+        recorded = [(each.table, each.row.get("kind")) for each in bundle_rows(session, ADMIN.workspace_id)]
+    # The lock and the SBOM lie in the bundle too.
+    assert recorded == [("bundles", None), ("bundle_papers", "provenance")]
     # By a lock of one's own the same version is another bundle, and asking again for either makes none anew.
     lock = parts.bundles.paper(ADMIN, bundle.id, "lock")
     other = parts.bundles.request(ADMIN, f"churn/{version}", BundleWish(lock=lock))
