@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairlead.core.errors import Conflict, InvalidInput
-from fairlead.core.ids import RegionId
-from fairlead.serving.kinds.names import platform_name
+from fairlead.serving.kinds.names import platform_name, region_name
 from fairlead.serving.targets import EndpointKey, EndpointSpec
 from fairlead.serving.workload import Document, Workload
 
@@ -79,13 +78,7 @@ class Change:
 
 def folder_of(key: EndpointKey) -> str:
     """Where an endpoint's files are, below the target's own folder."""
-    return f"{folder_name(key.region)}/{platform_name(key.deployment, longest=80)}"
-
-
-def folder_name(region: RegionId) -> str:
-    """A region as a part of a path."""
-    cloud, _, place = region.partition(":")
-    return platform_name(region if "-" in cloud else f"{cloud}-{place}", longest=80)
+    return f"{region_name(key.region)}/{platform_name(key.deployment, longest=80)}"
 
 
 def to_files(spec: EndpointSpec, documents: Sequence[Document]) -> Files:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fairlead.core.ids import RegionId
     from fairlead.serving.workload import Workload
 
 _OTHER = re.compile(r"[^a-z0-9]+")
@@ -36,6 +37,12 @@ def deployment_name(workload: Workload, suffix: str = "", *, longest: int) -> st
 def regional_name(workload: Workload, *, longest: int) -> str:
     """What a deployment in one region is called where those of all regions are."""
     return deployment_name(workload, f":{workload.region}", longest=longest)
+
+
+def region_name(region: RegionId) -> str:
+    """A region as a part of a path, such as `aws-us-east-1`."""
+    cloud, _, place = region.partition(":")
+    return platform_name(region if "-" in cloud else f"{cloud}-{place}", longest=80)
 
 
 def revision_name(workload: Workload, content: str) -> str:

@@ -32,7 +32,7 @@ def render(workload: Workload, settings: TerraformSettings) -> tuple[Document, .
         raise InvalidInput(
             f"No Terraform is written for {workload.region}.", hint="Use a target of kind kubernetes in this region."
         )
-    return documents(_CLOUDS[cloud](workload, settings), settings)
+    return documents(_CLOUDS[cloud](workload, settings), workload, settings)
 
 
 KIND = TargetKind(name="terraform", settings=TerraformSettings, render=render)

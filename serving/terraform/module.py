@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from fairlead.core.errors import InvalidInput
+from fairlead.serving.kinds.names import deployment_name, region_name
 from fairlead.serving.terraform.hcl import Block, Body, Named, to_text
 from fairlead.serving.terraform.providers import versions_file
 from fairlead.serving.workload import Document, TargetSettings, Workload
@@ -22,7 +23,8 @@ class TerraformSettings(TargetSettings):
 
     backend: Literal["azurerm", "gcs", "http", "pg", "remote", "s3"] | None = Field(
         default=None,
-        description="Where Terraform keeps the state; its details come with `terraform init -backend-config`.",
+        description="Where Terraform keeps the state, each module's in a place of its own; bucket and identity come "
+        "with `terraform init -backend-config`.",
     )
     exposure: Literal["internal", "public"] = Field(
         default="internal", description="Whether the address is reached from the network of the cloud alone."
@@ -51,8 +53,8 @@ class Module:
     outputs: Named
 
 
-def documents(module: Module, settings: TerraformSettings) -> tuple[Document, ...]:
-    """The files of a module.
+def documents(module: Module, workload: Workload, settings: TerraformSettings) -> tuple[Document, ...]:
+    """The files of the module that runs a workload.
 
     Raises:
         InvalidInput: if a value is set for a variable that the module does not have.
@@ -62,8 +64,9 @@ def documents(module: Module, settings: TerraformSettings) -> tuple[Document, ..
         raise InvalidInput(
             f"The module has no variable {unknown[0][:80]!r}.", hint=f"Its variables are {', '.join(known)}."
         )
+    state = f"fairlead/{region_name(workload.region)}/{deployment_name(workload, longest=80)}"
     files = {
-        "versions.tf": versions_file(module.provider, backend=settings.backend),
+        "versions.tf": versions_file(module.provider, backend=settings.backend, state=state),
         "variables.tf": to_text(module.variables),
         "main.tf": to_text(module.main),
         "outputs.tf": to_text(module.outputs),

@@ -15,13 +15,21 @@ PROVIDERS: Mapping[str, tuple[str, str]] = {
 """Where each provider is from, and the range of versions that has every argument of the modules."""
 
 
-def versions_file(provider: str, *, backend: str | None = None) -> str:
-    """The text of `versions.tf`; a backend's details come with `terraform init -backend-config`."""
+_STATE_PLACES = {"azurerm": ("key", ".tfstate"), "gcs": ("prefix", ""), "s3": ("key", ".tfstate")}
+
+
+def versions_file(provider: str, *, backend: str | None = None, state: str = "") -> str:
+    """The text of `versions.tf`.
+
+    `state` is the module's own place in a backend that has places; the rest of its details come with `terraform init
+    -backend-config`.
+    """
     source, version = PROVIDERS[provider]
     body: dict[str, Value | Block | tuple[Block, ...]] = {
         "required_version": REQUIRED_VERSION,
         "required_providers": Block({provider: {"source": source, "version": version}}),
     }
     if backend is not None:
-        body["backend"] = Block({}, (backend,))
+        name, ending = _STATE_PLACES.get(backend, ("", ""))
+        body["backend"] = Block({name: f"{state}{ending}"} if name else {}, (backend,))
     return to_text([("terraform", Block(body))])

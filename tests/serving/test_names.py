@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.core.ids import RegionId
-from fairlead.serving.kinds.names import deployment_name, platform_name
-from fairlead.serving.rendered import folder_name
+from fairlead.serving.kinds.names import deployment_name, platform_name, region_name
 from tests.serving.workloads import workload
 
 TEXTS = st.one_of(st.text(min_size=1, max_size=60), st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True))
@@ -31,7 +30,7 @@ def test_different_texts_have_different_names(one: str, other: str) -> None:
 def test_a_name_that_fits_stays_as_it_is() -> None:
     assert platform_name("churn-2", longest=24) == "churn-2"
     assert platform_name("Churn", longest=24).startswith("churn-")
-    assert folder_name(RegionId("aws:us-east-1")) == "aws-us-east-1"
+    assert region_name(RegionId("aws:us-east-1")) == "aws-us-east-1"
 
 
 def test_workspaces_do_not_share_a_name() -> None:

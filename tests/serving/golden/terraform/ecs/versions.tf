@@ -8,5 +8,7 @@ terraform {
     }
   }
 
-  backend "s3" {}
+  backend "s3" {
+    key = "fairlead/aws-us-east-1/churn.tfstate"
+  }
 }
