@@ -19,12 +19,16 @@ from fairlead.registry.uploads import Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import RegionArtifacts
 from fairlead.serving.bundle_assembly import BundleParts, assemble_bundles
+from fairlead.serving.bundle_images import image_for
 from fairlead.serving.bundles import Bundles
 from fairlead.serving.deploy_targets import DeployTargets, TargetBook
 from fairlead.serving.deployer import Deployer
 from fairlead.serving.deployment_drift import DeploymentDrifts
+from fairlead.serving.deployment_spec import RegionSpec
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.gateway_process import GatewayProcess
+from fairlead.serving.image_assembly import ImageParts, assemble_images
+from fairlead.serving.image_rules import ImageRules
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.placements import Placements
 from fairlead.serving.recipe import BundleRules
@@ -46,6 +50,7 @@ class Serving:
     placements: Placements
     bundles: Bundles
     bundle_parts: BundleParts
+    image_parts: ImageParts
     deployments: Deployments
     drifts: DeploymentDrifts
     targets: DeployTargets
@@ -90,8 +95,21 @@ class Serving:
                 Replanning(self.database, self.placements, self.deployments),
             ),
             *self.bundle_parts.routers(),
+            *self.image_parts.routers(),
             targets_router(self.targets),
         ]
+
+
+def _image_of(session: Session, workspace_id: str, bundle_digest: str, spec: RegionSpec) -> str | None:
+    needs = spec.resources
+    return image_for(
+        session,
+        workspace_id,
+        bundle_digest,
+        spec.region,
+        architecture=needs.architecture,
+        accelerator=needs.accelerator,
+    )
 
 
 def assemble_serving(
@@ -106,6 +124,7 @@ def assemble_serving(
     bundle_rules: BundleRules | None = None,
     signing_key: bytes | None = None,
     target_rules: TargetRules | None = None,
+    image_rules: ImageRules | None = None,
     wake: Callable[[], None] = lambda: None,
     gateway_port: int = 0,
 ) -> Serving:
@@ -133,21 +152,40 @@ def assemble_serving(
         signing_key=signing_key,
         wake=wake,
     )
+    images = assemble_images(
+        database=database,
+        clock=clock,
+        catalog=catalog,
+        artifacts=artifacts,
+        scratch=Scratch(folder / "scratch"),
+        rules=image_rules,
+        wake=wake,
+    )
     return Serving(
         database=database,
         placements=Placements(database, clock, catalog=catalog),
         bundles=bundles.bundles,
         bundle_parts=bundles,
+        image_parts=images,
         deployments=Deployments(database, clock, catalog=catalog, gateway_url=lambda: gateway.address, wake=wake),
         drifts=DeploymentDrifts(database, book.open),
         targets=DeployTargets(database, clock, catalog=catalog),
         handlers={
             **bundles.handlers,
+            **images.handlers,
             DEPLOY: Deployer(database, clock, catalog=catalog, open_target=book.open, routes=routes),
         },
         derivers=(
             *bundles.derivers,
-            RolloutDeriver(database, book.open, online_store, measure=gateway.measure, bundle_rules=bundles.rules),
+            *images.derivers,
+            RolloutDeriver(
+                database,
+                book.open,
+                online_store,
+                measure=gateway.measure,
+                bundle_rules=bundles.rules,
+                image_of=_image_of,
+            ),
         ),
         target=target,
         book=book,

@@ -32,11 +32,11 @@ MAX_ATTEMPTS = 3
 StoreOf = Callable[[str], str | None]
 """Where a region's features are read, if the model reads any."""
 
-ImageOf = Callable[[Session, str, str, str], str | None]
+ImageOf = Callable[[Session, str, str, RegionSpec], str | None]
 """The image of a bundle for a region, by digest, if there is one: (session, workspace_id, bundle_digest, region)."""
 
 
-def no_image(_session: Session, _workspace_id: str, _digest: str, _region: str) -> str | None:
+def no_image(_session: Session, _workspace_id: str, _digest: str, _region: RegionSpec) -> str | None:
     """For targets that run a bundle's own files."""
     return None
 
@@ -199,7 +199,7 @@ class Progress:
     def _workload(
         self, subject: Subject, spec: RegionSpec, *, traffic_percent: int, former: Workload | None
     ) -> Workload:
-        image = self.image_of(self.session, self.row.workspace_id, subject.bundle_digest, spec.region)
+        image = self.image_of(self.session, self.row.workspace_id, subject.bundle_digest, spec)
         return workload_of(
             subject,
             spec,

@@ -43,11 +43,13 @@ from fairlead.registry.webhook_assembly import WebhookParts
 from fairlead.registry.webhook_delivery import release_leases
 from fairlead.serving.artifact_uses import bundle_uses
 from fairlead.serving.assembly import Serving, assemble_serving
+from fairlead.serving.bundle_images import CHECK_IMAGE, PUSH_IMAGE
 from fairlead.serving.bundle_tests import TEST_BUNDLE
 from fairlead.serving.bundles import BUILD_BUNDLE
 from fairlead.serving.deployment_index import FollowingDeployments, ReadyBundles
 from fairlead.serving.leaving import RegionDeployments
 from fairlead.serving.lineage import Lineages
+from fairlead.serving.profiles import PROFILE_BUNDLE
 from fairlead.serving.rollout import DEPLOY
 from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties
@@ -167,6 +169,7 @@ class Service:
             online_store=features.online_store_path,
             target_rules=settings.target_rules(is_embedded=is_embedded),
             bundle_rules=settings.bundle_rules,
+            image_rules=settings.image_rules,
             signing_key=signing_keys[0],
             wake=wake,
         )
@@ -362,6 +365,9 @@ class Service:
             Lane(name="deploy", kinds=frozenset({DEPLOY}), threads=DEPLOY_THREADS),
             Lane(name="build", kinds=frozenset({BUILD_BUNDLE}), threads=1),
             Lane(name="test", kinds=frozenset({TEST_BUNDLE}), threads=1),
+            Lane(name="image", kinds=frozenset({PUSH_IMAGE, CHECK_IMAGE}), threads=2),
+            # One at a time: two would measure each other.
+            Lane(name="profile", kinds=frozenset({PROFILE_BUNDLE}), threads=1),
         ]
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from fairlead.core.config import read_config
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
 from fairlead.core.outbound import OutboundRules
+from fairlead.serving.image_rules import ImageRules
 from fairlead.serving.recipe import BundleRules, check_base_image
 from fairlead.serving.targets import TargetRules
 
@@ -128,6 +129,11 @@ class ServerSettings(BaseSettings):
         description="URL of the package index that bundles are locked and tested from. None: the one that uv is "
         "configured for (PyPI). `offline`: none is asked, and this release's own lock and uv's cache have to do.",
     )
+    instance_type: str | None = Field(
+        default=None,
+        max_length=63,
+        description="Type of instance that this worker runs on, such as m7i.large; profiles that it takes say so.",
+    )
     smoke_test_seconds: float = Field(
         default=300.0, gt=0, description="How long a bundle may take in its smoke test, once it is installed."
     )
@@ -234,6 +240,15 @@ class ServerSettings(BaseSettings):
             package_index=None if self.package_index is None else self.package_index.get_secret_value(),
             test_seconds=self.smoke_test_seconds,
             test_memory_bytes=self.smoke_test_memory_bytes,
+        )
+
+    @property
+    def image_rules(self) -> ImageRules:
+        """What these settings say of images and profiles."""
+        return ImageRules(
+            cloud_hosts=self.allowed_hosts,
+            package_index=self.bundle_rules.package_index,
+            instance_type=self.instance_type,
         )
 
     @property
