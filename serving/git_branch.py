@@ -299,7 +299,8 @@ def check_url(url: str, rules: OutboundRules) -> str:
     is_plain = all("!" <= character <= "~" and character not in "\\?#" for character in url) and password is None
     if not is_plain or not parts.path.strip("/") or "/../" in f"{parts.path}/":
         raise _no_repository(url)
-    if parts.scheme == "file" and not parts.netloc:
+    # Git decodes what stands for other characters, and then goes elsewhere than was checked.
+    if parts.scheme == "file" and not parts.netloc and "%" not in url:
         return "file"
     if parts.scheme == "ssh" and host is not None and re.fullmatch(r"[a-z_][a-z0-9_.-]*", user or "git"):
         rules.require_listed(f"https://{host}:{port or 22}/" if port else f"https://{host}/")

@@ -349,6 +349,8 @@ def test_a_repository_that_is_not_there_may_come_back(tmp_path: Path) -> None:
         "git@127.0.0.1:manifests.git",
         "file:///etc",
         "file://host/manifests.git",
+        "file://{root}/%2e%2e/elsewhere.git",
+        "file://{root}/../elsewhere.git",
         "ext::sh -c touch% /tmp/ran",
         "--upload-pack=touch /tmp/ran",
         "/srv/manifests.git",
@@ -356,7 +358,7 @@ def test_a_repository_that_is_not_there_may_come_back(tmp_path: Path) -> None:
 )
 def test_an_address_that_the_operator_does_not_permit_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises((InvalidInput, PermissionDenied)):
-        open_target("git", tmp_path / "server", {"url": url}, tmp_path)
+        open_target("git", tmp_path / "server", {"url": url.replace("{root}", str(tmp_path))}, tmp_path)
 
 
 @pytest.mark.parametrize(
