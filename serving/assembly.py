@@ -169,7 +169,7 @@ def assemble_serving(
         image_parts=images,
         deployments=Deployments(database, clock, catalog=catalog, gateway_url=lambda: gateway.address, wake=wake),
         drifts=DeploymentDrifts(database, book.open),
-        targets=DeployTargets(database, clock, catalog=catalog),
+        targets=DeployTargets(database, clock, catalog=catalog, rules=target_rules),
         handlers={
             **bundles.handlers,
             **images.handlers,

@@ -76,10 +76,13 @@ _LOCAL = AppliedTarget(
 class DeployTargets:
     """Applies, shows and removes targets."""
 
-    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, catalog: Catalog, rules: TargetRules | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
+        self._rules = rules or TargetRules()
 
     def list(self, caller: Caller, page: PageRequest) -> Page[AppliedTarget]:
         """Targets by name; `local` is not among them."""
@@ -102,6 +105,7 @@ class DeployTargets:
 
         Raises:
             InvalidInput: if the name is reserved, or the document wrong; `pointer` names the member.
+            InvalidInput, PermissionDenied: if it names a folder or host that the server's operator does not permit.
             UnknownRegion: if it names a region that is in no catalog.
             StaleRevision: if it is not at the expected revision (0: not there).
             Conflict: if its kind changes, or it leaves a region, while deployments run on it there.
@@ -113,6 +117,8 @@ class DeployTargets:
                 hint="Choose another name and kind.",
             )
         kind, settings, delivery_settings = check_draft(draft)
+        if (check := find_delivery(draft.delivery, kind).check) is not None:
+            check(delivery_settings, self._rules)
         for region in draft.regions or ():
             self._catalog.within(caller.workspace_id).region(region)
         with self._database.write() as session:

@@ -18,7 +18,7 @@ from typing import Protocol
 from pydantic import Field, field_validator
 
 from fairlead.core.errors import InvalidInput, PermissionDenied, Unavailable
-from fairlead.serving.git_branch import GitBranch, GitPlace
+from fairlead.serving.git_branch import GitBranch, GitPlace, check_url
 from fairlead.serving.rendered import (
     Change,
     Files,
@@ -38,6 +38,7 @@ from fairlead.serving.targets import (
     NoLongerWanted,
     RunningEndpoint,
     TargetParts,
+    TargetRules,
 )
 from fairlead.serving.workload import TargetSettings
 
@@ -305,16 +306,24 @@ def check_folder(path: Path, permitted: tuple[Path, ...] | None) -> Path:
     return path
 
 
+def _check_folder_settings(settings: FolderSettings, rules: TargetRules) -> None:
+    check_folder(Path(settings.path), rules.folders)
+
+
+def _check_git_settings(settings: GitSettings, rules: TargetRules) -> None:
+    if check_url(settings.url, rules.git_hosts) == "file":
+        check_folder(Path(settings.url.removeprefix("file://")), rules.folders)
+
+
 def _open_folder(parts: TargetParts) -> RepositoryTarget:
     settings = FolderSettings.model_validate(parts.delivery_settings.model_dump())
-    root = check_folder(Path(settings.path), parts.rules.folders)
-    return RepositoryTarget(FolderTree(root), parts, overwrite=settings.overwrite)
+    _check_folder_settings(settings, parts.rules)
+    return RepositoryTarget(FolderTree(Path(settings.path)), parts, overwrite=settings.overwrite)
 
 
 def _open_git(parts: TargetParts) -> RepositoryTarget:
     settings = GitSettings.model_validate(parts.delivery_settings.model_dump())
-    if settings.url.startswith("file://"):
-        check_folder(Path(settings.url.removeprefix("file://")), parts.rules.folders)
+    _check_git_settings(settings, parts.rules)
     place = GitPlace(
         url=settings.url,
         branch=settings.branch,
@@ -327,6 +336,6 @@ def _open_git(parts: TargetParts) -> RepositoryTarget:
 
 
 DELIVERIES: Mapping[str, Delivery] = {
-    "folder": Delivery(name="folder", settings=FolderSettings, open=_open_folder),
-    "git": Delivery(name="git", settings=GitSettings, open=_open_git),
+    "folder": Delivery(name="folder", settings=FolderSettings, open=_open_folder, check=_check_folder_settings),
+    "git": Delivery(name="git", settings=GitSettings, open=_open_git, check=_check_git_settings),
 }

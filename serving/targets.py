@@ -215,9 +215,11 @@ class Delivery:
     """A way in which what a kind has written gets to its platform.
 
     `settings` checks the member `delivery_settings` of a target document; credentials are named there (a file, a
-    context, a variable), never held. `open` may be called often, and asks nothing of anybody.
+    context, a variable), never held. `open` may be called often, and asks nothing of anybody. `check`, where there is
+    one, refuses what the operator does not permit as soon as a target is applied.
     """
 
     name: str
     settings: type[Any]
     open: Callable[[TargetParts], DeployTarget]
+    check: Callable[[Any, TargetRules], None] | None = None
