@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ids import Digest, digest_hex, parse_digest, sha256_digest
-from fairlead.serving.requirements import PYTHONS, parse_lock, release_lock
+from fairlead.serving.requirements import PYTHONS, SERVICE_REQUIREMENTS, parse_lock, release_lock
 
 RECIPE_FORMAT = 2
 SERVICE_MAX_BYTES = 256 * 2**10
@@ -144,8 +144,15 @@ class BundleWish:
                 f"{self.service_file[:200]!r} is no path of a Python file in a version.",
                 hint="Give it as it is called in the version, such as code/service.py.",
             )
-        lock = None if self.lock is None else parse_lock(self.lock).text
-        return replace(recipe, service_file=self.service_file, service_source=self.service_source, lock=lock)
+        lock = None if self.lock is None else parse_lock(self.lock)
+        named = {each.name for each in lock.packages} if lock is not None else {*SERVICE_REQUIREMENTS}
+        if missing := sorted({*SERVICE_REQUIREMENTS} - named):
+            raise InvalidInput(
+                f"The lock has no {missing[0]}, which every bundle needs.",
+                hint="Begin from the lock of another bundle: fairlead bundle show REFERENCE --lock",
+            )
+        text = None if lock is None else lock.text
+        return replace(recipe, service_file=self.service_file, service_source=self.service_source, lock=text)
 
 
 def check_base_image(image: str) -> str:

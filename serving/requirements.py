@@ -28,7 +28,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from fairlead.core.errors import InvalidInput, Unavailable
+from fairlead.core.errors import InvalidInput, MissingExtra, Unavailable
 from fairlead.core.ids import Digest, sha256_digest
 
 SERVICE_REQUIREMENTS = ("bentoml", "numpy", "opentelemetry-exporter-otlp-proto-http", "pandas", "pyyaml")
@@ -264,11 +264,11 @@ def _from_index(wanted: Sequence[Requirement], python: str, index: str | None) -
         locked.write_text(
             "".join(f"{each['name']}=={each['version']}\n" for each in preferred if each is not None), encoding="utf-8"
         )
-        command = [*uv_command(), "pip", "compile", str(roots), "--output-file", str(locked), "--generate-hashes"]
+        command = ["pip", "compile", str(roots), "--output-file", str(locked), "--generate-hashes"]
         command += ["--no-build", "--no-header", "--no-annotate", "--quiet", "--python-version", python]
         result = run_uv([*command, "--python-platform", _PLATFORM], index=index, seconds=_INDEX_SECONDS)
         if result.returncode:
-            said = _SECRET.sub("", result.stderr).replace(f"{scratch}/", "").strip()[-1500:]
+            said = result.stderr.replace(f"{scratch}/", "").strip()[-1500:]
             if "No solution found" in said or "Failed to parse" in said:
                 raise InvalidInput(
                     f"The model's requirements cannot be locked: {said}",
@@ -282,16 +282,12 @@ def _from_index(wanted: Sequence[Requirement], python: str, index: str | None) -
         return parse_lock(locked.read_text(encoding="utf-8"), source="index").packages
 
 
-def uv_command() -> list[str]:
-    """How uv is run here: the one that was installed with Fairlead."""
-    return [sys.executable, "-m", "uv"]
-
-
 def run_uv(command: Sequence[str], *, index: str | None, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run uv with the settings of this machine's package indexes, and none of ours.
+    """Run uv with the settings of this machine's package indexes, and none of ours. What it says names no secret.
 
     Raises:
-        Unavailable: if it takes longer than `seconds`, or is not installed.
+        Unavailable: if it takes longer than `seconds`.
+        MissingExtra: if it is not installed.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "VIRTUAL_"))}
     if index == OFFLINE:
@@ -299,8 +295,8 @@ def run_uv(command: Sequence[str], *, index: str | None, seconds: float) -> subp
     elif index is not None:
         environment["UV_DEFAULT_INDEX"] = index
     try:
-        return subprocess.run(
-            command,
+        result = subprocess.run(
+            [sys.executable, "-m", "uv", *command],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -310,6 +306,10 @@ def run_uv(command: Sequence[str], *, index: str | None, seconds: float) -> subp
         )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"uv did not finish within {seconds:g} s.", hint="See FAIRLEAD_PACKAGE_INDEX.") from None
+    if "No module named uv" in result.stderr:
+        raise MissingExtra("uv is not installed here.", hint="Install it with: pip install 'fairlead[serving]'")
+    result.stderr = _SECRET.sub("", result.stderr)
+    return result
 
 
 def _is_mlflow(requirement: Requirement) -> bool:

@@ -30,7 +30,7 @@ import psutil
 from fairlead.core.errors import InvalidInput, Unavailable
 from fairlead.serving.bundle import LOCK
 from fairlead.serving.processes import free_port, log_tail
-from fairlead.serving.requirements import run_uv, uv_command
+from fairlead.serving.requirements import run_uv
 
 EXAMPLES = "fairlead_examples.json"
 EXAMPLES_FORMAT = 1
@@ -170,7 +170,7 @@ def _make_environment(bundle: Path, scratch: Path, index: str | None) -> Path:
     """A fresh virtual environment with what the bundle's lock names, and nothing else; its Python."""
     facts = json.loads((bundle / "src/fairlead_bundle/bundle.json").read_text(encoding="utf-8"))
     folder = scratch / "environment"
-    make = [*uv_command(), "venv", "--quiet", "--no-project", "--no-python-downloads", "--python", str(facts["python"])]
+    make = ["venv", "--quiet", "--no-project", "--no-python-downloads", "--python", str(facts["python"])]
     made = run_uv([*make, str(folder)], index=index, seconds=60)
     if made.returncode:
         raise Unavailable(
@@ -179,7 +179,7 @@ def _make_environment(bundle: Path, scratch: Path, index: str | None) -> Path:
         )
     python = folder / "bin" / "python"
     # Copies: what code of a model writes into its environment must not reach uv's cache, and so the next one.
-    fill = [*uv_command(), "pip", "install", "--quiet", "--require-hashes", "--no-build", "--link-mode", "copy"]
+    fill = ["pip", "install", "--quiet", "--require-hashes", "--no-build", "--link-mode", "copy"]
     fill += ["--python", str(python), "--requirement", str(bundle / LOCK)]
     filled = run_uv(fill, index=index, seconds=600)
     if filled.returncode:

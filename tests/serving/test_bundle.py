@@ -320,6 +320,11 @@ def test_a_file_that_is_no_service_is_refused(recipe: Recipe, source: str, said:
         BundleWish(service_source=source).apply(recipe)
 
 
+def test_a_lock_without_what_every_bundle_needs_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(InvalidInput, match="no bentoml, which every bundle needs"):
+        BundleWish(lock=f"numpy==2 --hash=sha256:{'0' * 64}").apply(recipe)
+
+
 @pytest.mark.parametrize("path", ["../own.py", "/own.py", "a//own.py", "own.txt", "a\\own.py", "./own.py"])
 def test_a_service_lies_in_the_version(recipe: Recipe, path: str) -> None:
     with pytest.raises(InvalidInput, match="no path"):
@@ -327,7 +332,7 @@ def test_a_service_lies_in_the_version(recipe: Recipe, path: str) -> None:
 
 
 def test_a_service_that_the_version_does_not_have_is_named(recipe: Recipe, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="has no file 'own.py'"):
+    with pytest.raises(InvalidInput, match=r"has no file 'own\.py'"):
         build_bundle(replace(recipe, service_file="own.py"), write_model(tmp_path / "model", 1.0), tmp_path / "bundle")
 
 
