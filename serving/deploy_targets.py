@@ -76,9 +76,7 @@ _LOCAL = AppliedTarget(
 class DeployTargets:
     """Applies, shows and removes targets."""
 
-    def __init__(
-        self, database: Database, clock: Clock, *, catalog: Catalog, rules: TargetRules | None = None
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, *, catalog: Catalog, rules: TargetRules | None = None) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
