@@ -29,7 +29,7 @@ from fairlead.serving.replanning import Replanning
 from fairlead.serving.rollout import DEPLOY, RolloutDeriver
 from fairlead.serving.route_book import RouteBook
 from fairlead.serving.routing import Route, read_table
-from fairlead.serving.targets import (
+from fairlead.serving.targets import (, TargetRules
     LOCAL,
     DeployTarget,
     EndpointKey,
@@ -177,7 +177,8 @@ class Platform:
 
     @property
     def targets(self) -> DeployTargets:
-        return DeployTargets(self.fleet.database, self.fleet.clock, catalog=load_catalog())
+        rules = TargetRules(folders=None)
+        return DeployTargets(self.fleet.database, self.fleet.clock, catalog=load_catalog(), rules=rules)
 
     @property
     def drifts(self) -> DeploymentDrifts:
