@@ -1,4 +1,4 @@
-"""The tables of deploy targets, and of how deployments came to be as they are: their revisions, and the steps of each."""
+"""The tables of deploy targets, and of how deployments came to be as they are: revisions, and the steps of each."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ FairleadError
 ├── Conflict                     409, exit 5
 │   ├── AlreadyExists
 │   ├── StaleRevision            412: someone moved it first
-│   ├── PlanOutdated             412: what a promotion plan rests on has changed
+│   ├── PlanOutdated             412: what a plan rests on has changed
 │   ├── RevisionRequired         428: a move without If-Match
 │   ├── NotReady                 a version or replica whose bytes are not yet verified
 │   ├── LeaseLost                another worker holds a newer fencing token
@@ -415,7 +415,7 @@ class StaleRevision(Conflict):
 
 class PlanOutdated(Conflict):
     code = "plan-outdated"
-    title = "The world changed since the promotion was planned"
+    title = "The world changed since it was planned"
     status = 412
 
 
