@@ -29,13 +29,14 @@ from fairlead.serving.replanning import Replanning
 from fairlead.serving.rollout import DEPLOY, RolloutDeriver
 from fairlead.serving.route_book import RouteBook
 from fairlead.serving.routing import Route, read_table
-from fairlead.serving.targets import (, TargetRules
+from fairlead.serving.targets import (
     LOCAL,
     DeployTarget,
     EndpointKey,
     EndpointSpec,
     NoLongerWanted,
     RunningEndpoint,
+    TargetRules,
 )
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
