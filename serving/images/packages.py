@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fairlead.core.errors import InvalidInput, Unavailable
-from fairlead.serving.requirements import parse_lock, run_uv, uv_command
+from fairlead.serving.requirements import parse_lock, run_uv
 
 _PLATFORMS = {"linux/amd64": "x86_64-unknown-linux-gnu", "linux/arm64": "aarch64-unknown-linux-gnu"}
 _SECONDS = 900.0
@@ -25,9 +25,9 @@ def unpack_wheels(lock: str, destination: Path, *, platform: str, python: str, i
     destination.mkdir(parents=True, exist_ok=True)
     requirements = destination.with_suffix(".txt")
     requirements.write_text(lock, encoding="utf-8")
-    command = [*uv_command(), "pip", "install", "--target", str(destination), "--requirements", str(requirements)]
+    command = ["pip", "install", "--target", str(destination), "--requirements", str(requirements)]
     command += ["--require-hashes", "--no-deps", "--no-build", "--no-compile-bytecode", "--link-mode", "hardlink"]
-    command += ["--quiet", "--no-config", "--python-version", python, "--python-platform", _PLATFORMS[platform]]
+    command += ["--quiet", "--python-version", python, "--python-platform", _PLATFORMS[platform]]
     result = run_uv(command, index=index, seconds=_SECONDS)
     requirements.unlink()
     if result.returncode:
