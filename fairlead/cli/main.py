@@ -29,6 +29,7 @@ from fairlead.cli import (
     environment,
     events,
     features,
+    images,
     imports,
     issuer,
     keys,
@@ -37,6 +38,7 @@ from fairlead.cli import (
     location,
     login,
     policy,
+    profile,
     promotions,
     record,
     replica_policy,
@@ -78,6 +80,8 @@ app.add_typer(lifecycle.app, name="retention")
 app.add_typer(replicate.app, name="replicate")
 app.add_typer(deploy.app)
 app.add_typer(bundle.app, name="bundle", cls=bundle.BundleGroup)
+app.add_typer(images.app, name="images")
+app.add_typer(profile.app, name="profile", cls=profile.ProfileGroup)
 app.add_typer(deployments.app, name="deploy")
 app.add_typer(target.app, name="target")
 app.add_typer(catalog.app, name="catalog")

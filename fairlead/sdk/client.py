@@ -14,6 +14,7 @@ from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.events import Events
 from fairlead.sdk.features import Features
 from fairlead.sdk.identity_tokens import IdentitySource, exchange
+from fairlead.sdk.images import Images, Profiles
 from fairlead.sdk.imports import Imports
 from fairlead.sdk.issuers import Issuers
 from fairlead.sdk.keys import Keys
@@ -49,7 +50,7 @@ class Fairlead:
 
     Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
     `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`, `placements`,
-    `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
+    `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
     `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`, `lifecycle`, `cards`,
     `retention` and `record` group the calls by noun.
     """
@@ -86,6 +87,8 @@ class Fairlead:
         self.bundles = Bundles(transport)
         self.deployments = Deployments(transport)
         self.targets = DeployTargets(transport)
+        self.images = Images(transport)
+        self.profiles = Profiles(transport)
         self.keys = Keys(transport)
         self.issuers = Issuers(transport)
         self.tokens = Tokens(transport)
