@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
 from fairlead.catalog.changes import Change, changes
 from fairlead.catalog.feeds.ports import Feed, Missing, Reading, read_feed
-from fairlead.catalog.observations import FigureKey, Observation, known_figures, refreshed
+from fairlead.catalog.observations import Observation, known_figures, refreshed
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError, FeedNotFound, InvalidInput
 from fairlead.core.ports import Clock
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
-from fairlead.serving.catalog_state import CatalogState, to_observation
+from fairlead.serving.catalog_state import CatalogState, newest_rows, to_observation
 from fairlead.serving.tables_catalog import CatalogFeedRow, CatalogFigureRow
 
 RETRY_AFTER = timedelta(minutes=15)
@@ -182,7 +182,7 @@ class CatalogFeeds:
         row = _feed_row(session, name, lock=True)
         # Of several prices of one thing the last one counts, as `refreshed` has it.
         brought = {each.key: each for each in reading.observations}
-        known = _newest(session, name)
+        known = {to_observation(last).key: last for last in newest_rows(session, feed=name)}
         count = 0
         for key, observation in brought.items():
             last = known.get(key)
@@ -222,28 +222,6 @@ def _feed_row(session: Session, name: str, *, lock: bool = False) -> CatalogFeed
         row = CatalogFeedRow(feed=name, generation=0, figures=0, missing=[])
         session.add(row)
     return row
-
-
-def _newest(session: Session, name: str) -> dict[FigureKey, CatalogFigureRow]:
-    key = (CatalogFigureRow.kind, CatalogFigureRow.region, CatalogFigureRow.item)
-    last = (
-        select(*key, func.max(CatalogFigureRow.first_seen_at).label("at"))
-        .where(CatalogFigureRow.feed == name)
-        .group_by(*key)
-        .subquery()
-    )
-    rows = session.scalars(
-        select(CatalogFigureRow)
-        .join(
-            last,
-            (CatalogFigureRow.kind == last.c.kind)
-            & (CatalogFigureRow.region == last.c.region)
-            & (CatalogFigureRow.item == last.c.item)
-            & (CatalogFigureRow.first_seen_at == last.c.at),
-        )
-        .where(CatalogFigureRow.feed == name)
-    )
-    return {to_observation(row).key: row for row in rows}
 
 
 def _to_row(name: str, observation: Observation, now: datetime) -> CatalogFigureRow:

@@ -7,10 +7,9 @@ process that changed it, within seconds in every other one. Whoever asks it betw
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarResult, func, select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog
@@ -66,7 +65,8 @@ def read_tables(session: Session, *, bundled: Tables | None = None, before: date
     """The bundled tables with the private regions, and with what feeds brought, before a time or until now."""
     tables = bundled_tables() if bundled is None else bundled
     tables = with_private_regions(tables, _private_regions(session, tables))
-    observations = _observations(session, before)
+    # Of several feeds that bring one figure, the one that saw it last counts.
+    observations = [to_observation(row) for row in newest_rows(session, before=before)]
     return refreshed(tables, observations) if observations else tables
 
 
@@ -89,14 +89,18 @@ def _private_regions(session: Session, tables: Tables) -> list[PrivateRegion]:
     return found
 
 
-def _observations(session: Session, before: datetime | None) -> Sequence[Observation]:
-    """The newest observation of each figure by each feed; of several feeds the one seen last comes last."""
+def newest_rows(
+    session: Session, *, feed: str | None = None, before: datetime | None = None
+) -> ScalarResult[CatalogFigureRow]:
+    """The newest row of each figure by each feed (or by one), of those before a time; what was seen last comes last."""
     key = (CatalogFigureRow.feed, CatalogFigureRow.kind, CatalogFigureRow.region, CatalogFigureRow.item)
     newest = select(*key, func.max(CatalogFigureRow.first_seen_at).label("at")).group_by(*key)
+    if feed is not None:
+        newest = newest.where(CatalogFigureRow.feed == feed)
     if before is not None:
         newest = newest.where(CatalogFigureRow.first_seen_at < before)
     last = newest.subquery()
-    rows = session.scalars(
+    return session.scalars(
         select(CatalogFigureRow)
         .join(
             last,
@@ -108,7 +112,6 @@ def _observations(session: Session, before: datetime | None) -> Sequence[Observa
         )
         .order_by(CatalogFigureRow.last_seen_at, CatalogFigureRow.feed)
     )
-    return [to_observation(row) for row in rows]
 
 
 def to_observation(row: CatalogFigureRow) -> Observation:
