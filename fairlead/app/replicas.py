@@ -107,6 +107,8 @@ def main() -> None:
     listener = listen(host, int(port), is_shared=True)
     threading.Thread(target=_leave_with_starter, daemon=True).start()
     service = Service.build(ServerSettings.read(), SystemClock(), is_embedded=False)
+    # The first process has the worker; each follows what the others change of the catalog.
+    service.catalog.start(has_worker=False)
 
     def tell() -> None:
         sys.stdout.buffer.write(_READY)
