@@ -384,6 +384,17 @@ def test_a_folder_that_the_operator_does_not_permit_is_refused(path: str, tmp_pa
     assert refused.value.hint is not None
 
 
+@pytest.mark.parametrize(
+    ("delivery", "settings"),
+    [("folder", {"path": "/srv"}), ("git", {"url": "file:///srv/x.git"}), ("git", {"url": "https://h.example/x.git"})],
+)
+def test_a_server_whose_operator_permits_nothing_takes_no_such_target(delivery: str, settings: dict[str, str]) -> None:
+    found = DELIVERIES[delivery]
+    assert found.check is not None
+    with pytest.raises((InvalidInput, PermissionDenied)):
+        found.check(check_settings(found.settings, settings, what="delivery_settings"), TargetRules())
+
+
 def test_a_symbolic_link_leads_nowhere_else(tmp_path: Path) -> None:
     scene = folder_scene(tmp_path)
     elsewhere = tmp_path / "elsewhere"
