@@ -37,9 +37,7 @@ def take(
     on: Annotated[
         str, typer.Option(help="CLOUD:REGION whose worker measures; local: wherever the bundle is.")
     ] = "local",
-    p95: Annotated[
-        float | None, typer.Option(help="Milliseconds that the 95th percentile may take.", min=0.001)
-    ] = None,
+    p95: Annotated[float | None, typer.Option(help="Most milliseconds of the 95th percentile.", min=0.001)] = None,
     max_concurrency: Annotated[int, typer.Option(help="Most callers at once.", min=1, max=256)] = 64,
     seconds: Annotated[float, typer.Option(help="How long each step lasts.", min=0.2, max=60)] = 3.0,
     plot: Annotated[Path | None, typer.Option(help="Draw latency against throughput into this SVG file.")] = None,

@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`,
-    `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`, `placements`,
-    `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
-    `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`, `lifecycle`, `cards`,
-    `retention` and `record` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `replica_policies`,
+    `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`, `placements`, `images`, `profiles`,
+    `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
+    `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`, `lifecycle`, `cards`, `retention`
+    and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
