@@ -29,8 +29,8 @@ from fairlead.serving.placement_shares import split_lots
 from fairlead.serving.placement_survival import answered, losses_of, need_within, needs_of
 
 RELATIVE_GAP = 1e-3
-EXACT_COLUMNS = 150
-"""Programmes of at most so many shares are solved to no remaining gap."""
+EXACT_COLUMNS = 200
+"""Programmes of at most so many columns are solved to no remaining gap."""
 _TIE_USD_PER_HOUR = 1e-7
 _LEAST_LOAD = 1e-6
 _ROUNDING = 1e-9
@@ -99,7 +99,7 @@ def solve(problem: Problem, aim: Aim | None = None) -> Solution | None:
         built = _Built(problem, aim, needs)
         values = minimise(
             built.programme,
-            relative_gap=0.0 if len(built.served) <= EXACT_COLUMNS else aim.relative_gap,
+            relative_gap=0.0 if len(built.programme.cost) <= EXACT_COLUMNS else aim.relative_gap,
             absolute_gap=_TIE_USD_PER_HOUR / 10,
         )
         if values is None:
@@ -123,7 +123,7 @@ class _Built:
         self._lots = lots_of(problem, self._regions, is_latency_wanted=_wants(aim)[2])
         self._used: dict[int, int] = {}
         self._rented: dict[tuple[int, int], int] = {}
-        self.served: dict[tuple[int, int], int] = {}
+        self._served: dict[tuple[int, int], int] = {}
         self._relayed: list[tuple[Copy, int]] = []
         self._columns()
         self._demand_rows()
@@ -182,7 +182,7 @@ class _Built:
                     / 1000
                     for each in lot.parcels
                 )
-                self.served[index, region] = self._column(
+                self._served[index, region] = self._column(
                     lot.requests_per_hour * option.egress_usd_per_request,
                     lot.requests_per_hour * option.egress_grams_per_request,
                     waited,
@@ -202,13 +202,13 @@ class _Built:
 
     def _demand_rows(self) -> None:
         for index, lot in enumerate(self._lots):
-            self.programme.row([(self.served[index, region], 1.0) for region in lot.regions], lower=1.0, upper=1.0)
-        for (_, region), column in self.served.items():
+            self.programme.row([(self._served[index, region], 1.0) for region in lot.regions], lower=1.0, upper=1.0)
+        for (_, region), column in self._served.items():
             self.programme.row([(column, 1.0), (self._used[region], -1.0)], upper=0.0)
 
     def _capacity_rows(self) -> None:
         load: dict[int, list[tuple[int, float]]] = {region: [] for region in self._regions}
-        for (index, region), column in self.served.items():
+        for (index, region), column in self._served.items():
             load[region].append((column, -self._lots[index].load_replicas))
         for region in self._regions:
             room = self._room(region)
@@ -377,7 +377,7 @@ class _Built:
         used = tuple(sorted({key.region for key in instances}))
         lots: list[tuple[Lot, dict[int, float]]] = []
         for index, lot in enumerate(self._lots):
-            lots.append((lot, {region: values.columns[self.served[index, region]] for region in lot.regions}))
+            lots.append((lot, {region: values.columns[self._served[index, region]] for region in lot.regions}))
         constant = self._constant()
         usd, grams, seconds = (
             sum(value * each[metric] for value, each in zip(values.columns, self._metrics, strict=True))

@@ -50,11 +50,13 @@ def place(
         "budget_usd_per_hour": budget,
         "carbon_budget_g_per_hour": carbon_budget,
     }
-    what_if = {name: value for name, value in changes.items() if value is not None}
+    what_if: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     wanted = {"explanation": explain, "pareto": pareto or plot is not None, "sensitivity": sensitivity}
     document["include"] = [name for name, is_wanted in wanted.items() if is_wanted]
+    if what_if:
+        document["what_if"] = what_if
     with connected() as (client, output):
-        placement = client.place(document | ({"what_if": what_if} if what_if else {}))
+        placement = client.place(document)
         if plot is not None:
             plot.write_text(draw_front(placement.answer["pareto"]), encoding="utf-8")
             output.message(f"{plot}: {len(placement.answer['pareto'])} placements.")

@@ -216,8 +216,7 @@ def describe_fleet(row: _Json) -> str:
         for each in answer["quotas"]
     ]
     proof = f"proven within {100 * answer['relative_gap']:.2g} % of the least there is"
-    total = (
-        f"{len(answer['placements'])} models, {_usd(answer['cost_usd'])} USD/h, {_grams(answer['carbon_g'])} gCO2e/h"
-    )
+    count = len(answer["placements"])
+    total = f"{count} models, {_usd(answer['cost_usd'])} USD/h, {_grams(answer['carbon_g'])} gCO2e/h"
     sections = [f"fleet: {total}, {proof}", text_grid(table), text_grid(quotas) if len(quotas) > 1 else ""]
     return "\n\n".join(section for section in sections if section) + "\n"
