@@ -124,7 +124,7 @@ class CatalogFeeds:
                 row.attempted_at, row.error_code, row.error_detail = now, error.code, error.detail
             raise
         with self._database.write() as session:
-            count = self._keep(session, name, reading, now)
+            count = self._keep(session, name, reading, now, is_whole=regions is None)
             facts = {"figures": len(reading.observations), "new": count}
             audit.record(session, caller, self._clock, action="catalog.refresh", subject=name, facts=facts)
         before = known_figures(catalog.tables)
@@ -172,13 +172,13 @@ class CatalogFeeds:
             is_due = or_(
                 CatalogFeedRow.attempted_at.is_(None),
                 (CatalogFeedRow.attempted_at <= now - RETRY_AFTER)
-                & (CatalogFeedRow.succeeded_at.is_(None) | (CatalogFeedRow.succeeded_at <= now - self._every)),
+                & (CatalogFeedRow.read_whole_at.is_(None) | (CatalogFeedRow.read_whole_at <= now - self._every)),
             )
             claim = update(CatalogFeedRow).where(CatalogFeedRow.feed == name, is_due).values(attempted_at=now)
             result = session.execute(claim.execution_options(synchronize_session=False))
             return isinstance(result, CursorResult) and result.rowcount == 1
 
-    def _keep(self, session: Session, name: str, reading: Reading, now: datetime) -> int:
+    def _keep(self, session: Session, name: str, reading: Reading, now: datetime, *, is_whole: bool) -> int:
         row = _feed_row(session, name, lock=True)
         # Of several prices of one thing the last one counts, as `refreshed` has it.
         brought = {each.key: each for each in reading.observations}
@@ -192,11 +192,12 @@ class CatalogFeeds:
                 session.add(_to_row(name, observation, now))
                 count += 1
         row.generation += 1
-        row.figures = len(brought)
-        row.missing = [{"region": each.region, "item": each.item, "reason": each.reason} for each in reading.missing][
-            :_MISSING_KEPT
-        ]
+        row.figures = len(known.keys() | brought.keys())
         row.attempted_at = row.succeeded_at = now
+        if is_whole:
+            row.read_whole_at = now
+            missing = reading.missing[:_MISSING_KEPT]
+            row.missing = [{"region": each.region, "item": each.item, "reason": each.reason} for each in missing]
         row.error_code = row.error_detail = None
         return count
 

@@ -41,7 +41,10 @@ class CatalogFigureRow(Base):
 
 
 class CatalogFeedRow(Base):
-    """How the refreshes of one feed went. `generation` counts those that brought something else than was known."""
+    """How the refreshes of one feed went. `generation` counts those that brought something.
+
+    `read_whole_at` is the last one that was of all regions; what is read by and by is due a while after it.
+    """
 
     __tablename__ = "catalog_feeds"
 
@@ -51,6 +54,7 @@ class CatalogFeedRow(Base):
     missing: Mapped[list[JsonObject]] = mapped_column(JsonType, default=list)
     attempted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     succeeded_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    read_whole_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error_code: Mapped[str | None] = mapped_column(String(63))
     error_detail: Mapped[str | None] = mapped_column(Text)
 

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("missing", JsonType, nullable=False),
         sa.Column("attempted_at", UtcDateTime(), nullable=True),
         sa.Column("succeeded_at", UtcDateTime(), nullable=True),
+        sa.Column("read_whole_at", UtcDateTime(), nullable=True),
         sa.Column("error_code", sa.String(63), nullable=True),
         sa.Column("error_detail", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("feed", name=op.f("pk_catalog_feeds")),

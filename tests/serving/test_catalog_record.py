@@ -153,6 +153,8 @@ def test_a_feed_that_fails_keeps_the_last_figures_and_says_their_age(
 
 def test_regular_feeds_are_refreshed_when_they_are_due_and_by_one_process(world: World, feeds: CatalogFeeds) -> None:
     worker = system_caller(world.owner.workspace_id, "catalog")
+    feeds.refresh(world.owner, "azure", regions=[AMSTERDAM])  # of one region alone: the rest is still due
+    world.clock.advance(timedelta(minutes=15))
     assert feeds.refresh_due(worker) == ["azure"]
     assert feeds.refresh_due(worker) == []
     world.clock.advance(timedelta(hours=23))
