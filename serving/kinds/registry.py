@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -41,6 +42,11 @@ DELIVERIES: Mapping[str, str] = {
 Checked = TypeVar("Checked", bound=TargetSettings)
 
 
+def installed_kinds() -> tuple[str, ...]:
+    """The names of the kinds that are part of this installation."""
+    return tuple(name for name, module in KINDS.items() if find_spec(f"fairlead.serving.kinds.{module}") is not None)
+
+
 def find_kind(name: str) -> AnyKind:
     """A kind by its name.
 
@@ -49,7 +55,9 @@ def find_kind(name: str) -> AnyKind:
     """
     module = _load(f"fairlead.serving.kinds.{KINDS.get(name, '')}", is_known=name in KINDS)
     if module is None:
-        raise InvalidInput(f"There is no kind of target {name[:80]!r}.", hint=f"Use one of {', '.join(KINDS)}.")
+        raise InvalidInput(
+            f"There is no kind of target {name[:80]!r}.", hint=f"Use one of {', '.join(installed_kinds())}."
+        )
     return cast("AnyKind", module.KIND)
 
 

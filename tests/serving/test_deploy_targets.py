@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from fairlead.core.errors import (
 )
 from fairlead.registry.identity import Caller
 from fairlead.registry.paging import PageRequest
+from fairlead.serving import kinds
 from fairlead.serving.deploy_targets import TargetDraft
 from fairlead.serving.deployments import DeploymentDraft
-from fairlead.serving.kinds.registry import KINDS, find_kind
+from fairlead.serving.kinds.registry import KINDS, find_kind, installed_kinds
 from fairlead.testing.target_conformance import ONE, make_spec
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
@@ -149,9 +152,12 @@ def test_what_runs_is_shown_in_the_words_of_any_target(platform: Platform) -> No
     refused(FairleadError, lambda: platform.drifts.render(ADMIN, "churn", region=EU_WEST))
 
 
-def test_every_kind_that_is_named_is_there() -> None:
+def test_every_kind_is_found_by_its_name() -> None:
     workload = make_spec(bundle_digest=ONE).workload
     assert workload == type(workload).from_json(workload.to_json())
     assert load_catalog().region(workload.region)
-    for name in KINDS:
+    for name in installed_kinds():
         assert find_kind(name).name == name
+    modules = {each.name for each in pkgutil.iter_modules(kinds.__path__)}
+    made = {each for each in modules if hasattr(import_module(f"{kinds.__name__}.{each}"), "KIND")}
+    assert made == {KINDS[name] for name in installed_kinds()}
