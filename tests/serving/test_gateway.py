@@ -67,6 +67,16 @@ def predict(client: httpx2.Client, name: str = "churn", **headers: str) -> httpx
     return client.post(f"/{name}/predict", json=BODY, headers={key.replace("_", "-"): headers[key] for key in headers})
 
 
+def test_a_trace_goes_on_through_the_gateway_and_credentials_do_not(routes: Install) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with endpoints(US) as (us,):
+        predict(routes({"churn": route(us)}), traceparent=parent, tracestate="acme=1", authorization="Bearer secret")
+        (_, _, headers) = us.requests[0]
+    sent = {name.lower(): value for name, value in headers.items()}
+    assert (sent["traceparent"], sent["tracestate"]) == (parent, "acme=1")
+    assert "authorization" not in sent
+
+
 def test_a_request_goes_to_the_first_endpoint_and_says_where_it_was_answered(routes: Install) -> None:
     with endpoints(US, EU_WEST) as (us, eu):
         answer = predict(routes({"churn": route(us, eu)}))
