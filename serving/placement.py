@@ -91,6 +91,7 @@ def place(request: PlacementRequest, catalog: Catalog | None = None, *, explain:
     return PlacementAnswer(
         placement=placement,
         relative_gap=_gap(chosen),
+        is_explained=explain,
         switching=_switching(problem, decision),
         runner_up=None if second is None else _runner_up(problem, placement, second),
         bounds=binding_limits(request, catalog, placement) if explain else (),
@@ -107,6 +108,7 @@ def answer_of_fleet(placement: Placement, relative_gap: float) -> PlacementAnswe
     return PlacementAnswer(
         placement=placement,
         relative_gap=relative_gap,
+        is_explained=False,
         switching=None,
         runner_up=None,
         bounds=(),

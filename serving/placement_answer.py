@@ -205,12 +205,13 @@ class PlacementAnswer:
     """The placement, what bound it, what came second, why every other region was left, and where the figures are from.
 
     `relative_gap` is what the solver left unproven: no placement's objective is lower by more than that share.
-    `switching` says whether to move, where the request says what runs now. `sources` are those of every figure used;
+    `is_explained` is false where nobody looked for a runner-up and bounds. `switching` says whether to move, where the request says what runs now. `sources` are those of every figure used;
     `estimates` are the ones among them that nobody measured or published.
     """
 
     placement: Placement
     relative_gap: float
+    is_explained: bool
     switching: SwitchingAnswer | None
     runner_up: RunnerUp | None
     bounds: tuple[Bound, ...]

@@ -32,8 +32,8 @@ def describe_placement(row: _Json, *, is_brief: bool = False) -> str:
         text_grid(_groups(placement)),
         _availability(placement, answer),
         "\n".join(_terms(terms, {} if is_brief else answer["methods"])),
-        "\n".join(_bounds(answer["bounds"])),
-        "\n".join(_runner_up(answer["runner_up"])),
+        "\n".join(_bounds(answer["bounds"])) if answer.get("is_explained", True) else "",
+        "\n".join(_runner_up(answer["runner_up"])) if answer.get("is_explained", True) else "",
         *describe_questions(answer),
     ]
     if not is_brief:
@@ -68,7 +68,7 @@ def _availability(placement: _Json, answer: _Json) -> str:
     expected = 100 * placement["availability"]["expected"]
     gap = 100 * answer["relative_gap"]
     proof = "no placement is better" if gap < _EXACT_PERCENT else f"no placement is better by more than {gap:.2g} %"
-    return f"available      ~{expected:.4f} % expected of service level agreements\nproven         {proof}"
+    return f"available      ~{expected:.6f} % expected of service level agreements\nproven         {proof}"
 
 
 def _groups(placement: _Json) -> Iterator[Sequence[str]]:
