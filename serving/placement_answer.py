@@ -205,8 +205,9 @@ class PlacementAnswer:
     """The placement, what bound it, what came second, why every other region was left, and where the figures are from.
 
     `relative_gap` is what the solver left unproven: no placement's objective is lower by more than that share.
-    `is_explained` is false where nobody looked for a runner-up and bounds. `switching` says whether to move, where the request says what runs now. `sources` are those of every figure used;
-    `estimates` are the ones among them that nobody measured or published.
+    `is_explained` is false where nobody looked for a runner-up and bounds. `switching` says whether to move,
+    where the request says what runs now. `sources` are those of every figure used; `estimates` are the ones among them
+    that nobody measured or published.
     """
 
     placement: Placement

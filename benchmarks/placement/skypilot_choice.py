@@ -58,6 +58,15 @@ def write_catalog(home: Path, schema: str, offers: list[dict[str, Any]]) -> None
         (folder / "images.csv").write_text("Tag,Region,OS,OSVersion,ImageId,CreationDate\n", encoding="utf-8")
 
 
+def write_boards(home: Path, schema: str, offers: list[dict[str, Any]]) -> None:
+    """Write the names of the accelerators, which SkyPilot looks up before it looks for instances."""
+    folder = home / ".sky" / "catalogs" / schema / "common"
+    folder.mkdir(parents=True)
+    boards = sorted({offer["accelerator"] for offer in offers if offer["accelerator"]})
+    lines = ["AcceleratorName,Note", *(f"{board}," for board in boards)]
+    (folder / "accelerators.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Read the question from standard input and print the choice."""
     question = json.load(sys.stdin)
@@ -67,6 +76,7 @@ def main() -> None:
     from sky.catalog import constants
 
     write_catalog(home, constants.CATALOG_SCHEMA_VERSION, question["offers"])
+    write_boards(home, constants.CATALOG_SCHEMA_VERSION, question["offers"])
     import sky
     from sky import check, clouds, optimizer
     from sky.catalog import aws_catalog
