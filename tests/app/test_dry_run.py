@@ -29,7 +29,7 @@ from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.role_bindings import RoleBindings
 from fairlead.registry.signers import SignerDraft, Signers
-from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow
+from fairlead.registry.tables import ArtifactRow, LocationRow, ModelVersionRow, ReplicaRow
 from fairlead.registry.tables_webhooks import WebhookDeliveryRow, WebhookRow
 from fairlead.registry.version_signatures import VersionSignatures
 from fairlead.registry.webhooks import WebhookDraft
@@ -50,6 +50,7 @@ from tests.record_world import LABELS, World
 from tests.servers.identity_issuer import LoopbackIssuer, loopback_issuer
 
 DRY = {"fairlead-dry-run": "true"}
+BASE = "sha256:" + "0" * 64
 READS = {
     "POST /features/historical",
     "POST /features/online",
@@ -382,6 +383,23 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         ),
         "POST /bundles": Call(path="/bundles", body={"reference": "churn/2"}),
         "POST /bundles/{bundle_id}/tests": Call(path=f"/bundles/{bundle}/tests"),
+        "POST /bundles/{bundle_id}/image": Call(path=f"/bundles/{bundle}/image", body={"registries": ["harbour"]}),
+        "POST /bundles/{bundle_id}/image/check": Call(path=f"/bundles/{bundle}/image/check"),
+        "POST /bundles/{bundle_id}/profiles": Call(path=f"/bundles/{bundle}/profiles", body={}),
+        "PUT /image-variants/{name}": Call(
+            path="/image-variants/arm", body={"platform": "linux/arm64", "base": f"ghcr.io/base@{BASE}"}
+        ),
+        "DELETE /image-variants/{name}": Call(path="/image-variants/cpu"),
+        "POST /container-registries": Call(
+            path="/container-registries",
+            body={
+                "name": "second",
+                "region": "gcp:europe-west4",
+                "url": "https://europe-west4-docker.pkg.dev/project/images",
+                "provider": "artifact-registry",
+            },
+        ),
+        "DELETE /container-registries/{name}": Call(path="/container-registries/harbour"),
         "PUT /bundle-policies/{name}": Call(path="/bundle-policies/churn", body={"allows_pickle": True}),
         "POST /deployments": Call(
             path="/deployments", body={"model": "churn", "version": 2, "regions": ["aws:us-east-1"], "name": "live"}
@@ -420,8 +438,15 @@ def prepare_deployments(service: Service, world: World, draft: DeploymentDraft) 
 def ready_bundle(service: Service, world: World) -> str:
     """The id of a bundle that is built."""
     bundle = service.serving.bundles.request(world.owner, "churn/1")
+    harbour = service.serving.image_parts.registries
+    host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    harbour.add(world.owner, name="harbour", region="aws:us-east-1", url=f"https://{host}", provider="ecr")
+    harbour.set_variant(world.owner, "cpu", platform="linux/amd64", accelerators=(), base=f"ghcr.io/base@{BASE}")
     with service.database.write() as session:
-        session.get_one(BundleRow, (world.owner.workspace_id, bundle.id)).state = "READY"
+        row = session.get_one(BundleRow, (world.owner.workspace_id, bundle.id))
+        # As if the bundle were the version itself, so that it has a replica.
+        version = session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, row.version))
+        row.state, row.digest = "READY", version.artifact_digest
     return bundle.id
 
 

@@ -148,12 +148,16 @@ class QuickBuilder(BundleBuilder):
         folder = Path(self.scratch) / leased.subject
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "bento.yaml").write_text(f"{job}")
+        for path, text in self.more_files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
         return self.artifacts.publish_bundle(
             leased.workspace_id, folder, residency=leased.residency, regions=None, labels={}, region=leased.region
         )
 
     scratch: Path
     artifacts: RegionArtifacts
+    more_files: Mapping[str, str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,6 +168,7 @@ class Platform:
     target: MemoryTarget = field(default_factory=MemoryTarget)
     other: MemoryTarget = field(default_factory=MemoryTarget)
     stores: dict[str, str] = field(default_factory=dict[str, str])
+    bundle_files: dict[str, str] = field(default_factory=dict[str, str])
     measured: dict[tuple[str, str, str], Counts] = field(default_factory=dict[tuple[str, str, str], Counts])
 
     def __post_init__(self) -> None:
@@ -222,6 +227,7 @@ class Platform:
         artifacts = RegionArtifacts(database, clock, uploads=self.fleet.uploads, open_store=self.fleet.open_store)
         builder = QuickBuilder(database, clock, artifacts, Scratch(self.fleet.root / "scratch"))
         builder.scratch, builder.artifacts = self.fleet.root / "builds", artifacts
+        builder.more_files = self.bundle_files
         deployer = Deployer(database, clock, catalog=load_catalog(), open_target=self.open_target, routes=self.routes)
 
         def online_store(_session: Session, _workspace_id: str, service: str, region: str) -> str | None:
