@@ -85,6 +85,34 @@ SPECS: dict[tuple[str, str], dict[str, Any]] = {
             },
         ),
     ),
+    # Crossplane 1 (Apache-2.0), apiextensions.crossplane.io/v1
+    ("apiextensions.crossplane.io/v1", "CompositeResourceDefinition"): _object(
+        ("group", "names", "versions"),
+        group=_TEXT,
+        names=_object(("kind", "plural"), kind=_TEXT, plural=_TEXT),
+        claimNames=_object(("kind", "plural"), kind=_TEXT, plural=_TEXT),
+        versions={
+            "type": "array",
+            "items": _object(
+                ("name", "served", "referenceable"),
+                name=_TEXT,
+                served={"type": "boolean"},
+                referenceable={"type": "boolean"},
+                schema=_object(openAPIV3Schema=_OPEN),
+            ),
+        },
+    ),
+    ("apiextensions.crossplane.io/v1", "Composition"): _object(
+        ("compositeTypeRef", "mode"),
+        compositeTypeRef=_object(("apiVersion", "kind"), apiVersion=_TEXT, kind=_TEXT),
+        mode={"const": "Pipeline"},
+        pipeline={
+            "type": "array",
+            "items": _object(
+                ("step", "functionRef"), step=_TEXT, functionRef=_object(("name",), name=_TEXT), input=_OPEN
+            ),
+        },
+    ),
     # Seldon Core 2, public documentation of Model and Experiment
     ("mlops.seldon.io/v1alpha1", "Model"): _object(
         ("storageUri", "requirements"),
@@ -102,6 +130,32 @@ SPECS: dict[tuple[str, str], dict[str, Any]] = {
         candidates={"type": "array", "items": _object(("name", "weight"), name=_TEXT, weight=_COUNT)},
     ),
 }
+
+# Ray 2.60 (Apache-2.0), the Serve configuration file
+SERVE = _object(
+    ("applications",),
+    http_options=_object(host=_TEXT, port=_COUNT),
+    applications={
+        "type": "array",
+        "items": _object(
+            ("name", "import_path"),
+            name=_TEXT,
+            route_prefix={"type": "string", "pattern": "^/"},
+            import_path=_TEXT,
+            runtime_env=_object(env_vars=_TEXTS),
+            deployments={
+                "type": "array",
+                "items": _object(
+                    ("name",),
+                    name=_TEXT,
+                    num_replicas={"type": "integer", "minimum": 1},
+                    autoscaling_config=_object(min_replicas=_COUNT, max_replicas={"type": "integer", "minimum": 1}),
+                    ray_actor_options=_object(num_cpus={"type": "number"}, num_gpus={"type": "number"}, memory=_COUNT),
+                ),
+            },
+        ),
+    },
+)
 
 _PREDICTOR = {
     "minReplicas": _COUNT,
