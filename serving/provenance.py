@@ -55,7 +55,7 @@ def provenance(recipe: Recipe, lock: Lock, build: Build) -> bytes:
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
                 "externalParameters": {**recipe.facts(), "lock": None if recipe.lock is None else lock.digest},
-                "internalParameters": {"recipe": recipe.digest, "lockSource": lock.source, "region": build.region},
+                "internalParameters": {"recipe": recipe.digest, "region": build.region},
                 "resolvedDependencies": materials,
             },
             "runDetails": {

@@ -46,7 +46,6 @@ def bill_of_materials(recipe: Recipe, lock: Lock, files: Mapping[str, bytes]) ->
             "properties": [
                 {"name": "fairlead:reference", "value": recipe.reference},
                 {"name": "fairlead:lock", "value": lock.digest},
-                {"name": "fairlead:lock:source", "value": lock.source},
             ],
         },
         "components": components,
