@@ -2,10 +2,14 @@
 
 BentoML builds the service part in a subprocess, from a context that holds only our own code; the model's files are put
 in place afterwards. So no code of an artifact is importable while anything is built, and no ignore file of a model can
-leave a file of it out. What BentoML makes of the moment (the creation time in `bento.yaml`) is set to a constant.
+leave a file of it out. What BentoML makes of the moment and the machine (the creation time, the Python) is set to what
+the recipe says. A user's own service is put in place afterwards too, and nobody imports it.
 
     bento.yaml  README.md  apis/  env/            as BentoML writes them
-    src/fairlead_bundle/                          service, model runner, online reader, bundle.json
+    env/python/requirements.lock.txt              the lock
+    sbom.cdx.json                                 what is in it
+    src/fairlead_bundle/                          the modules of the recipe, and bundle.json
+    src/fairlead_user_service.py                  the user's own service, where there is one
     src/model/                                    the version's files, unchanged: their blocks are stored already
 """
 
