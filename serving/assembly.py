@@ -167,7 +167,9 @@ def assemble_serving(
         bundles=bundles.bundles,
         bundle_parts=bundles,
         image_parts=images,
-        deployments=Deployments(database, clock, catalog=catalog, gateway_url=lambda: gateway.address, wake=wake),
+        deployments=Deployments(
+            database, clock, catalog=catalog, local=target, gateway_url=lambda: gateway.address, wake=wake
+        ),
         drifts=DeploymentDrifts(database, book.open),
         targets=DeployTargets(database, clock, catalog=catalog, rules=target_rules),
         handlers={

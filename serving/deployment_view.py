@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,8 @@ from fairlead.serving.desired import RUNNING, STOPPING, desired_of, regions_of, 
 from fairlead.serving.measurements import Counts
 from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow, PlacementRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow, DeploymentStepRow
+from fairlead.serving.targets import LOCAL, DeployTarget, EndpointSpec
+from fairlead.serving.workload import Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +147,29 @@ def show_deployment(session: Session, catalog: Catalog, row: DeploymentRow, addr
         created_by=row.created_by,
         created_at=row.created_at,
     )
+
+
+def local_specs(session: Session, row: DeploymentRow) -> dict[str, EndpointSpec]:
+    """What runs of a deployment on this machine, by region."""
+    return {
+        each.region: EndpointSpec(workspace_id=each.workspace_id, workload=Workload.from_json(each.workload))
+        for each in regions_of(session, row)
+        if each.workload is not None and each.running_target == LOCAL
+    }
+
+
+def seen_now(deployment: Deployment, here: Mapping[str, EndpointSpec], local: DeployTarget) -> Deployment:
+    """The deployment with the health of what runs on this machine, which is asked."""
+
+    def look(each: RegionStatus) -> RegionStatus:
+        if each.region not in here:
+            return each
+        running = local.observe(here[each.region])
+        if running is None or running.url != each.endpoint_url:
+            return replace(each, health="down")
+        return replace(each, health="up" if running.is_ready else "unready")
+
+    return replace(deployment, regions=tuple(map(look, deployment.regions)))
 
 
 def show_revision(session: Session, row: DeploymentRevisionRow) -> Revision:

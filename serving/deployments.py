@@ -51,13 +51,21 @@ from fairlead.serving.deployment_spec import (
     listed_regions,
     placed_regions,
 )
-from fairlead.serving.deployment_view import Deployment, Revision, show_deployment, show_revision
+from fairlead.serving.deployment_view import (
+    Deployment,
+    Revision,
+    local_specs,
+    seen_now,
+    show_deployment,
+    show_revision,
+)
 from fairlead.serving.desired import ACTIVE, DELETING, desired_of
 from fairlead.serving.placements import StoredPlacement
 from fairlead.serving.profiles import measured_rate
 from fairlead.serving.strategy import Strategy
 from fairlead.serving.tables import DeploymentRow, PlacementRow
 from fairlead.serving.tables_targets import DeploymentRevisionRow
+from fairlead.serving.targets import DeployTarget
 
 __all__ = ["Deployment", "DeploymentDraft", "Deployments"]
 
@@ -89,12 +97,14 @@ class Deployments:
         clock: Clock,
         *,
         catalog: Catalog,
+        local: DeployTarget | None = None,
         gateway_url: Callable[[], str | None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
+        self._local = local
         self._gateway_url = gateway_url
         self._wake = wake
 
@@ -149,13 +159,15 @@ class Deployments:
         return deployment
 
     def get(self, caller: Caller, name: str) -> Deployment:
-        """One deployment.
+        """One deployment, with the health of what runs on this machine as it is now.
 
         Raises:
             DeploymentNotFound: if the workspace has none of this name.
         """
         with self._database.read() as session:
-            return self._show(session, find_deployment(session, caller.workspace_id, name))
+            row = find_deployment(session, caller.workspace_id, name)
+            deployment, here = self._show(session, row), local_specs(session, row)
+        return deployment if self._local is None else seen_now(deployment, here, self._local)
 
     def list(self, caller: Caller, page: PageRequest) -> Page[Deployment]:
         """Deployments by name."""
@@ -384,7 +396,7 @@ class Deployments:
         if row.state != ACTIVE:
             raise NotReady(f"The deployment {name!r} is being deleted.", hint="Apply it again once it is gone.")
         why = parse_text(reason, what="reason", max_length=REASON_MAX_LENGTH)
-        found = _reached_before(session, row, to_revision)
+        found = revisions.reached_before(session, row, to_revision)
         model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))
         spec = DeploymentSpec.from_json(found.document)
         desired = desired_of(session, model, spec.environment, spec.version)
@@ -440,30 +452,6 @@ def find_deployment(session: Session, workspace_id: str, name: str, *, lock: boo
             deployment=name[:80],
         )
     return row
-
-
-def _reached_before(session: Session, row: DeploymentRow, number: int | None) -> DeploymentRevisionRow:
-    """The revision to go back to: the one that is named, or the last that was LIVE before the newest."""
-    query = select(DeploymentRevisionRow).where(
-        DeploymentRevisionRow.workspace_id == row.workspace_id,
-        DeploymentRevisionRow.deployment_id == row.id,
-        DeploymentRevisionRow.number < row.revision,
-        # What was superseded before it was reached never ran everywhere.
-        DeploymentRevisionRow.state.in_([revisions.LIVE, revisions.SUPERSEDED]),
-        DeploymentRevisionRow.bundle_digest.is_not(None),
-    )
-    if number is not None:
-        query = query.where(DeploymentRevisionRow.number == number)
-    found = session.scalars(query.order_by(DeploymentRevisionRow.number.desc())).all()
-    reached = [each for each in found if each.state == revisions.LIVE or revisions.was_live(session, each)]
-    if not reached:
-        what = "no earlier revision that was live" if number is None else f"no revision {number} that was live"
-        raise NotFound(
-            f"The deployment {row.name!r} has {what}.",
-            hint=f"See its revisions: fairlead deploy history {row.name}",
-            deployment=row.name,
-        )
-    return reached[0]
 
 
 def _with_measured_rate(session: Session, model: RegisteredModelRow, draft: DeploymentDraft) -> DeploymentDraft:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from fairlead.core.errors import JsonValue
+from fairlead.core.errors import JsonValue, NotFound
 from fairlead.core.ids import RegionId
 from fairlead.registry import audit
 from fairlead.registry.identity import system_caller
@@ -196,6 +196,34 @@ def was_live(session: Session, revision: DeploymentRevisionRow) -> bool:
     """Whether a revision was reached everywhere: what came before it was done has steps that were skipped, or none."""
     steps = steps_of(session, revision)
     return all(step.state == DONE for step in steps) and revision.bundle_digest is not None
+
+
+def reached_before(session: Session, row: DeploymentRow, number: int | None) -> DeploymentRevisionRow:
+    """The revision to go back to: the one that is named, or the last that was LIVE before the newest.
+
+    Raises:
+        NotFound: if it does not exist or was never LIVE, or there is none.
+    """
+    query = select(DeploymentRevisionRow).where(
+        DeploymentRevisionRow.workspace_id == row.workspace_id,
+        DeploymentRevisionRow.deployment_id == row.id,
+        DeploymentRevisionRow.number < row.revision,
+        # What was superseded before it was reached never ran everywhere.
+        DeploymentRevisionRow.state.in_([LIVE, SUPERSEDED]),
+        DeploymentRevisionRow.bundle_digest.is_not(None),
+    )
+    if number is not None:
+        query = query.where(DeploymentRevisionRow.number == number)
+    found = session.scalars(query.order_by(DeploymentRevisionRow.number.desc())).all()
+    reached = [each for each in found if each.state == LIVE or was_live(session, each)]
+    if not reached:
+        what = "no earlier revision that was live" if number is None else f"no revision {number} that was live"
+        raise NotFound(
+            f"The deployment {row.name!r} has {what}.",
+            hint=f"See its revisions: fairlead deploy history {row.name}",
+            deployment=row.name,
+        )
+    return reached[0]
 
 
 def fail(
