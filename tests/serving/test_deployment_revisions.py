@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from fairlead.catalog import load_catalog
 from fairlead.core.errors import InvalidInput, NotFound, PlanOutdated
 from fairlead.registry.paging import PageRequest
 from fairlead.serving.deployment_spec import ScalingDraft
-from fairlead.serving.deployments import Deployment, DeploymentDraft
+from fairlead.serving.deployments import Deployment, DeploymentDraft, Deployments
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
 from tests.serving.platform import EU_WEST, US, Platform, refused
@@ -212,3 +213,15 @@ def test_a_deployment_whose_location_is_given_up_is_advised_to_be_placed_anew(pl
 def test_what_nobody_placed_cannot_be_placed_anew(platform: Platform) -> None:
     deploy(platform, follow(US))
     refused(InvalidInput, lambda: platform.replanning.propose(ADMIN, "churn"))
+
+
+def test_what_runs_on_this_machine_is_asked_how_it_is_whenever_it_is_shown(platform: Platform) -> None:
+    deploy(platform, follow(US))
+    deployments = Deployments(
+        platform.fleet.database, platform.fleet.clock, catalog=load_catalog(), local=platform.target
+    )
+    platform.target.hangs = {US}
+    assert deployments.get(ADMIN, "churn").regions[0].health == "unready"
+    # As after a restart of the server: no pass has looked yet.
+    platform.target.kill(US)
+    assert deployments.get(ADMIN, "churn").regions[0].health == "down"
