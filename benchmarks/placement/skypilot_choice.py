@@ -1,3 +1,6 @@
+# SkyPilot is in another environment, where pyright does not look.
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
 """What SkyPilot's optimizer chooses when its catalog holds our prices: run by its own environment, JSON in and out.
 
 Its hosted catalog is not fetched: the same price table for both is what makes the answers comparable. Input: `offers`
@@ -63,7 +66,7 @@ def write_boards(home: Path, schema: str, offers: list[dict[str, Any]]) -> None:
     folder = home / ".sky" / "catalogs" / schema / "common"
     folder.mkdir(parents=True)
     boards = sorted({offer["accelerator"] for offer in offers if offer["accelerator"]})
-    lines = ["AcceleratorName,Note", *(f"{board}," for board in boards)]
+    lines = ["AcceleratorName,Clouds", *(f"{board},\"['AWS', 'GCP', 'Azure']\"" for board in boards)]
     (folder / "accelerators.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
