@@ -283,6 +283,4 @@ def _port(port: int) -> dict[str, Any]:
     return {"port": port, "protocol": "TCP"}
 
 
-KIND = TargetKind(
-    name="kubernetes", settings=KubernetesSettings, render=render, deliveries=("cluster", "folder", "git")
-)
+KIND = TargetKind(name="kubernetes", settings=KubernetesSettings, render=render)
