@@ -28,10 +28,13 @@ from fairlead.serving.placement_fleets import fleet_from_json, place_fleet
 from fairlead.serving.placement_pareto import pareto_front
 from fairlead.serving.placement_request import PlacementRequest
 from fairlead.serving.placement_sensitivity import sensitivities
+from fairlead.serving.profiles import version_rate
 from fairlead.serving.tables import PlacementRow
 
 REFERENCE = "reference"
 """The member of a request that names a model version; what is known of the version then need not be said again."""
+RATE = "requests_per_second_per_replica"
+"""The member of `resources` that a profile of the version's bundle fills in (`fairlead profile`)."""
 WHAT_IF = "what_if"
 INCLUDE = "include"
 PARTS = ("explanation", "pareto", "sensitivity")
@@ -69,7 +72,8 @@ class Placements:
         """Solve a request (see `PlacementRequest` for its members) and keep it with its answer.
 
         With `reference` (`churn/2`, `churn@production`), members that are left out are filled in from the record:
-        residency, size, the regions that have a location, and those that hold a VERIFIED replica. `what_if` is a change
+        residency, size, the regions that have a location, those that hold a VERIFIED replica, and what one replica
+        of it was measured to answer. `what_if` is a change
         (see `placement_changes.Change`): the answer is to the changed request, beside the unchanged one's. `include`
         lists the parts of the answer: `explanation` (the runner-up and what bound; the one part by default), `pareto`,
         `sensitivity`.
@@ -160,7 +164,14 @@ class Placements:
             raise InvalidInput(f"{pointer} is not a text.", pointer=pointer)
         version = self._versions.resolve(caller, reference).version
         with self._database.read() as session:
-            return _known_of(session, caller, version) | request
+            filled = _known_of(session, caller, version) | request
+            needs = filled.get("resources")
+            if isinstance(needs, dict) and RATE not in needs:
+                model = find_model(session, caller.workspace_id, version.name)
+                rate = version_rate(session, caller.workspace_id, model.id, version.version)
+                if rate is not None:
+                    filled["resources"] = {**needs, RATE: rate}
+            return filled
 
     def _answer(
         self, caller: Caller, request: PlacementRequest, change: Change | None, wanted: frozenset[str]

@@ -206,6 +206,23 @@ def measured_rate(
     return next((row.requests_per_second for row in (*fitting, *rows)), None)
 
 
+def version_rate(session: Session, workspace_id: str, model_id: str, version: int) -> float | None:
+    """The requests a second that one replica of a version's newest profile answers; None if nobody measured it."""
+    query = (
+        select(BundleProfileRow.requests_per_second)
+        .where(
+            BundleProfileRow.workspace_id == workspace_id,
+            BundleProfileRow.model_id == model_id,
+            BundleProfileRow.version == version,
+            BundleProfileRow.state == MEASURED,
+            BundleProfileRow.requests_per_second.is_not(None),
+        )
+        .order_by(BundleProfileRow.finished_at.desc(), BundleProfileRow.id.desc())
+        .limit(1)
+    )
+    return session.scalar(query)
+
+
 def derive_profiles(session: Session, now: datetime) -> None:
     """Require every profile that has not been taken. A `Deriver`."""
     for row in session.scalars(select(BundleProfileRow).where(BundleProfileRow.state == PENDING)).all():
