@@ -18,6 +18,7 @@ from fairlead.featurestore.schemas import (
     DefinitionAnswer,
     DefinitionPage,
     MaterializeRequest,
+    OnDemandViewsAnswer,
     OnlineRequest,
     OnlineRowsAnswer,
     OnlineStateAnswer,
@@ -97,6 +98,15 @@ def definitions_router(definitions: FeatureDefinitions, comparisons: Comparisons
     def get_service(caller: MayRead, name: str) -> DefinitionAnswer:
         """One feature service."""
         return DefinitionAnswer.of(definitions.get_service(caller, name))
+
+    @router.get("/services/{name}/on-demand")
+    def get_on_demand(
+        caller: MayRead,
+        name: str,
+        digest: Annotated[str | None, Query(max_length=80, description="A version of the service.")] = None,
+    ) -> OnDemandViewsAnswer:
+        """Show what is computed of a service's stored features where they are read; the code in it is not run here."""
+        return OnDemandViewsAnswer.of(definitions.on_demand(caller, name, digest))
 
     @router.get("/diff")
     def compare(caller: MayRead, before: Compared, after: Compared) -> ComparisonAnswer:

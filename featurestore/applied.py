@@ -8,7 +8,7 @@ pins its views.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, cast
 
@@ -28,25 +28,27 @@ from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.definitions import (
     ENTITY,
-    KINDS,
     RESIDENCY_TAG,
     SERVICE,
     SOURCE,
+    STREAM_VIEW,
     VIEW,
     EntityDefinition,
-    ServiceDefinition,
     ViewDefinition,
     content_digest,
+    inner,
     name_of,
+    object_of,
     read_entity,
-    read_service,
     read_source,
     read_view,
-    service_from_content,
     tags_of,
     view_from_content,
 )
 from fairlead.featurestore.differences import Difference, service_differences, view_differences
+from fairlead.featurestore.on_demand import ON_DEMAND, read_on_demand
+from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, read_service, service_from_content
+from fairlead.featurestore.streams import STREAM_KINDS, read_stream
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.users import ServiceUser, service_users
 from fairlead.registry import audit
@@ -57,6 +59,7 @@ from fairlead.registry.tables import WorkspaceRow
 
 Change = Literal["added", "changed", "unchanged"]
 LABELS = ("owner", "team", "cost_centre")
+KINDS = (ENTITY, VIEW, STREAM_VIEW, ON_DEMAND, SERVICE, SOURCE, *STREAM_KINDS)
 _MAX_OBJECTS = 2000
 
 
@@ -104,13 +107,17 @@ class Definition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedService:
-    """One version of a service with the versions of its views, by name."""
+    """One version of a service with the versions of its views, by name.
+
+    `on_demand` holds Feast's JSON of the on-demand views that it takes; what code is in there is kept as data.
+    """
 
     service: ServiceDefinition
     digest: Digest
     views: Mapping[str, ViewDefinition]
     view_digests: Mapping[str, Digest]
     labels: Mapping[str, str]
+    on_demand: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +180,15 @@ class FeatureDefinitions:
         with self._database.read() as session:
             return _to_definition(session, _find_service(session, caller.workspace_id, name))
 
+    def on_demand(self, caller: Caller, name: str, digest: str | None = None) -> PinnedService:
+        """A version of a service (the present one by default) with the on-demand views that it takes.
+
+        Raises:
+            FeatureServiceNotFound: if there is no such service or version.
+        """
+        with self._database.read() as session:
+            return find_pinned_service(session, caller.workspace_id, name, digest)
+
     def _apply(
         self, session: Session, caller: Caller, sent: Mapping[_Key, Mapping[str, Any]], *, dry_run: bool, force: bool
     ) -> list[PlannedChange]:
@@ -234,6 +250,7 @@ class FeatureDefinitions:
                     digest=planned.digest,
                     number=planned.number,
                     content=read.content,
+                    spec=dict(read.spec),
                     created_by=caller.principal,
                     created_at=now,
                 )
@@ -286,7 +303,18 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
         views[view] = view_from_content(found, row.residency)
     tags = tags_of(SERVICE, present.spec)
     labels = {label: tags[label] for label in LABELS if label in tags}
-    return PinnedService(service=service, digest=Digest(wanted), views=views, view_digests=view_digests, labels=labels)
+    on_demand = {
+        each: session.get_one(FeatureVersionRow, (workspace_id, ON_DEMAND, each, version)).spec or {}
+        for each, version in on_demand_digests(content).items()
+    }
+    return PinnedService(
+        service=service,
+        digest=Digest(wanted),
+        views=views,
+        view_digests=view_digests,
+        labels=labels,
+        on_demand=on_demand,
+    )
 
 
 def _by_name(objects: Sequence[FeatureObject]) -> dict[_Key, Mapping[str, Any]]:
@@ -300,7 +328,8 @@ def _by_name(objects: Sequence[FeatureObject]) -> dict[_Key, Mapping[str, Any]]:
                 hint=f"Supported are: {', '.join(KINDS)}. Compute what others do before it is written to Parquet.",
                 kind=each.kind[:60],
             )
-        key = (each.kind, name_of(each.kind, each.spec))
+        # A stream view is a view, and takes its name.
+        key = (VIEW if each.kind == STREAM_VIEW else each.kind, name_of(each.kind, each.spec))
         spec = parse_json(_without_times(each.spec), what=f"definition of {key[1]!r}")
         if found.setdefault(key, spec) != spec:
             raise FeatureDefinitionInvalid(
@@ -331,18 +360,37 @@ def _read_all(specs: Mapping[_Key, Mapping[str, Any]]) -> dict[_Key, _Read]:
 
     entities: dict[str, EntityDefinition] = {name: read_entity(spec) for name, spec in of_kind(ENTITY).items()}
     views = {name: read_view(spec, entities) for name, spec in of_kind(VIEW).items()}
-    services = {name: read_service(spec, views) for name, spec in of_kind(SERVICE).items()}
+    on_demand = {name: read_on_demand(inner(spec, ON_DEMAND), views) for name, spec in of_kind(ON_DEMAND).items()}
+    services = {name: read_service(spec, views, on_demand) for name, spec in of_kind(SERVICE).items()}
     digests = {name: view.digest for name, view in views.items()}
+    computed = {name: content_digest(view.content(digests)) for name, view in on_demand.items()}
     contents: dict[_Key, tuple[dict[str, JsonValue], Residency]] = {
         (ENTITY, name): (entity.content(), UNRESTRICTED) for name, entity in entities.items()
     }
     for name, spec in of_kind(SOURCE).items():
         contents[SOURCE, name] = (read_source(spec).content() | {"name": name}, UNRESTRICTED)
+    for kind in STREAM_KINDS:
+        for name, spec in of_kind(kind).items():
+            contents[kind, name] = (_stream_content(kind, name, spec), UNRESTRICTED)
     contents |= {(VIEW, name): (view.content(), view.residency) for name, view in views.items()}
-    contents |= {(SERVICE, name): (service.content(digests), UNRESTRICTED) for name, service in services.items()}
+    contents |= {(ON_DEMAND, name): (view.content(digests), view.residency) for name, view in on_demand.items()}
+    contents |= {
+        (SERVICE, name): (service.content(digests, computed), UNRESTRICTED) for name, service in services.items()
+    }
     return {
         key: _Read(content=content, digest=content_digest(content), residency=residency, spec=specs[key])
         for key, (content, residency) in contents.items()
+    }
+
+
+def _stream_content(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, JsonValue]:
+    members = inner(spec, kind)
+    batch = members.get("batchSource")
+    return {
+        "format": 1,
+        "kind": kind,
+        **read_stream(members, owner=name).content(),
+        "batch_source": read_source(object_of(batch, kind), owner=name).content() if batch else None,
     }
 
 

@@ -5,8 +5,8 @@ of it is its *content*: everything that changes the values or the schema somebod
 the sha256 of the content's canonical JSON, so a description, a tag or an owner makes no new version, and going back
 to an earlier definition is that earlier version again.
 
-A definition is data. Nothing here runs code that came with it, and what could only work by running code (on-demand
-views, transformations) is refused.
+A definition is data. Nothing here runs code that came with it, and what could only work by running code here (views
+that a transformation fills) is refused.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from fairlead.catalog.residency import UNRESTRICTED, Residency, parse_residency
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
 from fairlead.core.ids import Digest, parse_name, sha256_digest
+from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_from_content, transformation_digest
 
 RESIDENCY_TAG = "fairlead.residency"
 DUMMY_ENTITY = "__dummy"
 
 ENTITY, VIEW, SERVICE, SOURCE = "Entity", "FeatureView", "FeatureService", "FileSource"
-KINDS = (ENTITY, VIEW, SERVICE, SOURCE)
+STREAM_VIEW = "StreamFeatureView"
+"""Feast's kind of a view whose stream goes through a transformation; here it is a view like others."""
 
 # Feast's value types and the DuckDB types that hold them.
 _SCALARS = {
@@ -46,7 +48,6 @@ KEY_TYPES = frozenset({"INT32", "INT64", "STRING"})
 _UNSUPPORTED_IN_VIEWS = {
     "featureTransformation": "a transformation",
     "userDefinedFunction": "a user-defined function",
-    "streamSource": "a stream source",
     "sourceViews": "other views as its source",
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
@@ -100,6 +101,7 @@ class ViewDefinition:
     """A named group of features of the same entities from one source.
 
     `ttl_seconds` is how long after its event time a value is still given out; None is for ever. It is decimal text.
+    `stream` brings rows as they happen; `transformation` names what a stream's rows go through before.
     """
 
     name: str
@@ -109,6 +111,8 @@ class ViewDefinition:
     source: SourceDefinition
     ttl_seconds: str | None
     residency: Residency
+    stream: StreamDefinition | None = None
+    transformation: str | None = None
 
     def content(self) -> dict[str, JsonValue]:
         """What of it changes values or schema. Features are in order of name: their order in the list says nothing."""
@@ -117,10 +121,12 @@ class ViewDefinition:
             "kind": VIEW,
             "name": self.name,
             "entities": list(self.entities),
-            "keys": _columns_content(self.keys),
-            "features": _columns_content(sorted(self.features, key=lambda column: column.name)),
+            "keys": columns_content(self.keys),
+            "features": columns_content(sorted(self.features, key=lambda column: column.name)),
             "source": self.source.content(),
             "ttl_seconds": self.ttl_seconds,
+            **({} if self.stream is None else {"stream": self.stream.content()}),
+            **({} if self.transformation is None else {"transformation": self.transformation}),
         }
 
     @property
@@ -131,45 +137,6 @@ class ViewDefinition:
     def feature(self, name: str) -> Column | None:
         """The feature of that name, or None."""
         return next((column for column in self.features if column.name == name), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Projection:
-    """Some features of one view, as a service takes them. `join_key_map` is from the view's key to the caller's."""
-
-    view: str
-    alias: str
-    features: tuple[str, ...]
-    join_key_map: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceDefinition:
-    """The features one model takes, in the order it takes them."""
-
-    name: str
-    projections: tuple[Projection, ...]
-
-    def content(self, view_digests: Mapping[str, Digest]) -> dict[str, JsonValue]:
-        """What of it changes values or schema, with the version of every view that it pins.
-
-        The order of views and features counts: models read columns in that order.
-        """
-        return {
-            "format": 1,
-            "kind": SERVICE,
-            "name": self.name,
-            "views": [
-                {
-                    "view": projection.view,
-                    "view_digest": view_digests[projection.view],
-                    "alias": projection.alias,
-                    "features": list(projection.features),
-                    "join_key_map": dict(projection.join_key_map),
-                }
-                for projection in self.projections
-            ],
-        }
 
 
 def content_digest(content: dict[str, JsonValue]) -> Digest:
@@ -193,23 +160,9 @@ def view_from_content(content: Mapping[str, Any], residency: str) -> ViewDefinit
         ),
         ttl_seconds=content["ttl_seconds"],
         residency=Residency(residency),
+        stream=stream_from_content(content["stream"]) if "stream" in content else None,
+        transformation=content.get("transformation"),
     )
-
-
-def service_from_content(content: Mapping[str, Any]) -> tuple[ServiceDefinition, dict[str, Digest]]:
-    """The service that a stored content describes, and the version of each view that it pins."""
-    views: list[dict[str, Any]] = content["views"]
-    projections = tuple(
-        Projection(
-            view=view["view"],
-            alias=view["alias"],
-            features=tuple(view["features"]),
-            join_key_map=view["join_key_map"],
-        )
-        for view in views
-    )
-    service = ServiceDefinition(name=content["name"], projections=projections)
-    return service, {view["view"]: Digest(view["view_digest"]) for view in views}
 
 
 def read_entity(spec: object) -> EntityDefinition:
@@ -218,7 +171,7 @@ def read_entity(spec: object) -> EntityDefinition:
     Raises:
         FeatureDefinitionInvalid: if something is missing or of a kind that has no meaning here.
     """
-    members = _inner(spec, ENTITY)
+    members = inner(spec, ENTITY)
     name = _name(members, ENTITY)
     kind = str(members.get("valueType", "INVALID"))
     if kind not in KEY_TYPES and kind != "INVALID":
@@ -227,7 +180,7 @@ def read_entity(spec: object) -> EntityDefinition:
             hint=f"Give it value_type=ValueType.INT64 or ValueType.STRING: Entity(name={name!r}, value_type=...).",
             entity=name,
         )
-    join_key = _column_name(str(members.get("joinKey") or name), ENTITY, name)
+    join_key = column_name(str(members.get("joinKey") or name), ENTITY, name)
     return EntityDefinition(name=name, join_key=join_key, type=kind if kind in KEY_TYPES else None)
 
 
@@ -237,7 +190,7 @@ def read_source(spec: object, *, owner: str | None = None) -> SourceDefinition:
     Raises:
         FeatureDefinitionInvalid: if it is no file source, or lacks a path or a timestamp field.
     """
-    members = _object(spec, SOURCE)
+    members = object_of(spec, SOURCE)
     what = f"The source of view {owner!r}" if owner else f"Source {str(members.get('name', ''))[:80]!r}"
     kind = str(members.get("type", "BATCH_FILE"))
     if kind != "BATCH_FILE":
@@ -245,8 +198,8 @@ def read_source(spec: object, *, owner: str | None = None) -> SourceDefinition:
             f"{what} is of kind {kind}, and only file sources are read so far.",
             hint="Use a feast.FileSource over Parquet files.",
         )
-    options = _object(members.get("fileOptions", {}), SOURCE)
-    format_ = _object(options.get("fileFormat", {}), SOURCE)
+    options = object_of(members.get("fileOptions", {}), SOURCE)
+    format_ = object_of(options.get("fileFormat", {}), SOURCE)
     if "deltaFormat" in format_:
         raise FeatureDefinitionInvalid(f"{what} holds a Delta table.", hint="Export it as Parquet files.")
     uri, timestamp_field = str(options.get("uri", "")), str(members.get("timestampField", ""))
@@ -254,11 +207,11 @@ def read_source(spec: object, *, owner: str | None = None) -> SourceDefinition:
         if not value or "\x00" in value:
             raise FeatureDefinitionInvalid(f"{what} has no {argument}.", hint=f"Give FileSource(..., {argument}=...).")
     created = str(members.get("createdTimestampColumn", "")) or None
-    mapping = _object(members.get("fieldMapping", {}), SOURCE)
+    mapping = object_of(members.get("fieldMapping", {}), SOURCE)
     return SourceDefinition(
         uri=uri,
-        timestamp_field=_column_name(timestamp_field, SOURCE, uri),
-        created_timestamp_column=None if created is None else _column_name(created, SOURCE, uri),
+        timestamp_field=column_name(timestamp_field, SOURCE, uri),
+        created_timestamp_column=None if created is None else column_name(created, SOURCE, uri),
         field_mapping={str(key): str(value) for key, value in sorted(mapping.items())},
     )
 
@@ -269,10 +222,12 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
     Raises:
         FeatureDefinitionInvalid: naming the view and what is missing, unknown or not supported.
     """
-    members = _inner(spec, VIEW)
+    members = inner(spec, VIEW)
     name = _name(members, VIEW)
+    streamed: Any = members.get("streamSource")
     for member, what in _UNSUPPORTED_IN_VIEWS.items():
-        if members.get(member):
+        # Whoever runs a stream transforms its rows before they are in the batch source, which is what is read here.
+        if members.get(member) and not (streamed and member != "sourceViews"):
             raise FeatureDefinitionInvalid(
                 f"View {name!r} has {what}, which is not supported yet.",
                 hint="Compute its rows where your code runs, write them to Parquet, and take that as its source.",
@@ -284,7 +239,8 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
             f"View {name!r} has no source.", hint="Give it source=FileSource(...).", view=name
         )
     source = read_source(members["batchSource"], owner=name)
-    features = _read_columns(name, members.get("features"))
+    # Feast lists a stream view's keys among its features as well.
+    features = tuple(each for each in read_columns(name, members.get("features")) if each not in keys)
     if not features:
         raise FeatureDefinitionInvalid(
             f"View {name!r} names no features.", hint="List them: schema=[Field(name=..., dtype=...)].", view=name
@@ -296,7 +252,7 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
         raise FeatureDefinitionInvalid(
             f"View {name!r} has more than one column {repeated[0]!r}.", hint="Give each column its own name.", view=name
         )
-    tags = _object(members.get("tags", {}), VIEW)
+    tags = object_of(members.get("tags", {}), VIEW)
     return ViewDefinition(
         name=name,
         entities=tuple(str(each) for each in cast("list[object]", members.get("entities", []))),
@@ -305,71 +261,13 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
         source=source,
         ttl_seconds=_read_ttl(name, members.get("ttl")),
         residency=parse_residency(str(tags.get(RESIDENCY_TAG, UNRESTRICTED))),
-    )
-
-
-def read_service(spec: object, views: Mapping[str, ViewDefinition]) -> ServiceDefinition:
-    """Read Feast's JSON of a feature service over views that are known.
-
-    Raises:
-        FeatureDefinitionInvalid: naming the service and the view or feature that does not exist.
-    """
-    members = _inner(spec, SERVICE)
-    name = _name(members, SERVICE)
-    projections = tuple(
-        _read_projection(name, _object(each, SERVICE), views) for each in _list(members.get("features"), SERVICE)
-    )
-    if not projections:
-        raise FeatureDefinitionInvalid(
-            f"Service {name!r} takes no features.", hint="Name the views it takes: features=[view].", service=name
-        )
-    aliases = [projection.alias for projection in projections]
-    if repeated := sorted({alias for alias in aliases if aliases.count(alias) > 1}):
-        raise FeatureDefinitionInvalid(
-            f"Service {name!r} takes view {repeated[0]!r} twice under one name.",
-            hint='Name one of them: view.with_name("other").',
-            service=name,
-        )
-    return ServiceDefinition(name=name, projections=projections)
-
-
-def _read_projection(service: str, members: dict[str, Any], views: Mapping[str, ViewDefinition]) -> Projection:
-    name = str(members.get("featureViewName", ""))
-    view = views.get(name)
-    if view is None:
-        raise FeatureDefinitionInvalid(
-            f"Service {service!r} takes features of {name[:80]!r}, and there is no such feature view.",
-            hint="Apply the view together with the service. On-demand views are not supported yet.",
-            service=service,
-            view=name,
-        )
-    wanted = tuple(column.name for column in _read_columns(name, members.get("featureColumns")))
-    unknown = [feature for feature in wanted if view.feature(feature) is None]
-    if unknown:
-        raise FeatureDefinitionInvalid(
-            f"Service {service!r} takes {unknown[0]!r}, which view {name!r} does not have.",
-            hint=f"The view has: {', '.join(column.name for column in view.features)}.",
-            service=service,
-            view=name,
-        )
-    key_map = {str(key): str(value) for key, value in _object(members.get("joinKeyMap", {}), SERVICE).items()}
-    if strangers := sorted(set(key_map) - {column.name for column in view.keys}):
-        raise FeatureDefinitionInvalid(
-            f"Service {service!r} maps the join key {strangers[0]!r}, which view {name!r} does not have.",
-            hint=f"The view's keys are: {', '.join(column.name for column in view.keys)}.",
-            service=service,
-            view=name,
-        )
-    return Projection(
-        view=name,
-        alias=_column_name(str(members.get("featureViewNameAlias") or name), SERVICE, service),
-        features=wanted or tuple(column.name for column in view.features),
-        join_key_map=dict(sorted(key_map.items())),
+        stream=read_stream(object_of(streamed, VIEW), owner=name) if streamed else None,
+        transformation=transformation_digest(members) if streamed else None,
     )
 
 
 def _read_keys(name: str, members: dict[str, Any], entities: Mapping[str, EntityDefinition]) -> tuple[Column, ...]:
-    names = [str(each) for each in _list(members.get("entities"), VIEW)]
+    names = [str(each) for each in list_of(members.get("entities"), VIEW)]
     if not names or names == [DUMMY_ENTITY]:
         raise FeatureDefinitionInvalid(
             f"View {name!r} has no entity.",
@@ -382,7 +280,7 @@ def _read_keys(name: str, members: dict[str, Any], entities: Mapping[str, Entity
             hint="Apply the entity together with the view.",
             view=name,
         )
-    declared = {column.name: column.type for column in _read_columns(name, members.get("entityColumns"))}
+    declared = {column.name: column.type for column in read_columns(name, members.get("entityColumns"))}
     return tuple(_read_key(name, entities[each], declared) for each in names)
 
 
@@ -397,11 +295,16 @@ def _read_key(view: str, entity: EntityDefinition, declared: Mapping[str, str]) 
     return Column(name=entity.join_key, type=kind)
 
 
-def _read_columns(view: str, value: object) -> tuple[Column, ...]:
+def read_columns(view: str, value: object) -> tuple[Column, ...]:
+    """Read Feast's JSON of features or columns; `view` names whose they are.
+
+    Raises:
+        FeatureDefinitionInvalid: if one has no name or a type that is not supported.
+    """
     found: list[Column] = []
-    for each in _list(value, VIEW):
-        members = _object(each, VIEW)
-        name, kind = _column_name(str(members.get("name", "")), VIEW, view), str(members.get("valueType", "INVALID"))
+    for each in list_of(value, VIEW):
+        members = object_of(each, VIEW)
+        name, kind = column_name(str(members.get("name", "")), VIEW, view), str(members.get("valueType", "INVALID"))
         if kind not in DUCKDB_TYPES:
             raise FeatureDefinitionInvalid(
                 f"Feature {name!r} of view {view!r} is of type {kind[:40]}, which is not supported.",
@@ -427,7 +330,8 @@ def _read_ttl(view: str, value: object) -> str | None:
     return None if seconds == 0 else format(seconds.normalize(), "f")
 
 
-def _columns_content(columns: Sequence[Column]) -> list[JsonValue]:
+def columns_content(columns: Sequence[Column]) -> list[JsonValue]:
+    """Columns as plain JSON."""
     return [{"name": column.name, "type": column.type} for column in columns]
 
 
@@ -438,21 +342,27 @@ def name_of(kind: str, spec: object) -> str:
         FeatureDefinitionInvalid: if it has no `name`, or is not an object of JSON.
         InvalidName: if the name breaks a rule of names.
     """
-    return _name(_inner(spec, kind), kind)
+    return _name(inner(spec, kind), kind)
 
 
 def tags_of(kind: str, spec: object) -> dict[str, str]:
     """The tags of an object in Feast's JSON."""
-    return {str(key): str(value) for key, value in _object(_inner(spec, kind).get("tags", {}), kind).items()}
+    return {str(key): str(value) for key, value in object_of(inner(spec, kind).get("tags", {}), kind).items()}
 
 
-def _inner(spec: object, kind: str) -> dict[str, Any]:
+def inner(spec: object, kind: str) -> dict[str, Any]:
+    """The members of an object in Feast's JSON that a person wrote."""
     # Feast wraps what a person wrote in `spec` and what it found out in `meta`; either form is taken.
-    members = _object(spec, kind)
-    return _object(members["spec"], kind) if "spec" in members else members
+    members = object_of(spec, kind)
+    return object_of(members["spec"], kind) if "spec" in members else members
 
 
-def _object(value: object, kind: str) -> dict[str, Any]:
+def object_of(value: object, kind: str) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        FeatureDefinitionInvalid: if it is none.
+    """
     if not isinstance(value, dict):
         raise FeatureDefinitionInvalid(
             f"A {kind} is not given as Feast's JSON.", hint="Send MessageToDict(obj.to_proto())."
@@ -460,7 +370,12 @@ def _object(value: object, kind: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _list(value: object, kind: str) -> list[object]:
+def list_of(value: object, kind: str) -> list[object]:
+    """A list of JSON; none is an empty one.
+
+    Raises:
+        FeatureDefinitionInvalid: if it is none.
+    """
     if value is None:
         return []
     if not isinstance(value, list):
@@ -474,7 +389,12 @@ def _name(members: dict[str, Any], kind: str) -> str:
     return parse_name(str(members.get("name", "")), what=kind)
 
 
-def _column_name(name: str, kind: str, owner: str) -> str:
+def column_name(name: str, kind: str, owner: str) -> str:
+    """A text that may name a column.
+
+    Raises:
+        FeatureDefinitionInvalid: if it may not.
+    """
     if not name or len(name) > 255 or set(name) & _FORBIDDEN_IN_COLUMNS or name.startswith("__"):
         raise FeatureDefinitionInvalid(
             f"{kind} {owner!r} names a column {name[:80]!r}, which cannot be one.",

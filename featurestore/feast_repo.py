@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.catalog import Residency, load_catalog, permits
 from fairlead.core.errors import NotReady
-from fairlead.featurestore.definitions import Column, Projection, ViewDefinition
+from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.historical import SnapshotView, snapshot_view
+from fairlead.featurestore.services import OnDemandProjection, Projection
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
+    from fairlead.featurestore.applied import PinnedService
     from fairlead.featurestore.online import OnlineFolder
     from fairlead.featurestore.replica_rows import ReplicaRows
     from fairlead.registry.identity import Caller
@@ -72,7 +74,7 @@ class FeastRepositories:
 def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
     """A Feast registry of the views whose rows are at `paths`, and of the service as far as they go."""
     import feast
-    from feast.feature_view import FeatureViewState
+    from feast.feature_view import DUMMY_ENTITY, FeatureViewState
     from feast.project import Project
     from feast.protos.feast.core.Registry_pb2 import Registry
 
@@ -91,8 +93,11 @@ def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
     projections = [
         _feast_projection(views[projection.view], projection)
         for projection in found.pinned.service.projections
-        if projection.view in views
+        if projection.view in views and len(projection.hidden) < len(projection.features)
     ]
+    on_demand = [_on_demand_view(each, found.pinned, views) for each in found.pinned.service.on_demand]
+    if any(view is not None for view in on_demand):
+        entities[DUMMY_ENTITY.name] = DUMMY_ENTITY  # which Feast gives every on-demand view
     service = feast.FeatureService(name=found.pinned.service.name, features=projections)
     for container, objects in (
         (registry.entities, entities.values()),
@@ -104,8 +109,42 @@ def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
             proto: Any = each.to_proto()
             (proto.spec if hasattr(proto, "spec") else proto).project = _PROJECT
             container.append(proto)
+    for view, taken in zip(on_demand, found.pinned.service.on_demand, strict=True):
+        if view is not None:
+            registry.on_demand_feature_views.append(view)
+            registry.feature_services[0].spec.features.append(_on_demand_projection(view, taken))
     content: bytes = registry.SerializeToString()
     return content
+
+
+def _on_demand_view(taken: OnDemandProjection, pinned: PinnedService, views: Mapping[str, Any]) -> Any:
+    """An on-demand view over the region's replicas; None where one of the views that it is made of may not be.
+
+    Its code stays as it is, and unread: Feast loads it in the process of whoever opens the repository.
+    """
+    from feast.protos.feast.core.OnDemandFeatureView_pb2 import OnDemandFeatureView
+    from google.protobuf.json_format import ParseDict
+
+    view: Any = ParseDict(dict(pinned.on_demand[taken.view]), OnDemandFeatureView(), ignore_unknown_fields=True)
+    view.spec.project = _PROJECT
+    for source in view.spec.sources.values():
+        if source.WhichOneof("source") != "feature_view_projection":
+            continue
+        projection = source.feature_view_projection
+        if projection.feature_view_name not in views:
+            return None
+        projection.batch_source.CopyFrom(views[projection.feature_view_name].batch_source.to_proto())
+        projection.ClearField("stream_source")
+    return view
+
+
+def _on_demand_projection(view: Any, taken: OnDemandProjection) -> Any:
+    from feast.protos.feast.core.FeatureViewProjection_pb2 import FeatureViewProjection
+
+    alias = taken.alias if taken.alias != taken.view else ""
+    projection: Any = FeatureViewProjection(feature_view_name=taken.view, feature_view_name_alias=alias)
+    projection.feature_columns.extend(each for each in view.spec.features if each.name in taken.features)
+    return projection
 
 
 def _feast_view(view: ViewDefinition, entities: list[Any], path: Path) -> Any:
@@ -134,7 +173,8 @@ def _feast_field(column: Column) -> Any:
 
 
 def _feast_projection(view: Any, projection: Projection) -> Any:
-    taken: Any = view[list(projection.features)]
+    # Feast fetches what an on-demand view is made of by itself.
+    taken: Any = view[[feature for feature in projection.features if feature not in projection.hidden]]
     if projection.alias != projection.view:
         taken = taken.with_name(projection.alias)
     return taken.with_join_key_map(dict(projection.join_key_map)) if projection.join_key_map else taken

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.definitions import Column, Projection, ServiceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, open_duckdb, quote_name, quote_text
+from fairlead.featurestore.services import Projection, ServiceDefinition
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -39,12 +40,20 @@ class ViewRows:
 def output_names(service: ServiceDefinition) -> list[tuple[Projection, str, str]]:
     """The columns a service gives, in order: projection, feature, and the name of the column.
 
-    That is the feature's name, or `view__feature` where two views of the service have a feature of that name.
+    That is the feature's name, or `view__feature` where two views of the service have a feature of that name. What is
+    hidden is always called so, and changes the name of nothing else.
     """
     named = [(projection, feature) for projection in service.projections for feature in projection.features]
-    names = [feature for _, feature in named]
+    names = [feature for projection, feature in named if feature not in projection.hidden]
+    names += [feature for each in service.on_demand for feature in each.features]
     return [
-        (projection, feature, feature if names.count(feature) == 1 else f"{projection.alias}__{feature}")
+        (
+            projection,
+            feature,
+            feature
+            if feature not in projection.hidden and names.count(feature) == 1
+            else f"{projection.alias}__{feature}",
+        )
         for projection, feature in named
     ]
 

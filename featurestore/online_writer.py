@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import StorageFull
-from fairlead.featurestore.definitions import ServiceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.duck import fetch_batches, open_duckdb, quote_name, quote_text
 from fairlead.featurestore.joins import ViewRows, output_names, ttl_microseconds
 from fairlead.featurestore.online_reader import FORMAT
+from fairlead.featurestore.services import ServiceDefinition
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -10,10 +10,11 @@ from typing import Annotated, Any, cast
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from fairlead.core.clock import format_time
-from fairlead.featurestore.applied import Change, Definition, PlannedChange
+from fairlead.featurestore.applied import Change, Definition, PinnedService, PlannedChange
 from fairlead.featurestore.comparing import Comparison
 from fairlead.featurestore.definitions import SERVICE
 from fairlead.featurestore.differences import Effect
+from fairlead.featurestore.joins import output_names
 from fairlead.featurestore.online import OnlineAnswer, OnlineState, OnlineStateName
 from fairlead.featurestore.snapshots import Snapshot, SnapshotPart, SnapshotState
 
@@ -137,6 +138,48 @@ class DefinitionAnswer(BaseModel):
             updated_by=definition.updated_by,
             updated_at=definition.updated_at,
         )
+
+
+class InputAnswer(BaseModel):
+    """A column of a training set that an on-demand view is made of, and whether it is only there for that."""
+
+    column: str
+    view: str
+    feature: str
+    is_hidden: bool
+
+
+class OnDemandAnswer(BaseModel):
+    """An on-demand view: the features that are taken of it, and Feast's JSON of it, with its code."""
+
+    view: str
+    alias: str
+    features: list[str]
+    spec: dict[str, Any]
+
+
+class OnDemandViewsAnswer(BaseModel):
+    """What is to be computed of a service's stored features where they are read, and of which columns."""
+
+    service_digest: str
+    inputs: list[InputAnswer]
+    views: list[OnDemandAnswer]
+
+    @classmethod
+    def of(cls, pinned: PinnedService) -> OnDemandViewsAnswer:
+        """Render a version of a service."""
+        inputs = [
+            InputAnswer(column=column, view=projection.view, feature=feature, is_hidden=feature in projection.hidden)
+            for projection, feature, column in output_names(pinned.service)
+            if projection.alias == projection.view
+        ]
+        views = [
+            OnDemandAnswer(
+                view=each.view, alias=each.alias, features=list(each.features), spec=dict(pinned.on_demand[each.view])
+            )
+            for each in pinned.service.on_demand
+        ]
+        return cls(service_digest=pinned.digest, inputs=inputs, views=views)
 
 
 class DefinitionPage(BaseModel):

@@ -15,7 +15,8 @@ from fairlead.registry.tables import DIGEST, ROW_ID, InWorkspace, JsonObject
 class FeatureVersionRow(InWorkspace):
     """One version of an entity, view, service or source: its digest names what it means. Never changed, never removed.
 
-    `number` counts the versions of a name from 1, for people; going back to an earlier definition adds no row.
+    `number` counts the versions of a name from 1, for people; going back to an earlier definition adds no row. `spec`
+    is what was sent when it was first applied, with the code that an on-demand view runs where it is read.
     """
 
     __tablename__ = "feature_versions"
@@ -26,6 +27,7 @@ class FeatureVersionRow(InWorkspace):
     digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
     number: Mapped[int] = mapped_column(Integer)
     content: Mapped[JsonObject] = mapped_column(JsonType)
+    spec: Mapped[JsonObject | None] = mapped_column(JsonType)
     created_by: Mapped[str] = mapped_column(name_type())
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from fairlead.core.errors import JsonValue
 
 # Parsed from a repository by Feast, and neither definitions nor anything that has values.
-_LEFT_OUT = frozenset({"Project", "Permission"})
+_LEFT_OUT = frozenset({"Project", "Permission", "RequestSource"})
 _MADE_BY_FEAST = "__dummy"
 
 
@@ -81,13 +82,28 @@ def load_repository(path: Path) -> list[object]:
 
 @contextmanager
 def _standing_in(folder: Path) -> Generator[None]:
-    """As Feast loads a repository: from its folder, with its modules importable."""
+    """As Feast loads a repository: from its folder, with its modules importable.
+
+    Feast imports them by their bare names, so modules of another repository, or of this one before it was edited, are
+    put aside for the while.
+    """
     before, path = Path.cwd(), list(sys.path)
+    own = {".".join(file.relative_to(folder).with_suffix("").parts) for file in folder.rglob("*.py")}
+    own |= {name.rpartition(".")[0] for name in own} - {""}
+    others = {name: sys.modules.pop(name) for name in own if name in sys.modules}
+    # A compiled file counts as current by its second and size, which an edit may leave as they were.
+    writes_compiled, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    invalidate_caches()
+    linecache.clearcache()
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_compiled
+        for name in own:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
         os.chdir(before)
         sys.path[:] = path
 

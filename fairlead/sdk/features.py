@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from fairlead.core.clock import format_time
-from fairlead.core.errors import JsonValue, MissingExtra
+from fairlead.core.errors import CodeRefused, JsonValue, MissingExtra
 from fairlead.core.ids import parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
 from fairlead.sdk.records import OnlineState, Snapshot
@@ -152,6 +152,7 @@ class Features:
         *,
         snapshot: str | None = None,
         region: str | None = None,
+        run_code: bool = False,
     ) -> TrainingSet:
         """Join features to entity rows as of each row's `event_timestamp`: never a value from its future.
 
@@ -159,8 +160,12 @@ class Features:
         Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used. Views under a
         residency class are read only where `region` names a region that may hold them.
 
+        Features of on-demand views are computed in this process: whoever may apply definitions wrote the code, so it
+        is run with `run_code` alone.
+
         Raises:
             FeatureServiceNotFound, SnapshotNotFound, ResidencyViolation, InvalidInput.
+            CodeRefused: if the service takes on-demand views, and `run_code` is not set.
         """
         try:
             arrow: Any = import_module("pyarrow")
@@ -179,7 +184,22 @@ class Features:
         )
         joined = arrow.ipc.open_stream(response.content).read_all()
         snapshot_record = self.get_snapshot(response.headers["x-fairlead-snapshot"])
-        return TrainingSet(frame=joined.to_pandas(), pinned=PinnedData.of(snapshot_record))
+        frame = self._with_on_demand(snapshot_record, joined.to_pandas(), run_code=run_code)
+        return TrainingSet(frame=frame, pinned=PinnedData.of(snapshot_record))
+
+    def _with_on_demand(self, snapshot: Snapshot, frame: pd.DataFrame, *, run_code: bool) -> pd.DataFrame:
+        from fairlead.sdk.on_demand import add_on_demand
+
+        path = f"{_service_path(snapshot.service)}/on-demand"
+        found = self._transport.get(path, digest=snapshot.service_digest)
+        if not found["views"]:
+            return frame
+        if not run_code:
+            raise CodeRefused(
+                f"The service {snapshot.service!r} takes features that code of its on-demand views makes.",
+                hint="Where you trust who applied them: training_set(..., run_code=True).",
+            )
+        return add_on_demand(frame, found)
 
     def materialize(
         self, service: str, *, snapshot: str | None = None, regions: Sequence[str] | None = None, wait: bool = True

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from fairlead.core.errors import FeatureDefinitionInvalid, PermissionDenied
+from fairlead.core.errors import FeatureDefinitionInvalid, InvalidInput, PermissionDenied
 from fairlead.featurestore.applied import FeatureObject
+from fairlead.featurestore.schemas import OnDemandViewsAnswer
 from fairlead.sdk.feast_objects import load_repository, to_wire
+from fairlead.sdk.on_demand import add_on_demand
 from tests.featurestore.feature_fleet import FeatureFleet, day, entity_rows, open_feature_fleet
 from tests.fleet import ADMIN, REGIONS
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
+)
 EU = REGIONS["eemshaven"]
 
 REPOSITORY = """
@@ -52,10 +56,7 @@ def world(tmp_path: Path) -> Iterator[FeatureFleet]:
 
 @pytest.fixture
 def repository(world: FeatureFleet) -> list[FeatureObject]:
-    (world.sources / "feature_store.yaml").write_text("project: clinic\nprovider: local\nregistry: registry.db\n")
-    (world.sources / "definitions.py").write_text(REPOSITORY)
-    wire: Any = to_wire(load_repository(world.sources))
-    return [FeatureObject(kind=each["kind"], spec=each["spec"]) for each in wire]
+    return load(world, REPOSITORY)
 
 
 def test_feast_over_a_region_gives_the_same_values_as_fairlead(
@@ -100,9 +101,110 @@ def test_feast_over_a_region_gives_the_same_values_as_fairlead(
     assert rows["marker"] == ["a"]
 
 
-def test_views_that_run_code_are_refused_by_name(world: FeatureFleet, repository: list[FeatureObject]) -> None:
+STREAMING = """
+import pandas as pd
+from feast import Entity, FeatureService, FeatureView, Field, FileSource
+from feast import KafkaSource, PushSource, RequestSource, ValueType
+from feast.data_format import JsonFormat
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.stream_feature_view import StreamFeatureView
+from feast.types import Float32, Float64, Int64, String
+
+patient = Entity(name="patient", join_keys=["patient_id"], value_type=ValueType.INT64)
+pushed = PushSource(
+    name="cells_push",
+    batch_source=FileSource(name="cells_source", path="cells.parquet", timestamp_field="event_timestamp"),
+)
+cells = FeatureView(
+    name="cells",
+    entities=[patient],
+    schema=[Field(name="radius", dtype=Float64), Field(name="patient_id", dtype=Int64)],
+    source=pushed,
+)
+genes = StreamFeatureView(
+    name="genes",
+    entities=[patient],
+    schema=[Field(name="marker", dtype=String), Field(name="patient_id", dtype=Int64)],
+    source=KafkaSource(
+        name="genes_topic",
+        kafka_bootstrap_servers="127.0.0.1:9",
+        topic="genes",
+        timestamp_field="event_timestamp",
+        message_format=JsonFormat(schema_json="marker string"),
+        batch_source=FileSource(name="genes_source", path="genes.parquet", timestamp_field="event_timestamp"),
+    ),
+)
+scale = RequestSource(name="scale", schema=[Field(name="factor", dtype=Float64)])
+
+
+@on_demand_feature_view(sources=[cells, scale], schema=[Field(name="scaled", dtype=Float64)])
+def scaled(inputs: pd.DataFrame) -> pd.DataFrame:
+    made = pd.DataFrame()
+    made["scaled"] = inputs["radius"] * inputs["factor"] * FACTOR
+    return made
+
+
+diagnosis = FeatureService(name="diagnosis", features=[genes, scaled])
+"""
+
+
+def load(world: FeatureFleet, text: str) -> list[FeatureObject]:
+    (world.sources / "feature_store.yaml").write_text("project: clinic\nprovider: local\nregistry: registry.db\n")
+    (world.sources / "definitions.py").write_text(text)
+    wire: Any = to_wire(load_repository(world.sources))
+    return [FeatureObject(kind=each["kind"], spec=each["spec"]) for each in wire]
+
+
+def test_streams_pushes_and_on_demand_views_come_unchanged_and_their_code_runs_where_it_is_read(
+    world: FeatureFleet, tmp_path: Path
+) -> None:
+    from feast import FeatureStore
+
+    objects = load(world, STREAMING.replace("FACTOR", "1"))
+    assert set(world.apply(objects)) == {"patient", "cells_push", "cells_source", "cells", "genes_topic",
+                                         "genes_source", "genes", "scaled", "diagnosis"}  # fmt: skip
+    snapshot = world.snapshot(as_of=day(5))
+    assert snapshot.error_detail is None
+    pinned = world.store.definitions.on_demand(ADMIN, "diagnosis", snapshot.service_digest)
+    found: Any = OnDemandViewsAnswer.of(pinned).model_dump()
+    assert [(each["column"], each["is_hidden"]) for each in found["inputs"]] == [
+        ("marker", False),
+        ("cells__radius", True),
+    ]
+    entities = entity_rows([(1, 1), (1, 4), (3, 4)], factor=[2.0, 3.0, 4.0])
+    joined = world.store.historical.join(ADMIN, entities, snapshot=snapshot.digest, region=EU).rows.to_pandas()
+    ours = add_on_demand(joined, found)
+    assert list(ours.columns) == ["patient_id", "event_timestamp", "factor", "marker", "scaled"]
+    assert ours["scaled"].tolist()[:2] == [2.5, pytest.approx(0.3)]
+    with pytest.raises(InvalidInput, match="no column 'factor'"):
+        add_on_demand(joined.drop(columns=["factor"]), found)
+
+    world.store.online.materialize(ADMIN, "diagnosis")
+    world.run()
+    world.store.feast.write(ADMIN, "diagnosis", EU, tmp_path / "repo")
+    feast: Any = FeatureStore(repo_path=str(tmp_path / "repo"))
+    service = feast.get_feature_service("diagnosis")
+    rows = [{"patient_id": 1, "factor": 10.0}]
+    assert feast.get_online_features(features=service, entity_rows=rows).to_dict()["scaled"] == [pytest.approx(1.0)]
+    theirs = feast.get_historical_features(entity_df=entities.to_pandas(), features=service).to_df()
+    theirs = theirs.sort_values(["patient_id", "event_timestamp"])
+    assert theirs["scaled"].tolist()[:2] == ours["scaled"].tolist()[:2]
+
+
+def test_another_text_of_a_function_is_another_version_of_all_that_stands_on_it(world: FeatureFleet) -> None:
+    world.apply(load(world, STREAMING.replace("FACTOR", "1")))
+    changed = world.apply(load(world, STREAMING.replace("FACTOR", "2")))
+    assert {name for name, change in changed.items() if change == "changed"} == {"scaled", "diagnosis"}
+    changed = world.apply(load(world, STREAMING.replace("FACTOR", "1")))
+    assert {name for name, change in changed.items() if change == "changed"} == {"scaled", "diagnosis"}
+    assert world.store.definitions.get_service(ADMIN, "diagnosis").number == 1
+    changed = world.apply(load(world, STREAMING.replace("FACTOR", "1").replace('topic="genes"', 'topic="other"')))
+    assert changed["genes"] == changed["genes_topic"] == changed["diagnosis"] == "changed"
+
+
+def test_views_that_only_code_fills_are_refused_by_name(world: FeatureFleet, repository: list[FeatureObject]) -> None:
     world.apply(repository)
-    with pytest.raises(FeatureDefinitionInvalid, match="OnDemandFeatureView"):
+    with pytest.raises(FeatureDefinitionInvalid, match="'ratio' has no function"):
         world.apply([FeatureObject(kind="OnDemandFeatureView", spec={"spec": {"name": "ratio"}})])
     cells = next(each for each in repository if each.spec.get("spec", {}).get("name") == "cells")
     spec = {**cells.spec["spec"], "featureTransformation": {"userDefinedFunction": {"name": "f", "body": "gASV"}}}

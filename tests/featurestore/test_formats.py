@@ -19,18 +19,11 @@ import pytest
 
 from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
-from fairlead.featurestore.definitions import (
-    Column,
-    EntityDefinition,
-    Projection,
-    ServiceDefinition,
-    SourceDefinition,
-    ViewDefinition,
-    content_digest,
-)
+from fairlead.featurestore.definitions import Column, EntityDefinition, SourceDefinition, ViewDefinition, content_digest
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_writer import write_online_store
 from fairlead.featurestore.rows import write_rows
+from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.snapshots import record_of
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
@@ -147,7 +140,7 @@ def test_a_definition_is_named_by_the_sha256_of_its_canonical_json() -> None:
     assert canonical_json(entity.content()) == ENTITY_JSON
     assert canonical_json(VIEW.content()) == VIEW_JSON
     assert VIEW.digest == VIEW_DIGEST == sha256(VIEW_JSON)
-    content = SERVICE.content({"cells": VIEW.digest})
+    content = SERVICE.content({"cells": VIEW.digest}, {})
     assert canonical_json(content) == SERVICE_JSON
     assert content_digest(content) == SERVICE_DIGEST == sha256(SERVICE_JSON)
 

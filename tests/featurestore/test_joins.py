@@ -15,15 +15,10 @@ from hypothesis import strategies as st
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.definitions import (
-    Column,
-    Projection,
-    ServiceDefinition,
-    SourceDefinition,
-    ViewDefinition,
-)
+from fairlead.featurestore.definitions import Column, SourceDefinition, ViewDefinition
 from fairlead.featurestore.joins import ViewRows, join_point_in_time
 from fairlead.featurestore.rows import write_rows
+from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.sources import Sources
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

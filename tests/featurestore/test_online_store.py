@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.featurestore import online_reader
-from fairlead.featurestore.definitions import Column, Projection, ServiceDefinition, SourceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import Column, SourceDefinition, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
 from fairlead.featurestore.online_writer import write_online_store
 from fairlead.featurestore.rows import write_rows
+from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.sources import Sources
 
 arrow: Any = pa
