@@ -104,7 +104,7 @@ MEANING: dict[str, str] = {
     "lineage": "What it was made from: `parent`, `run`, `code_commit`, `feature_service`, `feature_service_digest`.",
     "snapshot": "The digest of the feature snapshot that it was trained on.",
     "bundle": "The digest of its bundle, once one is built.",
-    "smoke_test": "What the bundle's newest smoke test found: `passed`, `answered`, `compared`, `age`; null without one.",
+    "smoke_test": "What its bundle's newest smoke test found: `passed`, `answered`, `compared`, `age`; or null.",
     "replicas": "The best replica's state in each region that has one: `VERIFIED`, `COPYING`, ...",
     "evaluations": "By name, the newest evaluation: `metrics`, `dataset`, `age`, `by`.",
     "champion": "The version that holds the environment now, with all of the above; null where none does.",

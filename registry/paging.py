@@ -82,7 +82,6 @@ class PageRequest:
             token = _encode(bound_to, [cast("KeyValue", getattr(shown[-1], key.key)) for key in keys])
         return Page(items=tuple(shown), next_page_token=token)
 
-
     def cut(
         self, items: Iterable[Item], key: Callable[[Item], str], *, listing: Sequence[str | int | None]
     ) -> Page[Item]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairlead.cli.plans import describe_deployment_plan, describe_plan
+from fairlead.cli.plans import describe_plan
 
 
 def gate(
@@ -37,33 +37,4 @@ def test_a_promotion_shows_each_gate_with_value_limit_and_what_to_do_next() -> N
         "         Ask.",
         "  missing in aws:eu-west-1: 5 bytes, $0.01 from aws:us-east-1",
         "  deployment touched: churn",
-    ]
-
-
-def test_a_deployment_plan_shows_each_region_and_what_it_costs() -> None:
-    start = {"region": "aws:us-east-1", "action": "start", "from_version": None, "to_version": 2, "bytes": 10}
-    stop = {"region": "gcp:europe-west4", "action": "stop", "from_version": 1, "to_version": None, "bytes": 0}
-    text = describe_deployment_plan(
-        {
-            "name": "churn",
-            "model": "churn",
-            "environment": "production",
-            "version": 2,
-            "bundle_state": "MISSING",
-            "bundle_digest": None,
-            "steps": [
-                start | {"usd": "0.01", "source_region": "gcp:europe-west4", "usd_per_hour": "0.2"},
-                stop | {"usd": "0", "source_region": None, "usd_per_hour": None},
-            ],
-            "bytes": 10,
-            "usd": "0.01",
-            "usd_per_hour": "0.2",
-        }
-    )
-    assert text.splitlines() == [
-        "churn: churn/2, following production",
-        "bundle: MISSING -",
-        "  start    aws:us-east-1: version - -> 2, 10 bytes from gcp:europe-west4 for $0.01, $0.2 an hour",
-        "  stop     gcp:europe-west4: version 1 -> -",
-        "copies: 10 bytes, $0.01; running: $0.2 an hour",
     ]

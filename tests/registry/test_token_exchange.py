@@ -90,8 +90,11 @@ def test_keys_are_fetched_only_from_hosts_that_the_operator_lists_and_never_from
         exchange("login.example.com")
     assert scene.issuer.asked == []
     assert exchange("127.0.0.1").secret
-    found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))  # what a name stands for now
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [found])
+
+    def look_up(*_: object, **__: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]  # what a name stands for now
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with pytest.raises(Unavailable, match="cannot be had"):
         TokenExchange(scene.world.database, scene.world.clock).exchange(scene.token())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -199,7 +199,7 @@ def test_who_sees_some_models_sees_what_their_versions_came_from_and_became_and_
 
 
 @contextmanager
-def access_of(narrowed: Narrowed) -> Iterator[None]:
+def access_of(narrowed: Narrowed) -> Generator[None]:
     """Let what runs in the block be a request of a narrowed caller."""
     begin_access().narrowed = narrowed
     try:
