@@ -51,7 +51,7 @@ def test_the_readmes_examples_run(folder: Path, language: str, text: str) -> Non
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert re.fullmatch(r"(Sent [\d,]+ of [\d,]+ bytes \([\d.]+%\)\.\n)?", finished.stderr)
+    assert re.fullmatch(r"(Sent [\d,]+ bytes, index included, for [\d,]+ bytes of files\.\n)?", finished.stderr)
     if language == "python":
         reference, digest = finished.stdout.split()
         assert (reference, digest[:7]) == ("churn/1", "sha256:")
