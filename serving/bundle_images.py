@@ -26,6 +26,7 @@ from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_row_id
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import RegisteredModelRow
+from fairlead.registry.visibility import require_change
 from fairlead.serving import revisions
 from fairlead.serving.artifacts import verified_replicas
 from fairlead.serving.bundles import READY
@@ -109,10 +110,12 @@ class Images:
             ContainerRegistryNotFound: if there is no registry of a name that is given.
             ResidencyViolation: if the image must not be there.
             InvalidInput: if nothing says what the image is laid on, or there is no registry at all.
+            PermissionDenied: if the caller may deploy other models alone.
         """
         now = self._clock.now()
         with self._database.write() as session:
             bundle, model = _find(session, caller, bundle_id)
+            require_change(session, model.name)
             if bundle.state != READY or bundle.digest is None:
                 raise NotReady(f"The bundle of {model.name}/{bundle.version} is {bundle.state}.", hint="Wait for it.")
             if not image_variants(session, bundle):
@@ -159,10 +162,12 @@ class Images:
 
         Raises:
             BundleNotFound: if the workspace has no such bundle.
+            PermissionDenied: if the caller may deploy other models alone.
         """
         now = self._clock.now()
         with self._database.write() as session:
             bundle, model = _find(session, caller, bundle_id)
+            require_change(session, model.name)
             for row in _pushes(session, bundle):
                 if row.state == VERIFIED:
                     row.check_at = now

@@ -34,6 +34,7 @@ from fairlead.registry.models import find_model, to_labels
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, UploadRow
 from fairlead.registry.versions import Versions
+from fairlead.registry.visibility import require_change
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
 from fairlead.serving.bundle import BuiltBundle, build_bundle
@@ -105,6 +106,7 @@ class Bundles:
             InvalidInput: if what is wished for makes no sense.
             ModelNotFound, ModelVersionNotFound, AliasNotFound: if there is no such version.
             NotReady: if the version's bytes are not verified yet.
+            PermissionDenied: if the caller may deploy other models alone.
         """
         resolved = self._versions.resolve(caller, reference).version
         with self._database.write() as session:
@@ -240,6 +242,7 @@ def _find_by_recipe(
 def _want(
     session: Session, model: RegisteredModelRow, version: ModelVersionRow, recipe: Recipe, *, by: str, now: datetime
 ) -> BundleRow:
+    require_change(session, model.name)
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     insert = dialect.insert(BundleRow).values(
         workspace_id=model.workspace_id,

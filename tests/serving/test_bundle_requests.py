@@ -6,15 +6,18 @@ import base64
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fairlead.core.errors import BundleNotFound, ModelNotFound, NotReady
+from fairlead.core.errors import BundleNotFound, ModelNotFound, NotReady, PermissionDenied
 from fairlead.core.signatures import PAYLOAD_TYPE, pre_authentication_encoding
 from fairlead.registry.paging import PageRequest
+from fairlead.registry.permissions import RoleGrant, evaluate
+from fairlead.registry.visibility import Narrowed, begin_access
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import RegionArtifacts
 from fairlead.serving.bundle_assembly import BundleParts, assemble_bundles
@@ -202,3 +205,19 @@ def test_a_gate_sees_what_the_newest_smoke_test_found(platform: Platform) -> Non
     found = index.smoke_test_of(ADMIN.workspace_id, model_id(platform, "triage"), restricted)
     assert found is not None
     assert (found.is_passed, found.compared, found.answered) == (True, 2, 3)
+
+
+def test_whoever_may_deploy_some_models_asks_for_no_bundle_of_others(platform: Platform) -> None:
+    platform.register("churn", model_files())
+    roles = [RoleGrant("viewer", "*", "*"), RoleGrant("deployer", "triage", "*")]
+    scopes, grants = evaluate({"read", "deploy"}, roles=roles)
+    eve = replace(ADMIN, principal="eve", scopes=scopes, grants=grants)
+    parts = parts_of(platform)
+    own_service = BundleWish(service_source="import bentoml\n\n@bentoml.service\nclass Mine:\n    pass\n")
+    begin_access().narrowed = Narrowed(caller=eve, scope="deploy")
+    try:
+        with pytest.raises(PermissionDenied):
+            parts.bundles.request(eve, "churn/1", own_service)
+    finally:
+        begin_access()
+    assert parts.bundles.list(ADMIN, PageRequest()).items == ()

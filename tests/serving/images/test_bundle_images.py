@@ -7,6 +7,7 @@ import json
 import tarfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 
 from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import CloudHosts
-from fairlead.core.errors import InvalidInput, ResidencyViolation
+from fairlead.core.errors import InvalidInput, PermissionDenied, ResidencyViolation
 from fairlead.core.ids import Digest
 from fairlead.registry.paging import PageRequest
+from fairlead.registry.permissions import RoleGrant, evaluate
+from fairlead.registry.visibility import Narrowed, begin_access
 from fairlead.serving.artifacts import RegionArtifacts
 from fairlead.serving.bundle import LOCK
 from fairlead.serving.bundle_images import (
@@ -214,6 +217,21 @@ def test_an_image_of_restricted_data_stays_in_its_jurisdiction(harbour: Harbour)
     assert [each.registry for each in status.registries] == ["eemshaven"]
     harbour.work()
     assert harbour.status(bundle).is_one
+
+
+def test_whoever_may_deploy_some_models_has_no_image_of_others_pushed_or_checked(harbour: Harbour) -> None:
+    bundle_id = harbour.bundle()
+    roles = [RoleGrant("viewer", "*", "*"), RoleGrant("deployer", "triage", "*")]
+    scopes, grants = evaluate({"read", "deploy"}, roles=roles)
+    eve = replace(ADMIN, principal="eve", scopes=scopes, grants=grants)
+    begin_access().narrowed = Narrowed(caller=eve, scope="deploy")
+    try:
+        for ask in (harbour.images.push, harbour.images.check):
+            with pytest.raises(PermissionDenied):
+                ask(eve, bundle_id)
+        assert harbour.images.status(eve, bundle_id).registries == ()
+    finally:
+        begin_access()
 
 
 def test_a_registry_is_one_that_credentials_may_go_to(platform: Platform) -> None:
