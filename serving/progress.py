@@ -134,6 +134,7 @@ class Progress:
         """Whether a share of traffic has been in force for as long as it is to be."""
         if step.started_at is None:
             step.started_at = self.now
+        if self.measured is not None and "before" not in (step.measured or {}):
             step.measured = {"before": self._counts().to_json()}
         strategy = spec.strategy
         assert strategy is not None  # noqa: S101  (a revision without one has no such step)
@@ -172,7 +173,7 @@ class Progress:
             kept = (step.measured or {}).get("seen")
             return Counts() if kept is None else Counts.from_json(kept)
         before = (step.measured or {}).get("before")
-        return self._counts() if before is None else self._counts().since(Counts.from_json(before))
+        return Counts() if before is None else self._counts().since(Counts.from_json(before))
 
     def _subject(self, spec: DeploymentSpec) -> Subject:
         model = self.session.get_one(RegisteredModelRow, (self.row.workspace_id, self.row.model_id))

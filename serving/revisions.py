@@ -157,7 +157,8 @@ def begin(session: Session, row: DeploymentRow, revision: DeploymentRevisionRow,
     wanted = {each.region for each in spec.regions}
     gone = [each for each in present if each not in wanted]
     is_other = live is not None and live.bundle_digest != revision.bundle_digest
-    is_gradual = spec.strategy is not None and is_other and REPLACE in changes.values()
+    # What an unfinished canary has begun to replace is kept, and gets no more requests than a new one would.
+    is_gradual = spec.strategy is not None and is_other and any(change != START for change in changes.values())
     steps: list[dict[str, Any]] = []
     if is_gradual and spec.strategy is not None:
         # A region where nothing runs yet would turn all of its requests to the new revision, so it waits.

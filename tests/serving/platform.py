@@ -170,6 +170,7 @@ class Platform:
     stores: dict[str, str] = field(default_factory=dict[str, str])
     bundle_files: dict[str, str] = field(default_factory=dict[str, str])
     measured: dict[tuple[str, str, str], Counts] = field(default_factory=dict[tuple[str, str, str], Counts])
+    is_gateway_down: bool = False
 
     def __post_init__(self) -> None:
         bootstrap(self.fleet.database, self.fleet.clock, principal="ana", workspace_id="other")
@@ -242,7 +243,12 @@ class Platform:
             derivers=[
                 *duties.derivers,
                 derive_bundles,
-                RolloutDeriver(database, self.open_target, online_store, measure=lambda: self.measured),
+                RolloutDeriver(
+                    database,
+                    self.open_target,
+                    online_store,
+                    measure=lambda: None if self.is_gateway_down else self.measured,
+                ),
             ],
         )
 

@@ -183,6 +183,33 @@ def test_what_is_newer_takes_the_place_of_a_canary(platform: Platform) -> None:
     assert states == ["SUPERSEDED", "SUPERSEDED", "LIVE"]
 
 
+def test_applying_again_what_is_on_its_way_turns_no_more_requests_to_it(platform: Platform) -> None:
+    begin(platform)
+    deploy(platform, CANARY)
+    assert weights(platform) == {US: [5, 95], EU_WEST: [5, 95]}
+    assert shown(platform).revision_state == "ROLLING"
+    for _ in range(3):
+        wait(platform, minutes=5, seconds=1)
+    assert weights(platform) == {US: [100], EU_WEST: [100]}
+    assert (shown(platform).revision_state, shown(platform).live_revision) == ("LIVE", 3)
+
+
+def test_what_was_counted_before_a_step_is_not_held_against_it_where_the_gateway_was_away(platform: Platform) -> None:
+    begin(platform)
+    answer(platform, 19, errors=19)
+    platform.is_gateway_down = True
+    wait(platform, minutes=5, seconds=1)
+    assert weights(platform)[US] == [25, 75]
+    platform.is_gateway_down = False
+    wait(platform, seconds=1)
+    answer(platform, 1)
+    wait(platform, seconds=1)
+    assert shown(platform).revision_state == "ROLLING"
+    answer(platform, 20, errors=20)
+    wait(platform, seconds=1)
+    assert shown(platform).revision_state == "FAILED"
+
+
 def test_limits_are_judged_by_what_was_seen_within_a_step() -> None:
     before, now = Counts(), Counts()
     for counts, number in ((before, 90), (now, 100)):
