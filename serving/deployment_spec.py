@@ -202,7 +202,7 @@ def _scaling(replicas: int, rate: float | None, draft: ScalingDraft) -> Scaling:
     if least != most and found is None:
         raise InvalidInput(
             "Nobody knows how many requests a second one replica answers, so their number cannot follow them.",
-            hint="Say requests_per_second_per_replica, or measure it: fairlead profile",
+            hint="Say requests_per_second_per_replica, or measure it: fairlead profile take",
             pointer="/scaling/requests_per_second_per_replica",
         )
     return Scaling(

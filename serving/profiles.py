@@ -147,8 +147,8 @@ class Profiles:
         places = verified_replicas(session, bundle.workspace_id, bundle.residency, bundle.digest, region=region)
         if not places:
             raise InvalidInput(
-                f"{region or 'No region'} has a VERIFIED replica of the bundle of {reference}.",
-                hint=f"See where it is: fairlead artifact show {bundle.digest}",
+                f"The bundle of {reference} has no VERIFIED replica in {region or 'any region'}.",
+                hint="See which copies go on: fairlead work",
             )
         row = BundleProfileRow(
             workspace_id=bundle.workspace_id,

@@ -41,6 +41,8 @@ EXIT_CODES = {
     "PermissionDenied": ExitCode.AUTH,
     "Conflict": ExitCode.CONFLICT,
     "GateRefused": ExitCode.GATE_REFUSED,
+    "PickleRefused": ExitCode.GATE_REFUSED,
+    "CodeRefused": ExitCode.GATE_REFUSED,
     "NotSigned": ExitCode.GATE_REFUSED,
     "ResidencyViolation": ExitCode.GATE_REFUSED,
     "PlacementInfeasible": ExitCode.GATE_REFUSED,
