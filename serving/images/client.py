@@ -235,8 +235,6 @@ class RegistryClient:
             "GET", path, (repository,), expected={200}, headers={"accept": ", ".join(_MANIFEST_TYPES)}
         )
         content = response.content
-        if len(content) > MANIFEST_MAX_BYTES:
-            raise InvalidInput(f"The manifest {reference} of {repository} has more than {MANIFEST_MAX_BYTES} bytes.")
         if reference.startswith("sha256:") and sha256_digest(content) != reference:
             raise IntegrityError(f"{self._host} gives another manifest for {reference}.", digest=reference)
         media_type = response.headers.get("content-type", "").partition(";")[0].strip()
@@ -322,8 +320,10 @@ class RegistryClient:
             sent = {**(headers or {}), **self._authorization(scope)}
             body = content() if callable(content) else content
             try:
-                response = self._client(self.origin, self.rules).request(method, path, headers=sent, content=body)
-            except httpx2.TransportError as error:
+                client = self._client(self.origin, self.rules)
+                with client.stream(method, path, headers=sent, content=body) as answer:
+                    response = read_answer(answer)
+            except httpx2.RequestError as error:
                 raise _Lost(type(error).__name__) from error
             if response.status_code != 401 or has_logged_in or not self._log_in(response, scope):
                 return self._checked(response, method, path, expected)
@@ -361,16 +361,16 @@ class RegistryClient:
                 status = response.status_code
                 if status == 401 and logins == 0 and hops == 0:
                     logins = 1
-                    response.read()
                     if self._log_in(response, scope):
                         authorization = self._authorization(scope)
                         continue
                 if status in {301, 302, 303, 307, 308} and hops < _REDIRECTS_MAX:
                     url, hops = urljoin(url, response.headers.get("location", "")), hops + 1
-                    if urlsplit(url).netloc != urlsplit(self.origin).netloc:
+                    if not url.startswith(f"{self.origin}/"):
                         rules, authorization = self.open_rules, {}
                     continue
-                self._checked(response, "GET", path, {200, 206})
+                if status not in {200, 206}:
+                    self._checked(read_answer(response), "GET", path, {200, 206})
                 yield response
                 return
 
@@ -415,6 +415,8 @@ class RegistryClient:
     def _ask_for_token(self, login: Login, said: Mapping[str, str], scope: str) -> str:
         realm = urlsplit(said.get("realm", ""))
         is_own = realm.netloc == self._host
+        if realm.scheme != "https" and not self.origin.startswith("http:"):
+            raise PermissionDenied(f"{self._host} wants its credentials sent unencrypted, to {realm.netloc[:100]!r}.")
         rules = self.rules if is_own or login.kind != "none" else self.open_rules
         service = said.get("service", "")
         query: list[tuple[str, Any]] = [*parse_qsl(realm.query), ("service", service)]
@@ -423,11 +425,13 @@ class RegistryClient:
         try:
             if login.kind == "refresh":
                 form = {"grant_type": "refresh_token", "refresh_token": login.secret, "service": service}
-                response = client.post(realm.path, data={**form, "scope": scope})
+                asked = client.stream("POST", realm.path, data={**form, "scope": scope})
             else:
                 pair = None if login.user is None else (login.user, login.secret)
-                response = client.get(realm.path, params=query, auth=pair)
-        except httpx2.TransportError as error:
+                asked = client.stream("GET", realm.path, params=query, auth=pair)
+            with asked as answer:
+                response = read_answer(answer)
+        except httpx2.RequestError as error:
             raise _Lost(f"the token service: {type(error).__name__}") from error
         self._checked(response, "GET", realm.path, {200})
         try:
@@ -435,6 +439,24 @@ class RegistryClient:
             return str(found.get("token") or found["access_token"])
         except (ValueError, KeyError, AttributeError):
             raise Unavailable(f"The token service of {self._host} gave no token.") from None
+
+
+def read_answer(response: httpx2.Response) -> httpx2.Response:
+    """An answer with its whole body, which is no longer than a manifest may be.
+
+    Raises:
+        Unavailable: if it is longer.
+    """
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > MANIFEST_MAX_BYTES:
+            raise Unavailable(
+                f"{response.url.host} answers with more than {MANIFEST_MAX_BYTES} bytes.",
+                hint="Look at what stands at this address.",
+            )
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
 
 
 class _Lost(Exception):

@@ -229,14 +229,16 @@ def exchange(origin: str, access_token: str, rules: OutboundRules) -> str:
     import httpx2
 
     from fairlead.core.outbound_http import PinnedTransport
+    from fairlead.serving.images.client import read_answer
 
     host = origin.partition("://")[2]
     form = {"grant_type": "access_token", "service": host, "access_token": access_token}
     transport = PinnedTransport(rules.resolve(origin), verify=httpx2.create_ssl_context())
     with httpx2.Client(base_url=origin, transport=transport, trust_env=False, follow_redirects=False) as client:
         try:
-            response = client.post("/oauth2/exchange", data=form)
-        except httpx2.TransportError as error:
+            with client.stream("POST", "/oauth2/exchange", data=form) as answer:
+                response = read_answer(answer)
+        except httpx2.RequestError as error:
             raise Unavailable(f"{host} does not answer: {type(error).__name__}.") from None
     try:
         return str(json.loads(response.content)["refresh_token"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.servers.oci_registry import (
     registry_with_password,
     registry_with_tokens,
 )
+from tests.servers.token_services import Answer, Request, make_certificate, serving
 
 NOISE = bytes(range(256)) * 8192  # 2 MiB
 
@@ -121,3 +124,50 @@ def test_nothing_is_sent_to_a_host_that_the_operator_did_not_name(registry: OciR
     client = RegistryClient(origin=registry.url, rules=strict, open_rules=RULES, login=lambda: ANONYMOUS)
     with pytest.raises(PermissionDenied, match="is not one that"):
         client.blob_size("one", Digest("sha256:" + "0" * 64))
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_an_answer_without_end_is_not_taken_into_memory(encoding: str) -> None:
+    noise = bytes(32 * 2**20)
+    sent = gzip.compress(noise, 1) if encoding == "gzip" else noise
+    with (
+        serving(lambda _: (200, {"content-encoding": encoding}, sent)) as url,
+        contextlib.closing(_client_of(url)) as client,
+        pytest.raises(Unavailable, match="more than"),
+    ):
+        client.read_manifest("endless", "latest")
+
+
+def test_a_registry_that_refuses_a_blob_in_its_own_way_is_unavailable() -> None:
+    said = b'{"errors": [{"code": "UNSUPPORTED", "message": "a secret"}]}'
+    with (
+        serving(lambda _: (400, {}, said)) as url,
+        contextlib.closing(_client_of(url)) as client,
+        pytest.raises(Unavailable, match="UNSUPPORTED") as refused,
+    ):
+        list(client.read_blob("odd", Digest("sha256:" + "0" * 64), 5))
+    assert "secret" not in str(refused.value)
+
+
+def test_credentials_of_an_encrypted_registry_are_sent_encrypted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    asked: list[Request] = []
+
+    def give(request: Request) -> Answer:
+        asked.append(request)
+        return 200, {}, b'{"token": "t"}'
+
+    with serving(give) as plain:
+        challenge = {"www-authenticate": f'Bearer realm="{plain}/token",service="registry"'}
+        with serving(lambda _: (401, challenge, b""), tls=(certificate, key)) as url:
+            login = Login(kind="basic", user="pusher", secret="correct horse")
+            with contextlib.closing(_client_of(url, login)) as client, pytest.raises(PermissionDenied):
+                client.read_manifest("guarded", "latest")
+    assert not asked
+
+
+def _client_of(url: str, login: Login = ANONYMOUS) -> RegistryClient:
+    return RegistryClient(origin=url, rules=RULES, open_rules=RULES, login=lambda: login, sleep=lambda _: None)
