@@ -17,6 +17,7 @@ from fairlead.core.errors import (
     ExitCode,
     FairleadError,
     GateRefused,
+    InvalidInput,
     JsonValue,
     NotFound,
     ServerUnavailable,
@@ -109,6 +110,14 @@ def test_an_error_crosses_the_wire_as_itself(cls: type[FairleadError]) -> None:
     again = from_problem(problem, status=error.status)
     assert type(again) is cls
     assert (again.detail, again.hint, again.attributes) == (error.detail, error.hint, error.attributes)
+
+
+def test_a_class_without_a_code_of_its_own_travels_as_the_one_above_it() -> None:
+    class Nearer(InvalidInput):
+        pass
+
+    assert error_classes()[Nearer.code] is InvalidInput
+    assert type(from_problem(to_problem(Nearer("No.")), status=400)) is InvalidInput
 
 
 attribute_names = st.text(min_size=1, max_size=12) | st.sampled_from(
