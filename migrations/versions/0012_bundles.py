@@ -8,7 +8,7 @@ from alembic import op
 from fairlead.core.db import JsonType, UtcDateTime, name_type
 
 revision = "0012"
-down_revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
