@@ -187,6 +187,7 @@ def assemble_serving(
                 measure=gateway.measure,
                 bundle_rules=bundles.rules,
                 image_of=_image_of,
+                follow_routes=routes.follow,
             ),
         ),
         target=target,

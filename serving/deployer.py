@@ -89,16 +89,18 @@ class Deployer:
             self._leave(leased, job)
         except FairleadError as error:
             with contextlib.suppress(FairleadError), self._database.write() as session:
-                work.check_lease(session, leased)
                 self._note_failure(session, leased, error)
             raise
 
     def _note_failure(self, session: Session, leased: LeasedWork, error: FairleadError) -> None:
-        row = _region_row(session, leased)
-        if row is None or row.state == STOPPING:
+        row = _region_row(session, leased, lock=True)
+        work.check_lease(session, leased)
+        if row is None:
+            return
+        row.error_code, row.error_detail = error.code, str(error)[-4000:]
+        if row.state == STOPPING:
             return
         row.state, row.updated_at = FAILED, self._clock.now()
-        row.error_code, row.error_detail = error.code, str(error)[-4000:]
         deployment = session.get_one(DeploymentRow, (row.workspace_id, row.deployment_id))
         revision = revisions.active_revision(session, deployment)
         if revision is None or not isinstance(error, EndpointUnavailable):
@@ -113,8 +115,8 @@ class Deployer:
         """Record the endpoint that is healthy now, and turn traffic to it."""
         now = self._clock.now()
         with self._database.write() as session:
+            row = _region_row(session, leased, lock=True)
             work.check_lease(session, leased)
-            row = _region_row(session, leased)
             if row is None:
                 return
             before = (row.url, row.bundle_digest)
@@ -143,8 +145,8 @@ class Deployer:
             return
         self._open_target(leased.workspace_id, left).stop(job.key)
         with self._database.write() as session:
+            row = _region_row(session, leased, lock=True)
             work.check_lease(session, leased)
-            row = _region_row(session, leased)
             if row is not None and row.leaving_target == left:
                 row.leaving_target, row.updated_at = None, self._clock.now()
 
@@ -203,10 +205,15 @@ class Deployer:
     def _stop(self, leased: LeasedWork, job: _Job) -> None:
         # Traffic leaves first: a region that is STOPPING is in no table.
         self._routes.publish()
-        for target in job.targets:
-            self._open_target(leased.workspace_id, target).stop(job.key)
+        try:
+            for target in job.targets:
+                self._open_target(leased.workspace_id, target).stop(job.key)
+        except FairleadError as error:
+            with contextlib.suppress(FairleadError), self._database.write() as session:
+                self._note_failure(session, leased, error)
+            raise
         with self._database.write() as session:
-            row = _region_row(session, leased)
+            row = _region_row(session, leased, lock=True)
             if row is not None and row.state == STOPPING:
                 session.delete(row)
                 audit.record_at(
@@ -222,7 +229,7 @@ class Deployer:
                 # Wanted again meanwhile: what the row remembers does not run any more.
                 row.url = row.bundle_digest = row.version = row.process_id = row.former_url = row.identity = None
                 row.workload = row.running_target = row.leaving_target = row.health = None
-                row.state = WAITING
+                row.state, row.error_code, row.error_detail = WAITING, None, None
             work.finish(session, leased)
 
 
@@ -267,6 +274,7 @@ def _note(session: Session, deployment: DeploymentRow) -> str:
     return f"Revision {revision.number} of the deployment: {cause} by {revision.created_by}."
 
 
-def _region_row(session: Session, leased: LeasedWork) -> DeploymentRegionRow | None:
+def _region_row(session: Session, leased: LeasedWork, *, lock: bool = False) -> DeploymentRegionRow | None:
+    """The region's row; with `lock`, before the lock of the work, as the deriver takes them."""
     deployment_id, _, region = leased.subject.partition("/")
-    return session.get(DeploymentRegionRow, (leased.workspace_id, deployment_id, region))
+    return session.get(DeploymentRegionRow, (leased.workspace_id, deployment_id, region), with_for_update=lock)

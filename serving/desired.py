@@ -42,11 +42,13 @@ def desired_of(session: Session, model: RegisteredModelRow, environment: str | N
     return Desired(version=row, bundle=bundle, revision=revision)
 
 
-def regions_of(session: Session, row: DeploymentRow) -> Sequence[DeploymentRegionRow]:
-    """The regions of a deployment, in their order."""
+def regions_of(session: Session, row: DeploymentRow, *, lock: bool = False) -> Sequence[DeploymentRegionRow]:
+    """The regions of a deployment, in their order; with `lock`, as they are until the transaction ends."""
     query = (
         select(DeploymentRegionRow)
         .where(DeploymentRegionRow.workspace_id == row.workspace_id, DeploymentRegionRow.deployment_id == row.id)
         .order_by(DeploymentRegionRow.position, DeploymentRegionRow.region)
     )
+    if lock:
+        query = query.with_for_update().execution_options(populate_existing=True)
     return session.scalars(query).all()

@@ -65,8 +65,9 @@ class Replanning:
             for member in _FOUND_OUT:
                 request.pop(member, None)
         request[REFERENCE] = f"{model}@{environment}" if version is None else f"{model}/{version}"
-        if (current := [instance for each in running for instance in each]) and "switching" not in request:
-            request["switching"] = {"current": current}
+        if current := [instance for each in running for instance in each]:
+            # What the request says of that is of when it was made, perhaps by the last of these proposals.
+            request["switching"] = {**request.get("switching", {}), "current": current}
         found = self._placements.create(caller, request)
         default = {each.target for each in spec.regions}
         draft = DeploymentDraft(

@@ -113,7 +113,8 @@ def steps_of(session: Session, revision: DeploymentRevisionRow) -> Sequence[Depl
 
 def lay_out(session: Session, row: DeploymentRow, spec: DeploymentSpec, now: datetime) -> None:
     """Give every region of a specification its row; those of regions that it leaves out are left alone."""
-    present = {each.region: each for each in regions_of(session, row)}
+    # One that is just being stopped must not go away after it was given back.
+    present = {each.region: each for each in regions_of(session, row, lock=True)}
     for position, each in enumerate(spec.regions):
         region = present.get(each.region)
         if region is None:

@@ -10,6 +10,7 @@ on serving.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ MEND_AGAIN = timedelta(seconds=30)
 """How long what somebody changed by hand is left alone after it was put right, so that two do not race each other."""
 
 _OBSERVERS = 8
+_log = logging.getLogger(__name__)
 
 OnlineStoreOf = Callable[[Session, str, str, str], str | None]
 """The path of a region's online store: (session, workspace_id, feature_service, region); None until it is there."""
@@ -89,6 +91,7 @@ class RolloutDeriver:
         measure: Callable[[], Measurements | None] = lambda: None,
         bundle_rules: BundleRules | None = None,
         image_of: ImageOf = no_image,
+        follow_routes: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._open_target = open_target
@@ -96,11 +99,13 @@ class RolloutDeriver:
         self._measure = measure
         self._bundle_rules = bundle_rules
         self._image_of = image_of
+        self._follow_routes = follow_routes
         self._seen: Mapping[tuple[str, str], _Seen] = {}
         self._measured: Measurements | None = None
 
     def prepare(self, _now: datetime) -> None:
         """Look at everything that runs, and at what the gateway counted where somebody wants to know."""
+        self._follow_routes()
         with self._database.read() as session:
             places = [
                 _Place(
@@ -128,13 +133,17 @@ class RolloutDeriver:
             running = self._open_target(place.spec.workspace_id, place.target).observe(place.spec)
         except FairleadError as error:
             return _Seen(put_at=place.put_at, running=None, error=str(error))
+        except Exception as error:  # noqa: BLE001  (one target that breaks holds up no other)
+            _log.exception("the target %s in %s could not be asked", place.target, place.region)
+            return _Seen(put_at=place.put_at, running=None, error=type(error).__name__)
         return _Seen(put_at=place.put_at, running=running)
 
     def __call__(self, session: Session, now: datetime) -> None:
         """Require a deploy for every region that does not run what it should."""
         query = select(DeploymentRow).order_by(DeploymentRow.workspace_id, DeploymentRow.id).with_for_update()
         for row in session.scalars(query).all():
-            regions = regions_of(session, row)
+            # A handler that records what it did meanwhile comes before this pass or after it.
+            regions = regions_of(session, row, lock=True)
             if row.state == DELETING:
                 for each in regions:
                     each.state = STOPPING

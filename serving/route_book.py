@@ -29,7 +29,15 @@ class RouteBook:
         state = read_json(self.path)
         return state is not None and bool(state["deployments"])
 
-    def publish(self) -> None:
+    def follow(self) -> None:
+        """Publish what changed in the record beside what runs: shares, and the order of regions. Cheap.
+
+        Only where there is a table already: nobody reads one in a process that runs nothing.
+        """
+        if self.path.exists():
+            self.publish(unless_same=True)
+
+    def publish(self, *, unless_same: bool = False) -> None:
         """Write the table of every deployment that runs somewhere."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever is last to write has read last.
@@ -38,7 +46,8 @@ class RouteBook:
             with self._database.read() as session:
                 rows = session.scalars(select(DeploymentRow).where(DeploymentRow.state == ACTIVE)).all()
                 table = {route_name(row): _route(session, row) for row in rows}
-            write_table(self.path, {name: route for name, route in table.items() if route.endpoints})
+            named = {name: route for name, route in table.items() if route.endpoints}
+            write_table(self.path, named, unless_same=unless_same)
 
 
 def _route(session: Session, row: DeploymentRow) -> Route:

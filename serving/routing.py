@@ -8,6 +8,7 @@ no catalog that it could read by itself, the file holds the documents.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,8 +123,8 @@ RoutingTable = Mapping[str, Route]
 """Routes by deployment name."""
 
 
-def write_table(path: Path, table: RoutingTable) -> None:
-    """Replace the file; a reader sees the old table or the new one."""
+def write_table(path: Path, table: RoutingTable, *, unless_same: bool = False) -> None:
+    """Replace the file, with `unless_same` only by another one; a reader sees the old table or the new one."""
     routes = {
         name: {"residency": route.residency, "endpoints": [asdict(endpoint) for endpoint in route.endpoints]}
         for name, route in table.items()
@@ -135,7 +136,9 @@ def write_table(path: Path, table: RoutingTable) -> None:
         for region, each in private.items()
         if region in used
     }
-    write_atomically(path, {"format": _FORMAT, "deployments": routes, "private_regions": documents})
+    written = {"format": _FORMAT, "deployments": routes, "private_regions": documents}
+    if not unless_same or json.loads(json.dumps(written)) != read_json(path):
+        write_atomically(path, written)
 
 
 def read_table(path: Path) -> dict[str, Route] | None:

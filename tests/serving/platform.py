@@ -248,6 +248,7 @@ class Platform:
                     self.open_target,
                     online_store,
                     measure=lambda: None if self.is_gateway_down else self.measured,
+                    follow_routes=self.routes.follow,
                 ),
             ],
         )

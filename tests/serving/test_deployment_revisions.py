@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from fairlead.catalog import load_catalog
-from fairlead.core.errors import InvalidInput, NotFound, PlanOutdated
+from fairlead.core.errors import DeploymentNotFound, InvalidInput, NotFound, PlanOutdated, Unavailable
 from fairlead.registry.paging import PageRequest
 from fairlead.serving.deployment_spec import ScalingDraft
 from fairlead.serving.deployments import Deployment, DeploymentDraft, Deployments
+from fairlead.serving.targets import EndpointKey, EndpointSpec, RunningEndpoint
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
 from tests.serving.platform import EU_WEST, US, Platform, refused
@@ -208,6 +209,63 @@ def test_a_deployment_whose_location_is_given_up_is_advised_to_be_placed_anew(pl
     assert proposal.placement_id != placement.id
     assert region not in {step.region for step in proposal.plan.steps if step.action != "stop"}
     assert shown(platform).placement_id == placement.id, "it is only proposed"
+
+
+def test_requests_follow_a_new_order_of_regions_although_nothing_new_runs(platform: Platform) -> None:
+    deploy(platform, follow(*BOTH))
+    assert [each.region for each in platform.table()["acme:churn"].endpoints] == list(BOTH)
+    started = list(platform.target.log)
+    deploy(platform, follow(*reversed(BOTH)))
+    platform.settle(rounds=1)
+    assert platform.target.log == started
+    assert [each.region for each in platform.table()["acme:churn"].endpoints] == [*reversed(BOTH)]
+
+
+def test_placing_anew_weighs_what_runs_now_and_not_what_ran_when_it_was_last_placed_anew(platform: Platform) -> None:
+    before = platform.placements.create(ADMIN, QUESTION).answer["placement"]["choices"]
+    names = ("sku", "count", "is_spot")
+    ran = [
+        {"region": each["region"]} | {name: one[name] for name in names} | {"count": one["count"] + 9}
+        for each in before
+        for one in each["instances"]
+    ]
+    question = {**QUESTION, "switching": {"current": ran, "horizon_hours": 24}}
+    placement = platform.placements.create(ADMIN, question)
+    deploy(platform, DeploymentDraft(model="churn", environment="production", placement_id=placement.id))
+    proposal = platform.replanning.propose(ADMIN, "churn")
+    request = platform.placements.get(ADMIN, proposal.placement_id).request
+    choices = placement.answer["placement"]["choices"]
+    runs = {(each["region"], one["sku"], one["count"]) for each in choices for one in each["instances"]}
+    assert {(each["region"], each["sku"], each["count"]) for each in request["switching"]["current"]} == runs
+    assert request["switching"]["horizon_hours"] == 24
+
+
+def test_a_target_that_breaks_holds_up_no_other(platform: Platform) -> None:
+    deploy(platform, follow(US))
+
+    def break_down(_spec: EndpointSpec) -> RunningEndpoint | None:
+        raise RuntimeError("not foreseen")
+
+    platform.target.observe = break_down  # pyright: ignore[reportAttributeAccessIssue]
+    platform.worker().run_until_idle()
+    assert (shown(platform).regions[0].health, shown(platform).regions[0].state) == ("unknown", "RUNNING")
+
+
+def test_a_region_that_cannot_be_stopped_says_why(platform: Platform) -> None:
+    deploy(platform, follow(US))
+
+    def refuse(key: EndpointKey) -> None:
+        raise Unavailable(f"The cluster of {key.region} cannot be reached.")
+
+    stop, platform.target.stop = platform.target.stop, refuse
+    platform.deployments.delete(ADMIN, "churn")
+    platform.settle(rounds=1)
+    (region,) = shown(platform).regions
+    assert (region.state, region.error_code) == ("STOPPING", "unavailable")
+    assert "cannot be reached." in (region.error_detail or "")
+    platform.target.stop = stop
+    platform.settle(rounds=2)
+    refused(DeploymentNotFound, lambda: shown(platform))
 
 
 def test_what_nobody_placed_cannot_be_placed_anew(platform: Platform) -> None:
