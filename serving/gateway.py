@@ -67,6 +67,7 @@ _REPEATED = frozenset({500, 502, 503, 504})
 _UNHEALTHY = frozenset({502, 503, 504})
 _SENT_HEADERS = ("content-type", "accept", "traceparent", "tracestate")
 _RETURNED_HEADERS = ("content-type", "x-bentoml-request-id")
+_REVISIONS_MAX = 64
 _IDENTITY_HEADER = "x-fairlead-endpoint"
 _KEY_HEADER = "x-fairlead-key"
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -195,7 +196,8 @@ class Gateway:
         if answer is not None and endpoint.identity is None:
             # A platform that divides the traffic itself lets each answer say which revision gave it.
             said = answer.headers.get(_IDENTITY_HEADER, "").rpartition("/")[2]
-            digest = said if said.startswith("sha256:") and len(said) == len(digest) else digest
+            if said.startswith("sha256:") and len(said) == len(digest) and self._may_count(name, endpoint.region, said):
+                digest = said
         counts = self._counts.setdefault((name, endpoint.region, digest), Counts())
         counts.note(is_error=answer is None or answer.status >= 500, milliseconds=milliseconds)
 
@@ -222,6 +224,11 @@ class Gateway:
         table = read_table(self._state)
         if table is not None:
             self._table, self._stamp = table, stamp
+
+    def _may_count(self, name: str, region: str, digest: str) -> bool:
+        """Whether what an endpoint calls itself is counted: one that says something else each time is one."""
+        others = sum(key[:2] == (name, region) for key in self._counts)
+        return (name, region, digest) in self._counts or others < _REVISIONS_MAX
 
     def _candidates(self, ordered: list[Endpoint]) -> list[Endpoint]:
         healthy = [endpoint for endpoint in ordered if self._health.setdefault(_place(endpoint), _Health()).is_healthy]

@@ -20,8 +20,10 @@ from fairlead.catalog.feeds.watttime import WattTime
 from fairlead.catalog.observations import FigureKey, FigureKind, known_figures, refreshed
 from fairlead.core.errors import FeedUnavailable
 from tests.servers.price_lists import GOOGLE_KEY, KEY, PASSWORD, USER, PriceLists, price_lists
+from tests.servers.token_services import serving
 
 CATALOG = load_catalog()
+HOURS = b'[{"datetime": "2026-11-22T11:00", "carbonIntensity": %b, "fossilFreePercentage": 50}]'
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
@@ -117,6 +119,29 @@ def test_a_source_of_another_shape_fails_the_feed(lists: PriceLists) -> None:
     source = Source("azure", lists.url)
     with pytest.raises(FeedUnavailable, match="another shape"):
         source.parse("a page", lambda: int("none"))
+
+
+@pytest.mark.parametrize("answer", [b"[" * 200_000, b'{"zone": "DE", "history": ' + HOURS % (b"1" * 400) + b"}"])
+def test_a_source_that_answers_what_cannot_be_read_fails_the_feed(answer: bytes) -> None:
+    with serving(lambda _: (200, {}, answer)) as url, pytest.raises(FeedUnavailable):
+        read_feed(ElectricityMaps("k", url=url), regions("aws:eu-central-1"))
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-1"])
+def test_a_figure_that_none_can_be_fails_the_feed(value: bytes) -> None:
+    answer = b'{"zone": "DE", "history": ' + HOURS % value + b"}"
+    with serving(lambda _: (200, {}, answer)) as url, pytest.raises(FeedUnavailable):
+        read_feed(ElectricityMaps("k", url=url), regions("aws:eu-central-1"))
+
+
+def test_a_listing_is_read_by_lines_and_one_without_any_is_not_taken_into_memory() -> None:
+    for sent, expected in ((b"a\r\n\xc3\xa4\nlast", ["a", "\u00e4", "last"]), (bytes(3 * 2**20), None)):
+        with serving(lambda _, sent=sent: (200, {}, sent)) as url, Source("aws", url).lines("list") as lines:
+            if expected is not None:
+                assert list(lines) == expected
+                continue
+            with pytest.raises(FeedUnavailable, match="longer"):
+                list(lines)
 
 
 def test_a_file_brings_figures_of_any_kind(tmp_path: Path) -> None:

@@ -308,6 +308,17 @@ def test_a_revision_that_fails_is_measured_and_the_other_one_answers(routes: Ins
     assert sum(found["sha256:1"]["latencies"].values()) == 40
 
 
+def test_an_endpoint_that_calls_itself_something_else_each_time_is_counted_as_what_it_is(routes: Install) -> None:
+    with endpoints(US) as (one,):
+        client = routes(split("many", [one], [100]))
+        for number in range(0x21, 0xA1):
+            one.headers["x-fairlead-endpoint"] = f"many/sha256:{chr(number)}"
+            predict(client, "many")
+        measured = [each for each in client.get("/-/measurements").json()["items"] if each["deployment"] == "many"]
+    assert sum(each["requests"] for each in measured) == 128
+    assert len(measured) <= 65
+
+
 def test_a_revision_without_a_share_gets_nothing_unless_nothing_else_answers(routes: Install) -> None:
     with endpoints(US, US) as (new, old):
         client = routes(split("blue", [new, old], [100, 0]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SETTING = "FAIRLEAD_CATALOG_ENDPOINTS"
 ANSWER_MAX_BYTES = 32 * 2**20
 LISTING_MAX_BYTES = 2 * 2**30
+LINE_MAX_BYTES = 2**20
 _TIMEOUT_SECONDS = 30.0
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 200, 401, 403, 404, 429
 Answer = TypeVar("Answer")
@@ -63,7 +64,7 @@ class Source:
                     raise self.unavailable("its answer is longer than any that is read")
         try:
             return json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.unavailable("it answers no JSON") from None
 
     @contextmanager
@@ -84,7 +85,7 @@ class Source:
         """
         try:
             return read()
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise self.unavailable(f"{what} has another shape than it documents ({type(error).__name__})") from None
 
     def unavailable(self, why: str) -> FeedUnavailable:
@@ -96,13 +97,17 @@ class Source:
         )
 
     def _bounded(self, response: httpx2.Response) -> Iterator[str]:
-        length = 0
+        length, rest = 0, b""
         with self._failures():
-            for line in response.iter_lines():
-                length += len(line)
-                if length > LISTING_MAX_BYTES:
+            for chunk in response.iter_bytes():
+                length += len(chunk)
+                *lines, rest = (rest + chunk).split(b"\n")
+                if length > LISTING_MAX_BYTES or len(rest) > LINE_MAX_BYTES:
                     raise self.unavailable("its listing is longer than any that is read")
-                yield line
+                for line in lines:
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+            if rest:
+                yield rest.decode("utf-8", "replace")
 
     @contextmanager
     def _request(

@@ -8,12 +8,14 @@ nothing, and the figures of the last time hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fairlead.catalog.observations import Observation
 from fairlead.catalog.regions import Region
+from fairlead.core.errors import FeedUnavailable
 from fairlead.core.ids import RegionId
 
 
@@ -74,7 +76,15 @@ def read_feed(feed: Feed, regions: Sequence[Region]) -> Reading:
         readings.append(feed.read_prices(regions))
     if isinstance(feed, CarbonFeed):
         readings.append(feed.read_carbon(regions))
+    observations = tuple(each for reading in readings for each in reading.observations)
+    for each in observations:
+        # A source may write what JSON has no numbers for, and no solver goes on with.
+        if not 0 <= each.value < math.inf:
+            raise FeedUnavailable(
+                f"The feed brought {each.value} as the {each.kind.value} of {each.region}, which no figure can be.",
+                hint="The figures of the last time hold; see fairlead catalog feeds.",
+            )
     return Reading(
-        observations=tuple(each for reading in readings for each in reading.observations),
+        observations=observations,
         missing=tuple(each for reading in readings for each in reading.missing),
     )
