@@ -183,16 +183,15 @@ def find_service(source: str) -> OwnService:
         InvalidInput: if it is no Python, marks none or several, or names its service by more than a plain text.
     """
     try:
-        tree = ast.parse(source)
+        found = [
+            (each.name, mark)
+            for each in ast.parse(source).body
+            if isinstance(each, ast.ClassDef)
+            for mark in each.decorator_list
+            if _marks(mark)
+        ]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InvalidInput("The service file is no Python source.") from None
-    found = [
-        (each.name, mark)
-        for each in tree.body
-        if isinstance(each, ast.ClassDef)
-        for mark in each.decorator_list
-        if _marks(mark)
-    ]
     if len(found) != 1:
         raise InvalidInput(
             f"The service file has {len(found)} classes marked with @bentoml.service, and needs exactly one.",

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairlead.core.errors import Conflict, InvalidInput
+from fairlead.core.errors import Conflict, FairleadError, InvalidInput
 from fairlead.serving.kinds.names import platform_name, region_name
 from fairlead.serving.targets import EndpointKey, EndpointSpec
 from fairlead.serving.workload import Document, Workload
@@ -59,7 +59,7 @@ class Marker:
             kept = {str(path): str(digest) for path, digest in document["files"].items()}
             # Others can write it too.
             return Marker(spec=spec, files=kept) if all(_is_safe(path) for path in kept) else None
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, FairleadError):
             return None
 
 

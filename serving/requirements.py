@@ -43,6 +43,7 @@ _MLFLOW = frozenset({"mlflow", "mlflow-skinny", "mlflow-tracing"})
 _PLATFORM = "x86_64-unknown-linux-gnu"
 _INDEX_SECONDS = 120
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)(?P<hashes>(?: --hash=\S+)+)")
+_COMMENT = re.compile(r"(?m)^[ \t]*#.*$")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _SECRET = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -133,7 +134,8 @@ def parse_lock(text: str, *, source: Literal["index", "given"] = "given") -> Loc
         InvalidInput: naming the line that is something else.
     """
     packages: dict[str, LockedPackage] = {}
-    for line in text.replace("\\\n", " ").splitlines():
+    # A comment ends with its line, whatever it ends with: what stands below it would be hidden in it.
+    for line in _COMMENT.sub("", text).replace("\\\n", " ").splitlines():
         plain = " ".join(line.split(" #", 1)[0].split())
         if not plain or plain.startswith("#"):
             continue

@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -38,6 +39,7 @@ ROWS_MAX = 1000
 _EXAMPLES_MAX_BYTES = 16 * 2**20
 _ANSWER_MAX_BYTES = 32 * 2**20
 _ROWS_AT_ONCE = 50
+_LOG_READ_BYTES = 4 * 2**20
 _POLL_SECONDS = 0.1
 
 
@@ -106,6 +108,8 @@ def run_smoke_test(
         failure, is_of_data = str(error), error.is_of_data
     except InvalidInput as error:
         failure, is_of_data = str(error), True
+    except (RecursionError, OverflowError):
+        failure, is_of_data = "Its examples or answers hold a number or a list that cannot be compared.", False
     return SmokeResult(
         answered=answered,
         compared=compared,
@@ -147,6 +151,8 @@ def _recorded(said: Mapping[str, Any]) -> Examples:
         relative_tolerance=float(said.get("relative_tolerance", 1e-4)),
         absolute_tolerance=float(said.get("absolute_tolerance", 1e-6)),
     )
+    if not all(0 <= each < math.inf for each in (examples.relative_tolerance, examples.absolute_tolerance)):
+        raise ValueError("its tolerances are no numbers from 0 on")
     if examples.predictions is not None and len(examples.predictions) != len(examples.rows):
         raise ValueError(f"it has {len(examples.rows)} rows and {len(examples.predictions)} predictions")
     return examples
@@ -282,9 +288,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, watch: Watch,
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
                 if answer.status == 200:
                     return
-        except (OSError, urllib.error.URLError):
+        except (OSError, HTTPException):
             # BentoML starts a worker that ended with an error again, and would do so for ever.
-            restarts = log.read_bytes().count(b"Traceback (most recent call last)")
+            with log.open("rb") as written:
+                restarts = written.read(_LOG_READ_BYTES).count(b"Traceback (most recent call last)")
             if restarts > 1:
                 break
         time.sleep(_POLL_SECONDS)
@@ -310,7 +317,7 @@ def _ask(port: int, rows: Sequence[Any], watch: Watch, log: Path) -> list[Any] |
             return None
         said = error.read(2000).decode("utf-8", "replace")
         raise _Failed(f"It answered {error.code}: {said}\n{log_tail(log)}", is_of_data=True) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise _Failed(f"It did not answer. {watch.reason or error}", is_of_data=watch.reason is None) from None
 
 

@@ -21,10 +21,11 @@ def unpack_wheels(lock: str, destination: Path, *, platform: str, python: str, i
         InvalidInput: if the lock has a line without hashes, or a package has no wheel for the platform.
         Unavailable: if the package index does not answer.
     """
-    parse_lock(lock)
+    # Written anew: of a text that reads as a lock, uv may take more for options than was looked at.
+    read = parse_lock(lock)
     destination.mkdir(parents=True, exist_ok=True)
     requirements = destination.with_suffix(".txt")
-    requirements.write_text(lock, encoding="utf-8")
+    requirements.write_text(read.text, encoding="utf-8")
     command = ["pip", "install", "--target", str(destination), "--requirements", str(requirements)]
     command += ["--require-hashes", "--no-deps", "--no-build", "--no-compile-bytecode", "--link-mode", "hardlink"]
     command += ["--quiet", "--python-version", python, "--python-platform", _PLATFORMS[platform]]

@@ -312,6 +312,7 @@ def test_a_service_of_one_s_own_is_bundled_and_not_run(
         ("@bentoml.service\nclass A: pass\n@bentoml.service()\nclass B: pass", "has 2 classes"),
         ("@bentoml.service(name=X)\nclass A: pass", "no plain text"),
         ("@bentoml.service(**X)\nclass A: pass", "no plain text"),
+        (f"@{'.'.join('a' * 1500)}\nclass A: pass", "no Python source"),
         ("@bentoml.service(name='a\\nb')\nclass A: pass", "no name of a service"),
     ],
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.core.errors import Conflict
-from fairlead.serving.rendered import Change, Files, change_to, differences, removal, to_files
+from fairlead.serving.rendered import Change, Files, Marker, change_to, differences, removal, to_files
 from fairlead.serving.targets import EndpointSpec
 from fairlead.serving.workload import Document
 from tests.serving.workloads import workload
@@ -82,3 +83,8 @@ def test_a_specification_is_the_same_whatever_its_note_says() -> None:
     spec = EndpointSpec(workspace_id="w", workload=workload())
     assert replace(spec, note="by ana") == spec
     assert to_files(replace(spec, note="by ana"), []) == to_files(spec, [])
+
+
+@pytest.mark.parametrize("written", [b"[" * 200_000, b'{"format": 1, "workload": {"bundle_digest": "no digest"}}'])
+def test_a_marker_that_others_spoiled_counts_as_none(written: bytes) -> None:
+    assert Marker.read({".fairlead": written}) is None

@@ -83,8 +83,9 @@ def test_a_lock_is_read_as_pip_reads_it() -> None:
         "a==1 --hash=md5:00",
         f"--index-url https://evil.example\na==1 --hash={HASH}",
         f"a @ https://evil.example/a.whl --hash={HASH}",
+        f"# below \\\n--index-url https://evil.example\na==1 --hash={HASH}",
     ],
-    ids=["empty", "no hash", "no version", "twice", "weak", "another index", "a URL"],
+    ids=["empty", "no hash", "no version", "twice", "weak", "another index", "a URL", "hidden in a comment"],
 )
 def test_a_lock_that_leaves_anything_open_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):

@@ -5,6 +5,8 @@ import math
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from fairlead.core.errors import InvalidInput, Unavailable
 from fairlead.sdk.examples import record_examples
+from fairlead.serving import smoke_run
 from fairlead.serving.bundle import LOCK
 from fairlead.serving.requirements import OFFLINE, lock_requirements
 from fairlead.serving.smoke_run import Examples, SmokeResult, Watch, difference, read_examples, run_smoke_test
@@ -139,12 +142,59 @@ def test_the_input_example_of_mlflow_is_asked_where_nothing_was_recorded(
 
 
 @pytest.mark.parametrize(
-    "text", ["[", "[]", '{"format": 2}', '{"format": 1, "rows": [1], "predictions": []}', "[" * 9999]
+    "text",
+    [
+        "[",
+        "[]",
+        '{"format": 2}',
+        '{"format": 1, "rows": [1], "predictions": []}',
+        "[" * 9999,
+        '{"format": 1, "rows": [], "absolute_tolerance": -1}',
+        '{"format": 1, "rows": [], "absolute_tolerance": Infinity}',
+        '{"format": 1, "rows": [], "relative_tolerance": NaN}',
+    ],
 )
 def test_examples_that_make_no_sense_are_refused_with_what_to_type(tmp_path: Path, text: str) -> None:
     (tmp_path / "fairlead_examples.json").write_text(text)
     with pytest.raises(InvalidInput, match="record-examples"):
         read_examples(tmp_path)
+
+
+@pytest.mark.parametrize("answer", ["1" * 400, "[" * 900 + "1, 2" + "]" * 900])
+def test_an_answer_that_cannot_be_compared_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    model = tmp_path / "src/model"
+    model.mkdir(parents=True)
+    recorded = {"format": 1, "rows": [1], "predictions": [[1.5, 1] if answer.startswith("[") else 1.5]}
+    (model / "fairlead_examples.json").write_text(json.dumps(recorded))
+
+    @contextmanager
+    def served(*_: object, **__: object) -> Generator[Callable[[Sequence[Any]], list[Any]]]:
+        yield lambda _: [json.loads(answer)]
+
+    # In the place of processes, which other tests run.
+    monkeypatch.setattr(smoke_run, "_make_environment", _environment_at(tmp_path))
+    monkeypatch.setattr(smoke_run, "_served", served)
+    assert run_smoke_test(tmp_path, tmp_path).failure is not None
+
+
+def test_a_model_that_speaks_no_http_has_not_started(tmp_path: Path) -> None:
+    (tmp_path / "bentoml.py").write_text(
+        "import socket, sys\n"
+        "server = socket.create_server(('127.0.0.1', int(sys.argv[-1])))\n"
+        "while True:\n"
+        "    connection, _ = server.accept()\n"
+        "    connection.recv(9999)\n"
+        "    connection.sendall(b'nonsense\\r\\n\\r\\n')\n"
+        "    connection.close()\n"
+    )
+    (tmp_path / "src/model").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoke_run, "_make_environment", _environment_at(Path(sys.executable)))
+        result = run_smoke_test(tmp_path, tmp_path, seconds=2)
+    assert result.failure is not None
+    assert result.failure.startswith("It did not start.")
 
 
 def test_mlflow_is_asked_for_what_a_model_answers_to_its_input_example(tmp_path: Path) -> None:
@@ -167,3 +217,10 @@ def test_examples_are_of_a_model_and_fit_together(tmp_path: Path) -> None:
         record_examples(tmp_path)
     with pytest.raises(InvalidInput, match="2 rows and 1 predictions"):
         record_examples(tmp_path, ROWS, [1])
+
+
+def _environment_at(python: Path) -> Callable[..., Path]:
+    def make(*_: object) -> Path:
+        return python
+
+    return make
