@@ -12,6 +12,8 @@ from fairlead.app.problem_handlers import install_problem_handlers
 from fairlead.registry.access import install_access, undeclared_routes
 from fairlead.registry.identity import Caller
 from fairlead.serving.api import serving_routers
+from fairlead.serving.api_bundles import bundles_router
+from fairlead.serving.bundle_tests import BundleTests
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
 from tests.serving.platform import EU_WEST, US, Platform
@@ -29,7 +31,9 @@ def app_and_platform(tmp_path: Path) -> Iterator[tuple[FastAPI, Platform]]:
         app = FastAPI()
         install_problem_handlers(app)
         install_access(app, lambda secret: ADMIN if secret == "admin" else READER)
-        for router in serving_routers(platform.placements, platform.deployments, platform.drifts, platform.replanning):
+        bundles = bundles_router(platform.bundles, BundleTests(fleet.database, fleet.clock))
+        routers = serving_routers(platform.placements, platform.deployments, platform.drifts, platform.replanning)
+        for router in (*routers, bundles):
             app.include_router(router, prefix="/api/v1")
         yield app, platform
 
