@@ -102,7 +102,8 @@ def test_every_record_is_frozen_and_documented(record: type[Record]) -> None:
     assert all(each.kw_only for each in dataclasses.fields(record))
 
 
-WANTED = {"state": "RUNNING", "version": 2, "bundle_digest": "d"}
+WANTED = {"state": "RUNNING", "version": 2, "bundle_digest": "d", "endpoint_url": "http://127.0.0.1:1"}
+WRITTEN = WANTED | {"endpoint_url": None}
 BEHIND = {"state": "RUNNING", "version": 1, "bundle_digest": "c"}
 STARTING = {"state": "DEPLOYING", "version": None, "bundle_digest": None}
 
@@ -124,3 +125,6 @@ def test_a_deployment_is_ready_when_every_region_runs_the_wanted_bundle(
     )
     assert deployment.is_ready == expected
     assert not dataclasses.replace(deployment, endpoint=None).is_ready, "there is nowhere to send a request"
+    # Of what is only written for a platform, nobody here knows an address.
+    written = tuple(WRITTEN if each is WANTED else each for each in regions)
+    assert dataclasses.replace(deployment, endpoint=None, regions=written).is_ready == expected
