@@ -21,6 +21,7 @@ from fairlead.registry.tables import LocationRow, WorkspaceRow
 from fairlead.serving.catalog_state import CatalogState
 from fairlead.serving.tables import DeploymentRegionRow
 from fairlead.serving.tables_catalog import PrivateRegionRow
+from fairlead.serving.tables_images import ContainerRegistryRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class PrivateRegions:
         Raises:
             RegionNotFound: if the workspace has none of that id.
             StaleRevision: if it is not at the expected revision.
-            Conflict: while it has a location or a deployment.
+            Conflict: while it has a location, a container registry or a deployment.
         """
         with self._database.write() as session:
             row = _find(session, caller, region, lock=True)
@@ -114,6 +115,16 @@ def _require_unused(session: Session, caller: Caller, region: str, what: str) ->
         raise Conflict(
             f"{region} cannot {what}: the location {location!r} is there.",
             hint=f"Retire it first: fairlead location retire {location}",
+        )
+    registry = session.scalars(
+        select(ContainerRegistryRow.name)
+        .where(ContainerRegistryRow.workspace_id == caller.workspace_id, ContainerRegistryRow.region == region)
+        .limit(1)
+    ).first()
+    if registry is not None:
+        raise Conflict(
+            f"{region} cannot {what}: the container registry {registry!r} is there.",
+            hint=f"Forget it first: fairlead images registry remove {registry}",
         )
     deployed = select(DeploymentRegionRow.region).where(
         DeploymentRegionRow.workspace_id == caller.workspace_id, DeploymentRegionRow.region == region

@@ -33,6 +33,7 @@ _GROWTH = 1.05
 _START_SECONDS = 120.0
 _SAMPLE_SECONDS = 0.05
 _ROWS_MAX = 100
+_ANSWER_MAX_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,11 +279,12 @@ class _Caller:
         try:
             self._connection.request("POST", "/predict_rows", body, {"content-type": "application/json"})
             response = self._connection.getresponse()
-            response.read()
+            if len(response.read(_ANSWER_MAX_BYTES)) < _ANSWER_MAX_BYTES:
+                return response.status == 200
         except (OSError, http.client.HTTPException):
-            self._connection.close()
-            return False
-        return response.status == 200
+            pass
+        self._connection.close()
+        return False
 
     def close(self) -> None:
         self._connection.close()

@@ -14,6 +14,7 @@ from fairlead.catalog import load_catalog
 from fairlead.catalog.catalog import bundled_tables
 from fairlead.catalog.feeds.azure import AzureRetailPrices
 from fairlead.catalog.observations import FigureKind
+from fairlead.core.cloud_hosts import CloudHosts
 from fairlead.core.db import Database, dry_run
 from fairlead.core.errors import (
     AlreadyExists,
@@ -29,6 +30,7 @@ from fairlead.core.ids import RegionId
 from fairlead.registry.identity import system_caller
 from fairlead.serving.catalog_feeds import CatalogFeeds
 from fairlead.serving.catalog_state import CatalogState
+from fairlead.serving.container_registries import ContainerRegistries
 from fairlead.serving.private_regions import PrivateRegions
 from fairlead.serving.routing import Endpoint, Route, read_table, write_table
 from fairlead.serving.tables_catalog import CatalogFeedRow, CatalogFigureRow, PrivateRegionRow
@@ -186,6 +188,23 @@ def test_a_private_region_counts_at_once_and_goes_again(world: World, state: Cat
         load_catalog().region(HERE)
     with pytest.raises(RegionNotFound):
         regions.get(world.owner, HERE)
+
+
+def test_a_private_region_with_a_container_registry_neither_goes_nor_changes_its_law(
+    world: World, state: CatalogState
+) -> None:
+    regions = PrivateRegions(world.database, world.clock, state=state)
+    regions.put(world.owner, HERE, HARBOUR, expected_revision=None)
+    hosts = CloudHosts(hosts=("registry.example",))
+    registries = ContainerRegistries(world.database, world.clock, catalog=state.catalog, cloud_hosts=hosts)
+    registries.add(world.owner, name="here", region=HERE, url="https://registry.example", provider="oci")
+    london = {**HARBOUR, "place": {**HARBOUR["place"], "country": "GBR"}, "jurisdiction": "UK"}
+    with pytest.raises(Conflict, match="container registry"):
+        regions.put(world.owner, HERE, london, expected_revision=None)
+    with pytest.raises(Conflict, match="container registry"):
+        regions.delete(world.owner, HERE, expected_revision=None)
+    registries.remove(world.owner, "here")
+    regions.delete(world.owner, HERE, expected_revision=None)
 
 
 def test_a_private_region_with_a_location_neither_goes_nor_changes_its_law(world: World, state: CatalogState) -> None:

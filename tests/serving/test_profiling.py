@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.core.errors import InvalidInput
+from fairlead.core.errors import InvalidInput, Unavailable
 from fairlead.serving.profiling import (
     Level,
     ProfileLimits,
@@ -79,3 +79,24 @@ def test_a_real_bundle_is_measured_under_growing_load(bundle: Path, tmp_path: Pa
     assert found.best.cpu_ms_per_request > 0
     assert found.peak_memory_bytes > 10_000_000
     assert found.start_seconds > 0
+
+
+def test_an_answer_without_end_is_none_and_is_not_taken_into_memory(tmp_path: Path) -> None:
+    model = tmp_path / "src/model"
+    model.mkdir(parents=True)
+    (model / "fairlead_examples.json").write_text(json.dumps({"format": 1, "rows": [1]}))
+    # In the place of BentoML: it is found first.
+    (tmp_path / "bentoml.py").write_text(
+        "import http.server, sys\n"
+        "class Endless(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200)\n"
+        "        self.end_headers()\n"
+        "    def do_POST(self):\n"
+        "        self.do_GET()\n"
+        "        while True:\n"
+        "            self.wfile.write(bytes(2**20))\n"
+        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[-1])), Endless).serve_forever()\n"
+    )
+    with pytest.raises(Unavailable, match="first example"):
+        profile_bundle(tmp_path, tmp_path, ProfileLimits(max_concurrency=1, seconds=0.2), environment={})
