@@ -14,11 +14,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import and_, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Residency, permits
 from fairlead.core.db import Database
-from fairlead.core.errors import BundleNotFound, InvalidInput, JsonValue, NotReady, ResidencyViolation
+from fairlead.core.errors import (
+    BundleNotFound,
+    FairleadError,
+    InvalidInput,
+    JsonValue,
+    NotReady,
+    ReplicaUnavailable,
+    ResidencyViolation,
+)
 from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
 from fairlead.registry import audit, work
@@ -119,10 +128,7 @@ class Images:
             if bundle.state != READY or bundle.digest is None:
                 raise NotReady(f"The bundle of {model.name}/{bundle.version} is {bundle.state}.", hint="Wait for it.")
             if not image_variants(session, bundle):
-                raise InvalidInput(
-                    "Nothing says which base images are laid on.",
-                    hint="Name one: fairlead images variant set cpu --platform linux/amd64 --base HOST/NAME@sha256:...",
-                )
+                raise _no_base()
             rows = self._registries(session, caller, registries, bundle)
             added = [row.name for row in rows if _want(session, row, bundle, model, by=caller.principal, now=now)]
             if added:
@@ -278,15 +284,23 @@ def derive_images(session: Session, now: datetime) -> None:
                 _want(session, registry, bundle, _model_of(session, bundle), by="fairlead:worker", now=now)
     by_name = {(each.workspace_id, each.name): each for each in registries}
     for row in session.scalars(select(ImagePushRow)).all():
-        registry = by_name[row.workspace_id, row.registry_name]
+        registry = by_name.get((row.workspace_id, row.registry_name))
+        if registry is None:
+            # It was added after they were read.
+            continue
         bundle = session.get_one(BundleRow, (row.workspace_id, row.bundle_id))
-        is_current = row.recipe == recipe_digest(image_variants(session, bundle))
+        variants = image_variants(session, bundle)
         kind = PUSH_IMAGE
-        if row.state == VERIFIED and is_current:
+        if not variants:
+            _explain(row, _no_base())
+            continue
+        if row.state == VERIFIED and row.recipe == recipe_digest(variants):
+            _explain(row, None)
             if row.check_at is None or row.check_at > now:
                 continue
             kind = CHECK_IMAGE
         elif not verified_replicas(session, row.workspace_id, row.residency, row.bundle_digest, region=registry.region):
+            _explain(row, _no_replica(registry.region))
             continue
         work.require_work(
             session,
@@ -336,21 +350,43 @@ def _want(
     """Want an image in a registry; True if nobody did before."""
     if session.get(ImagePushRow, (registry.workspace_id, registry.name, bundle.digest)) is not None:
         return False
-    session.add(
-        ImagePushRow(
-            workspace_id=registry.workspace_id,
-            registry_name=registry.name,
-            bundle_digest=bundle.digest or "",
-            bundle_id=bundle.id,
-            residency=bundle.residency,
-            state=WANTED,
-            repository=to_registry(registry).repository(registry.workspace_id, model.name),
-            wanted_by=by,
-            created_at=now,
-        )
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    insert = dialect.insert(ImagePushRow).values(
+        workspace_id=registry.workspace_id,
+        registry_name=registry.name,
+        bundle_digest=bundle.digest or "",
+        bundle_id=bundle.id,
+        residency=bundle.residency,
+        state=WANTED,
+        repository=to_registry(registry).repository(registry.workspace_id, model.name),
+        sent_bytes=0,
+        wanted_by=by,
+        created_at=now,
     )
-    session.flush()
-    return True
+    # Workers and callers may want it at the same time.
+    insert = insert.on_conflict_do_nothing(index_elements=["workspace_id", "registry_name", "bundle_digest"])
+    return session.execute(insert.returning(ImagePushRow.registry_name)).first() is not None
+
+
+def _explain(row: ImagePushRow, waits_for: FairleadError | None) -> None:
+    """Say why an image is not made, until it is."""
+    code, detail = (None, None) if waits_for is None else (waits_for.code, str(waits_for)[:2000])
+    if (row.error_code, row.error_detail) != (code, detail):
+        row.error_code, row.error_detail = code, detail
+
+
+def _no_base() -> InvalidInput:
+    return InvalidInput(
+        "Nothing says which base images are laid on.",
+        hint="Name one: fairlead images variant set cpu --platform linux/amd64 --base HOST/NAME@sha256:...",
+    )
+
+
+def _no_replica(region: str) -> ReplicaUnavailable:
+    return ReplicaUnavailable(
+        f"An image is made from the region's own replica of its bundle, and {region} has no VERIFIED one yet.",
+        hint="It is made once there is one: see fairlead location list, and fairlead replicate plan.",
+    )
 
 
 def _find(session: Session, caller: Caller, bundle_id: str) -> tuple[BundleRow, RegisteredModelRow]:

@@ -175,7 +175,12 @@ class ImagePusher:
     def check(self, leased: LeasedWork) -> None:
         """Read an image back; one that is not as it was pushed has drifted, and is pushed again."""
         job = self._job(leased)
-        if job is None or job.digest is None:
+        if job is None:
+            return
+        if job.digest is None:
+            # It was wanted anew since, and is pushed before there is anything to look at.
+            with self._database.write() as session:
+                work.finish(session, leased)
             return
         drift: FairleadError | None = None
         try:
@@ -187,7 +192,8 @@ class ImagePusher:
         now = self._clock.now()
         with self._database.write() as session:
             row = _row(session, leased)
-            if row is not None:
+            # What was pushed meanwhile was read back by whoever did.
+            if row is not None and row.digest == job.digest:
                 row.check_at = now + CHECK_EVERY
                 if drift is not None:
                     row.state, row.error_code, row.error_detail = DRIFTED, drift.code, str(drift)[:2000]

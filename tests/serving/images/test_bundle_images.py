@@ -5,20 +5,25 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from fairlead.catalog import load_catalog
 from fairlead.core.cloud_hosts import CloudHosts
 from fairlead.core.errors import InvalidInput, PermissionDenied, ResidencyViolation
 from fairlead.core.ids import Digest
+from fairlead.registry import work
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.permissions import RoleGrant, evaluate
+from fairlead.registry.tables import WorkRow
 from fairlead.registry.visibility import Narrowed, begin_access
 from fairlead.serving.artifacts import RegionArtifacts
 from fairlead.serving.bundle import LOCK
@@ -33,6 +38,8 @@ from fairlead.serving.bundle_images import (
 )
 from fairlead.serving.container_registries import ContainerRegistries
 from fairlead.serving.image_work import ImagePusher, RegistryConnections
+from fairlead.serving.tables import BundleRow
+from fairlead.serving.tables_images import ImagePushRow
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
 from tests.fleet import ADMIN, BACK_OFF, open_fleet
@@ -207,6 +214,76 @@ def test_an_image_that_drifted_is_found_and_pushed_again(harbour: Harbour, regis
     assert actions.count("image.push") == 3
     with_tag = registry.client().read_manifest(repository, _tag(status))[1]
     assert with_tag == index
+
+
+def test_an_image_that_nothing_says_a_base_of_waits_and_says_so(harbour: Harbour) -> None:
+    bundle = harbour.bundle()
+    harbour.images.push(ADMIN, bundle)
+    harbour.work()
+    harbour.registries.delete_variant(ADMIN, "cpu")
+    fleet = harbour.platform.fleet
+    for _ in range(2):
+        with fleet.database.write() as session:
+            derive_images(session, fleet.clock.now())
+            assert not session.scalars(select(WorkRow.kind).where(WorkRow.kind == PUSH_IMAGE)).all()
+    status = harbour.status(bundle)
+    assert not status.is_one
+    assert ["which base images" in (each.error_detail or "") for each in status.registries] == [True, True]
+
+
+def test_an_image_says_what_it_waits_for_where_its_bundle_is_not(harbour: Harbour, registry: OciRegistry) -> None:
+    harbour.registries.add(ADMIN, name="tokyo", region="aws:ap-northeast-1", url=f"{registry.url}/x", provider="oci")
+    bundle = harbour.bundle()
+    harbour.images.push(ADMIN, bundle)
+    harbour.work()
+    (waiting,) = (each for each in harbour.status(bundle).registries if each.registry == "tokyo")
+    assert (waiting.state, waiting.error_code) == ("WANTED", "replica-unavailable")
+    assert "aws:ap-northeast-1" in (waiting.error_detail or "")
+
+
+def test_a_check_of_what_is_to_be_pushed_anew_is_done_with(harbour: Harbour) -> None:
+    bundle = harbour.bundle()
+    digest = harbour.images.push(ADMIN, bundle, registries=["virginia"]).bundle_digest
+    fleet = harbour.platform.fleet
+    with fleet.database.write() as session:
+        subject, now = f"virginia/{digest}", fleet.clock.now()
+        work.require_work(
+            session,
+            workspace_id=WORKSPACE,
+            residency="unrestricted",
+            kind=CHECK_IMAGE,
+            subject=subject,
+            region=US,
+            priority=1,
+            now=now,
+        )
+    harbour.work()
+    with fleet.database.read() as session:
+        assert not session.scalars(select(WorkRow.subject).where(WorkRow.kind == CHECK_IMAGE)).all()
+
+
+def test_two_that_want_one_image_at_once_want_it_once(harbour: Harbour) -> None:
+    bundle = harbour.bundle()
+    database, clock = harbour.platform.fleet.database, harbour.platform.fleet.clock
+    with ThreadPoolExecutor(1) as other:
+        with database.write() as session:
+            row = session.get_one(BundleRow, (WORKSPACE, bundle))
+            wanted = ImagePushRow(
+                workspace_id=WORKSPACE,
+                registry_name="virginia",
+                bundle_digest=row.digest,
+                bundle_id=bundle,
+                residency=row.residency,
+                state="WANTED",
+                repository="x",
+                wanted_by="fairlead:worker",
+                created_at=clock.now(),
+            )
+            session.add(wanted)
+            session.flush()
+            asked = other.submit(harbour.images.push, ADMIN, bundle, registries=["virginia"])
+            time.sleep(0.3)
+        assert [each.wanted_by for each in asked.result(10).registries] == ["fairlead:worker"]
 
 
 def test_an_image_of_restricted_data_stays_in_its_jurisdiction(harbour: Harbour) -> None:
