@@ -189,12 +189,13 @@ class TargetRules:
     """What whoever runs the server permits targets, whatever their documents say: nothing, unless it is said here.
 
     `folders` may be written to, and hold repositories; None permits any. Credentials of `environ`, this process's
-    environment, are shown only to hosts that `git_hosts` lists.
+    environment, are shown only to hosts that `git_hosts` lists. `clusters` is a folder of kubeconfigs by name.
     """
 
     folders: tuple[Path, ...] | None = ()
     git_hosts: OutboundRules = NO_GIT_HOSTS
     environ: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    clusters: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

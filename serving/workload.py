@@ -114,6 +114,9 @@ class TargetSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+CLUSTER_DELIVERIES = ("cluster", "folder", "git")
+"""The ways to a platform whose documents are objects of a Kubernetes API."""
+
 Settings = TypeVar("Settings", bound=TargetSettings)
 
 

@@ -160,6 +160,11 @@ class ServerSettings(BaseSettings):
         description="Hosts, such as git.example.com or *.example.com, separated by commas, that deploy targets may "
         "push to. Credentials of workers are shown to them.",
     )
+    cluster_folder: Path | None = Field(
+        default=None,
+        description="A folder of kubeconfigs, one for each cluster that deploy targets may name, as NAME.yaml; an "
+        "empty in-cluster.yaml permits the account of the pod that this process runs in. None: no cluster.",
+    )
     token_audiences: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
         description="Audiences, separated by commas, that locations may ask the metadata service of this server's "
@@ -262,6 +267,7 @@ class ServerSettings(BaseSettings):
             folders=None if is_embedded and self.deploy_folders is None else tuple(self.deploy_folders or ()),
             git_hosts=OutboundRules(setting="FAIRLEAD_GIT_HOSTS", hosts=tuple(self.git_hosts)),
             environ=os.environ,
+            clusters=self.cluster_folder,
         )
 
     @property

@@ -23,7 +23,7 @@ from fairlead.serving.kinds.manifests import (
     object_name,
     to_documents,
 )
-from fairlead.serving.workload import Document, TargetKind, Workload
+from fairlead.serving.workload import CLUSTER_DELIVERIES, Document, TargetKind, Workload
 
 _VERSION = "v1alpha1"
 _GROUP = f"serving.{DOMAIN}"
@@ -134,4 +134,4 @@ def _composition() -> Manifest:
     }
 
 
-KIND = TargetKind(name="crossplane", settings=CrossplaneSettings, render=render)
+KIND = TargetKind(name="crossplane", settings=CrossplaneSettings, render=render, deliveries=CLUSTER_DELIVERIES)

@@ -16,7 +16,7 @@ from pydantic import Field
 from fairlead.core.errors import InvalidInput
 from fairlead.serving.kinds.manifests import Manifest, annotations_of, labels_of, manifest, object_name, to_documents
 from fairlead.serving.kinds.pods import METRICS_ANNOTATIONS, PodSettings, account_manifests, pod_labels, pod_spec
-from fairlead.serving.workload import PORT, Document, TargetKind, Workload
+from fairlead.serving.workload import CLUSTER_DELIVERIES, PORT, Document, TargetKind, Workload
 
 _KSERVE_CONTAINER = "kserve-container"
 _KNATIVE_REFUSES = ("startupProbe", "lifecycle")
@@ -101,4 +101,4 @@ def _pod(workload: Workload, settings: KServeSettings) -> dict[str, Any]:
     return spec
 
 
-KIND = TargetKind(name="kserve", settings=KServeSettings, render=render)
+KIND = TargetKind(name="kserve", settings=KServeSettings, render=render, deliveries=CLUSTER_DELIVERIES)

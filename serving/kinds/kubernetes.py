@@ -40,7 +40,7 @@ from fairlead.serving.kinds.pods import (
     pod_spec,
 )
 from fairlead.serving.kinds.scaling import Autoscaling, autoscaler, fixed_replicas
-from fairlead.serving.workload import PORT, Document, TargetKind, TargetSettings, Workload
+from fairlead.serving.workload import CLUSTER_DELIVERIES, PORT, Document, TargetKind, TargetSettings, Workload
 
 _HOST = r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?$"
 _SERVICE_PORT = 80
@@ -283,4 +283,4 @@ def _port(port: int) -> dict[str, Any]:
     return {"port": port, "protocol": "TCP"}
 
 
-KIND = TargetKind(name="kubernetes", settings=KubernetesSettings, render=render)
+KIND = TargetKind(name="kubernetes", settings=KubernetesSettings, render=render, deliveries=CLUSTER_DELIVERIES)

@@ -24,7 +24,15 @@ from fairlead.serving.kinds.manifests import (
     to_yaml,
 )
 from fairlead.serving.kinds.pods import PodSettings, account_manifests, pod_labels, pod_spec
-from fairlead.serving.workload import PORT, Document, ReplicaResources, TargetKind, Workload, environment_of
+from fairlead.serving.workload import (
+    CLUSTER_DELIVERIES,
+    PORT,
+    Document,
+    ReplicaResources,
+    TargetKind,
+    Workload,
+    environment_of,
+)
 
 _HEAD = ReplicaResources(vcpus=1.0, memory_gib=4.0)
 _REPLACED = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle")
@@ -140,4 +148,4 @@ def _template(workload: Workload, settings: RaySettings, container: str) -> dict
     return {"metadata": {"labels": dict(sorted(labels.items())), "annotations": annotations_of(workload)}, "spec": spec}
 
 
-KIND = TargetKind(name="ray", settings=RaySettings, render=render)
+KIND = TargetKind(name="ray", settings=RaySettings, render=render, deliveries=CLUSTER_DELIVERIES)

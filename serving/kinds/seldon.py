@@ -25,7 +25,7 @@ from fairlead.serving.kinds.manifests import (
     without_none,
 )
 from fairlead.serving.kinds.pods import memory_text
-from fairlead.serving.workload import Document, TargetKind, TargetSettings, Workload
+from fairlead.serving.workload import CLUSTER_DELIVERIES, Document, TargetKind, TargetSettings, Workload
 
 _API = "mlops.seldon.io/v1alpha1"
 
@@ -92,4 +92,4 @@ def _experiment(workload: Workload, settings: SeldonSettings) -> Manifest:
     )
 
 
-KIND = TargetKind(name="seldon", settings=SeldonSettings, render=render)
+KIND = TargetKind(name="seldon", settings=SeldonSettings, render=render, deliveries=CLUSTER_DELIVERIES)
