@@ -263,7 +263,9 @@ def _want(
 
 def derive_bundles(session: Session, now: datetime) -> None:
     """Require the build of every PENDING bundle, and settle those whose upload was read back. A `Deriver`."""
-    for row in session.scalars(select(BundleRow).where(BundleRow.state == VERIFYING)).all():
+    # Each is settled, and told of, by one worker.
+    verifying = select(BundleRow).where(BundleRow.state == VERIFYING).order_by(BundleRow.id)
+    for row in session.scalars(verifying.with_for_update(skip_locked=True)).all():
         upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
         if upload is not None and upload.state == "READY":
             row.state, row.ready_at = READY, now

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult
 from sqlalchemy.orm import Session
 
@@ -168,7 +169,6 @@ class CatalogFeeds:
         now = self._clock.now()
         with self._database.write() as session:
             _feed_row(session, name)
-            session.flush()
             is_due = or_(
                 CatalogFeedRow.attempted_at.is_(None),
                 (CatalogFeedRow.attempted_at <= now - RETRY_AFTER)
@@ -219,10 +219,13 @@ class CatalogFeeds:
 
 def _feed_row(session: Session, name: str, *, lock: bool = False) -> CatalogFeedRow:
     row = session.get(CatalogFeedRow, name, with_for_update=lock)
-    if row is None:
-        row = CatalogFeedRow(feed=name, generation=0, figures=0, missing=[])
-        session.add(row)
-    return row
+    if row is not None:
+        return row
+    # Of several processes that ask for its first refresh, one is first.
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    first = dialect.insert(CatalogFeedRow).values(feed=name, generation=0, figures=0, missing=[])
+    session.execute(first.on_conflict_do_nothing(index_elements=["feed"]))
+    return session.get_one(CatalogFeedRow, name, with_for_update=lock)
 
 
 def _to_row(name: str, observation: Observation, now: datetime) -> CatalogFigureRow:

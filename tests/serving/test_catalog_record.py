@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -163,6 +165,16 @@ def test_regular_feeds_are_refreshed_when_they_are_due_and_by_one_process(world:
     assert feeds.refresh_due(worker) == []
     world.clock.advance(timedelta(hours=1))
     assert feeds.refresh_due(worker) == ["azure"]
+
+
+def test_two_processes_may_ask_for_the_first_refresh_at_once(world: World, feeds: CatalogFeeds) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with world.database.write() as session:
+            session.add(CatalogFeedRow(feed="azure", generation=0, figures=0, missing=[]))
+            session.flush()
+            asked = other.submit(feeds.refresh_due, world.owner)
+            time.sleep(0.3)
+        assert asked.result(20) == ["azure"]
 
 
 def test_a_feed_that_is_none_or_lacks_its_key_is_refused_with_what_to_do(world: World, feeds: CatalogFeeds) -> None:

@@ -14,11 +14,12 @@ from sqlalchemy import select
 from fairlead.catalog import load_catalog
 from fairlead.registry import work
 from fairlead.serving import revisions
+from fairlead.serving.bundles import derive_bundles
 from fairlead.serving.deployer import Deployer
 from fairlead.serving.deployment_spec import DeploymentSpec
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.serving.rollout import DEPLOY, subject_of
-from fairlead.serving.tables import DeploymentRegionRow, DeploymentRow
+from fairlead.serving.tables import BundleRow, DeploymentRegionRow, DeploymentRow
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
 from tests.serving.platform import US, Platform
@@ -71,3 +72,23 @@ def test_a_region_that_is_wanted_again_while_it_stops_is_not_forgotten(platform:
     platform.settle(rounds=2)
     (region,) = platform.deployments.get(ADMIN, "churn").regions
     assert (region.region, region.state, region.health) == (US, "RUNNING", "up")
+
+
+def test_two_workers_record_once_that_a_bundle_is_ready(platform: Platform) -> None:
+    database, clock = platform.fleet.database, platform.fleet.clock
+    with database.write() as session:
+        session.scalars(select(BundleRow)).one().state = "VERIFYING"
+
+    def derive() -> None:
+        with database.write() as session:
+            derive_bundles(session, clock.now())
+
+    before = platform.fleet.actions().count("bundle.ready")
+    other = threading.Thread(target=derive, daemon=True)
+    with database.write() as session:
+        derive_bundles(session, clock.now())
+        session.flush()
+        other.start()
+        time.sleep(0.3)
+    other.join(10)
+    assert platform.fleet.actions().count("bundle.ready") == before + 1
