@@ -25,6 +25,7 @@ from fairlead.core.errors import (
     ImageVariantNotFound,
     InvalidInput,
     JsonValue,
+    PermissionDenied,
 )
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
@@ -194,6 +195,7 @@ class ContainerRegistries:
 
         Raises:
             InvalidInput: if the platform is not one that wheels are taken for, or the base is not named by its digest.
+            PermissionDenied: if the base is another workspace's image.
         """
         if not _NAME.fullmatch(parse_name(name, what="variant")):
             raise InvalidInput(f"{name[:80]!r} is no name of a variant.", hint="Use lower-case letters, digits and -.")
@@ -201,8 +203,10 @@ class ContainerRegistries:
             raise InvalidInput(f"{platform[:40]!r} is no platform.", hint=f"Use one of: {', '.join(PLATFORMS)}.")
         for each in accelerators:
             parse_name(each, what="accelerator")
-        reference = str(ImageReference.parse(base))
+        parsed = ImageReference.parse(base)
+        reference = str(parsed)
         with self._database.write() as session:
+            _refuse_foreign(session, caller.workspace_id, parsed)
             present = variants_of(session, caller.workspace_id)
             if len(present) >= VARIANTS_MAX and name not in {each.name for each in present}:
                 raise InvalidInput(f"An image has at most {VARIANTS_MAX} variants.", hint="Delete one first.")
@@ -274,6 +278,28 @@ def find_registry(session: Session, workspace_id: str, name: str) -> ContainerRe
             f"There is no container registry {name[:80]!r}.", hint="See: fairlead images registry list"
         )
     return row
+
+
+def _refuse_foreign(session: Session, workspace_id: str, base: ImageReference) -> None:
+    """Refuse images of other workspaces: what reads a base may open theirs too, where they share a registry.
+
+    Raises:
+        PermissionDenied: if the base lies where another workspace's images are.
+    """
+    for row in session.scalars(select(ContainerRegistryRow).where(ContainerRegistryRow.workspace_id != workspace_id)):
+        theirs = to_registry(row)
+        folder = theirs.repository(row.workspace_id, "model").rpartition("/")[0]
+        if _server(theirs.host) == _server(base.host) and base.repository.startswith(f"{folder}/"):
+            raise PermissionDenied(
+                f"The image {str(base)[:200]} is not one of this workspace.",
+                hint="Name a base that is of no workspace, or of this one.",
+            )
+
+
+def _server(host: str) -> str:
+    """A host and port without what only says the same in other words."""
+    name, _, port = host.rpartition(":") if re.search(r":\d+$", host) else (host, "", "")
+    return name.rstrip(".") + ("" if port in {"", "80", "443"} else f":{port}")
 
 
 def variants_of(session: Session, workspace_id: str) -> list[Variant]:
