@@ -33,12 +33,16 @@ LOOK_AGAIN = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """What is to be done in one region: run `spec` on `target`, or nothing (None) and end what runs on `targets`."""
+    """What is to be done in one region: run `spec` on `target`, or nothing (None) and end what runs on `targets`.
+
+    `leaves_first`: it moves on before it has ended where it was before; a row remembers one such place.
+    """
 
     spec: EndpointSpec | None
     key: EndpointKey
     target: str
     targets: tuple[str, ...]
+    leaves_first: bool
     version: int | None
     revision: int
 
@@ -85,6 +89,8 @@ class Deployer:
             # Asked again where it counts: nothing runs outside its class, whatever a row says.
             check(Residency(spec.residency), spec.region)
             target = self._open_target(leased.workspace_id, job.target)
+            if job.leaves_first:
+                self._leave(leased, job)
             target.ensure(spec, lambda running: self._switch(leased, job, running), is_wanted)
             self._leave(leased, job)
         except FairleadError as error:
@@ -259,6 +265,7 @@ def _job(session: Session, leased: LeasedWork) -> _Job | None:
         target=row.target,
         # A first start that was cut short has left its traces where it was meant to run.
         targets=tuple(dict.fromkeys(each for each in (row.target, *known) if each is not None)),
+        leaves_first=row.leaving_target not in {None, row.target} and row.running_target != row.target,
         version=row.wanted_version,
         revision=row.wanted_revision,
     )

@@ -16,6 +16,7 @@ from fairlead.core.errors import (
     FairleadError,
     InvalidInput,
     StaleRevision,
+    Unavailable,
     UnknownRegion,
 )
 from fairlead.registry.identity import Caller
@@ -24,6 +25,7 @@ from fairlead.serving import kinds
 from fairlead.serving.deploy_targets import TargetDraft
 from fairlead.serving.deployments import DeploymentDraft
 from fairlead.serving.kinds.registry import KINDS, find_kind, installed_kinds
+from fairlead.serving.targets import EndpointKey
 from fairlead.testing.target_conformance import ONE, make_spec
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
@@ -137,6 +139,28 @@ def test_a_target_that_is_not_for_a_region_is_refused(
     platform.register("churn", model_files(1.0, 1.0, 1.0))
     put(platform, draft=replace(DRAFT, regions=(US,)))
     refused(error, lambda: deploy(platform, targets))
+
+
+def test_a_region_that_moves_twice_forgets_no_target_that_it_still_has_to_leave(platform: Platform) -> None:
+    platform.register("churn", model_files(1.0, 1.0, 1.0))
+    put(platform, "one")
+    put(platform, "two")
+    deploy(platform, {}, (US,))
+    stop = platform.target.stop
+
+    def refuse(key: EndpointKey) -> None:
+        raise Unavailable(f"What runs in {key.region} cannot be reached.")
+
+    platform.target.stop = refuse
+    deploy(platform, {"*": "one"}, (US,))
+    assert platform.target.running
+    deploy(platform, {"*": "two"}, (US,))
+    assert platform.other.running
+    platform.target.stop = stop
+    platform.settle(rounds=4)
+    assert not platform.target.running
+    (region,) = platform.deployments.get(ADMIN, "churn").regions
+    assert (region.target, region.state, region.health) == ("two", "RUNNING", "up")
 
 
 def test_what_runs_is_shown_in_the_words_of_any_target(platform: Platform) -> None:
