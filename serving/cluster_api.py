@@ -156,6 +156,9 @@ class ClusterApi:
 
     def _refused(self, key: ObjectKey, status: int, body: Mapping[str, Any]) -> FairleadError:
         message = str(body.get("message", ""))[:_TOLD]
+        if status == 403 and message and " cannot " not in message:
+            # A quota or an admission policy, which says why.
+            return PermissionDenied(f"The cluster {self._name!r} refuses {key}: {message}")
         if status in {401, 403}:
             return PermissionDenied(
                 f"The cluster {self._name!r} does not let the account of its kubeconfig do this with {key}.",

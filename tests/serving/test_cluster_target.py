@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,25 @@ from fairlead.core.errors import (
 from fairlead.core.ids import RegionId
 from fairlead.serving import cluster_target
 from fairlead.serving.cluster_target import DELIVERIES, ClusterTarget
-from fairlead.serving.kinds import kserve, kubernetes
+from fairlead.serving.deploy_targets import TargetDraft
+from fairlead.serving.deployments import DeploymentDraft
+from fairlead.serving.kinds import kserve, kubernetes, seldon
 from fairlead.serving.kinds.registry import check_settings
-from fairlead.serving.targets import DeployTarget, EndpointSpec, NoLongerWanted, StillStarting, TargetParts, TargetRules
+from fairlead.serving.targets import (
+    LOCAL,
+    DeployTarget,
+    EndpointSpec,
+    NoLongerWanted,
+    StillStarting,
+    TargetParts,
+    TargetRules,
+)
 from fairlead.serving.workload import AnyKind
 from fairlead.testing.target_conformance import ONE, TWO, DeployTargetSuite, ensured, make_spec, stopped
+from tests.fleet import ADMIN, open_fleet
 from tests.servers.kubernetes_api import TOKEN, KubernetesApi, kubernetes_api, write_kubeconfig
+from tests.serving.models import model_files
+from tests.serving.platform import US, Platform
 
 FIRST, SECOND = make_spec(bundle_digest=ONE), make_spec(bundle_digest=TWO, version=2)
 NAMESPACES = {"fairlead", "models-gcp-europe-west4", "models-azure-westeurope"}
@@ -286,6 +299,49 @@ def test_what_a_controller_made_under_the_same_labels_is_left_to_its_owner(
     api.objects["v1", "Service", "fairlead", made.name] = made
     ensured(target, SECOND)
     assert made.name in api.names("Service")
+
+
+@dataclass(slots=True)
+class ClusterPlatform(Platform):
+    """A platform whose deployments run on a cluster."""
+
+    cluster: DeployTarget | None = None
+
+    def open_target(self, _workspace_id: str, name: str) -> DeployTarget:
+        assert self.cluster is not None
+        return self.target if name == LOCAL else self.cluster
+
+
+def test_a_deployment_waits_for_the_cluster_is_replaced_and_leaves_it(
+    api: KubernetesApi, clusters: Path, tmp_path: Path
+) -> None:
+    storage = {"storage_uri": "s3://bundles/all"}
+    api.namespaces.add("seldon-mesh")
+    with open_fleet(tmp_path) as fleet:
+        platform = ClusterPlatform(fleet=fleet, cluster=open_target(clusters, {}, seldon.KIND, **storage))
+        draft = TargetDraft(kind="seldon", delivery="folder", delivery_settings={"path": "/srv"}, settings=storage)
+        platform.targets.put(ADMIN, "cloud", draft, expected_revision=0)
+        platform.create_model("churn")
+
+        def deploy(version: int) -> list[tuple[str, int | None]]:
+            platform.register("churn", model_files(float(version), 1.0, 1.0))
+            wanted = DeploymentDraft(model="churn", version=version, regions=(US,), targets={US: "cloud"})
+            platform.deployments.apply(ADMIN, wanted)
+            return settled()
+
+        def settled() -> list[tuple[str, int | None]]:
+            platform.settle()
+            return [(each.state, each.version) for each in platform.deployments.get(ADMIN, "churn").regions]
+
+        api.stuck.add("churn")
+        assert deploy(1) == [("DEPLOYING", None)]
+        api.stuck.clear()
+        assert settled() == [("RUNNING", 1)]
+        assert deploy(2) == [("RUNNING", 2)]
+        assert {name.rpartition("-")[0] for name in api.names("Model")} == {"churn-v2"}
+        platform.deployments.delete(ADMIN, "churn")
+        platform.settle()
+        assert not api.names("Model")
 
 
 def test_errors_say_nothing_of_the_account(api: KubernetesApi, clusters: Path) -> None:
