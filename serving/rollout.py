@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
@@ -142,27 +143,37 @@ class RolloutDeriver:
         """Require a deploy for every region that does not run what it should."""
         query = select(DeploymentRow).order_by(DeploymentRow.workspace_id, DeploymentRow.id).with_for_update()
         for row in session.scalars(query).all():
-            # A handler that records what it did meanwhile comes before this pass or after it.
-            regions = regions_of(session, row, lock=True)
-            if row.state == DELETING:
-                for each in regions:
-                    each.state = STOPPING
-                if not regions:
-                    revisions.forget(session, row)
-                    session.delete(row)
-            else:
-                if row.revision == 0:
-                    revisions.adopt(session, row, now)
-                if left := leave(session, row, regions, now):
-                    revisions.without_regions(session, row, left)
-                for each in regions:
-                    if each.state == RUNNING:
-                        self._note_health(each, now)
-                self._derive(session, row, now)
-                regions = regions_of(session, row)
+            what = f"{row.name} of {row.workspace_id}"
+            try:
+                with session.begin_nested():
+                    self._look_after(session, row, now)
+            except DBAPIError:
+                raise
+            except Exception:  # noqa: BLE001  (one deployment that breaks holds up no other)
+                _log.exception("the deployment %s could not be looked after", what)
+
+    def _look_after(self, session: Session, row: DeploymentRow, now: datetime) -> None:
+        # A handler that records what it did meanwhile comes before this pass or after it.
+        regions = regions_of(session, row, lock=True)
+        if row.state == DELETING:
             for each in regions:
-                if each.state == STOPPING:
-                    _require(session, row, each, now)
+                each.state = STOPPING
+            if not regions:
+                revisions.forget(session, row)
+                session.delete(row)
+        else:
+            if row.revision == 0:
+                revisions.adopt(session, row, now)
+            if left := leave(session, row, regions, now):
+                revisions.without_regions(session, row, left)
+            for each in regions:
+                if each.state == RUNNING:
+                    self._note_health(each, now)
+            self._derive(session, row, now)
+            regions = regions_of(session, row)
+        for each in regions:
+            if each.state == STOPPING:
+                _require(session, row, each, now)
 
     def _derive(self, session: Session, row: DeploymentRow, now: datetime) -> None:
         model = session.get_one(RegisteredModelRow, (row.workspace_id, row.model_id))

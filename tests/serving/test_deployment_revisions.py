@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from fairlead.catalog import load_catalog
 from fairlead.core.errors import DeploymentNotFound, InvalidInput, NotFound, PlanOutdated, Unavailable
 from fairlead.registry.paging import PageRequest
 from fairlead.serving.deployment_spec import ScalingDraft
 from fairlead.serving.deployments import Deployment, DeploymentDraft, Deployments
+from fairlead.serving.tables_targets import DeploymentRevisionRow
 from fairlead.serving.targets import EndpointKey, EndpointSpec, RunningEndpoint
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files
@@ -249,6 +252,19 @@ def test_a_target_that_breaks_holds_up_no_other(platform: Platform) -> None:
     platform.target.observe = break_down  # pyright: ignore[reportAttributeAccessIssue]
     platform.worker().run_until_idle()
     assert (shown(platform).regions[0].health, shown(platform).regions[0].state) == ("unknown", "RUNNING")
+
+
+def test_a_deployment_that_breaks_holds_up_no_other(platform: Platform) -> None:
+    deploy(platform, follow(US))
+    broken = replace(follow(US), name="broken")
+    platform.deployments.apply(ADMIN, broken)
+    with platform.fleet.database.write() as session:
+        row = session.scalars(select(DeploymentRevisionRow).order_by(DeploymentRevisionRow.created_at.desc())).first()
+        assert row is not None
+        row.document = {"regions": "of a release that nobody knows"}
+    second_version(platform)
+    platform.settle(rounds=2)
+    assert [each.version for each in shown(platform).regions] == [2]
 
 
 def test_a_region_that_cannot_be_stopped_says_why(platform: Platform) -> None:
