@@ -45,6 +45,7 @@ LOCK = "env/python/requirements.lock.txt"
 BUILD_SECONDS = 180
 _BUNDLE_FORMAT = 2
 _TEXT_MAX_BYTES = 2**20
+_SPELLED_OUT_MAX = 16 * 2**20
 _CREATION_TIME = "2020-01-01T00:00:00+00:00"
 _LIBRARIES = {
     "sklearn": ("scikit-learn", "skops"),
@@ -170,6 +171,8 @@ def _service_source(recipe: Recipe, model: Path) -> str | None:
 def _read_mlmodel(model: Path) -> dict[str, Any]:
     try:
         described = yaml.safe_load(_read_text(model / "MLmodel"))
+        if _spelled_out(described, {}) > _SPELLED_OUT_MAX:
+            described = None
     # Aliases in YAML may lead to themselves.
     except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError):
         described = None
@@ -182,6 +185,23 @@ def _read_mlmodel(model: Path) -> dict[str, Any]:
             hint="Register a folder that MLflow saved, for example with mlflow.pyfunc.save_model.",
         )
     return cast("dict[str, Any]", described)
+
+
+def _spelled_out(value: object, known: dict[int, int]) -> int:
+    """How long a YAML document is without aliases: a few lines of lists of lists may stand for gigabytes.
+
+    Raises:
+        RecursionError: if an alias leads to itself.
+    """
+    if isinstance(value, str | bytes):
+        return len(value) + 1
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        members = cast("dict[object, object] | list[object]", value)
+        parts = [*members, *members.values()] if isinstance(members, dict) else members
+        known[id(value)] = 1 + sum(_spelled_out(each, known) for each in parts)
+    return known[id(value)]
 
 
 def _read_text(path: Path) -> str:

@@ -180,6 +180,17 @@ def test_an_mlmodel_file_that_makes_no_sense_is_refused(recipe: Recipe, tmp_path
         build_bundle(recipe, tmp_path / "model", tmp_path / "bundle")
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("form", ["[{}]", "!!pairs [a: [{}]]"])
+def test_a_few_aliases_that_stand_for_gigabytes_are_refused(recipe: Recipe, tmp_path: Path, form: str) -> None:
+    lines = [f"a{number}: &a{number} {form.format(', '.join([f'*a{number - 1}'] * 30))}" for number in range(1, 9)]
+    text = "\n".join(["a0: &a0 x", *lines, "flavors: {python_function: {python_version: *a8, loader_module: *a8}}"])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text(text)
+    with pytest.raises(InvalidInput, match="MLmodel"):
+        build_bundle(recipe, tmp_path / "model", tmp_path / "out")
+
+
 def test_a_recipe_is_named_by_what_goes_into_the_bundle(recipe: Recipe) -> None:
     same = Recipe(
         reference=recipe.reference, artifact_digest=recipe.artifact_digest, feature_service=recipe.feature_service
