@@ -83,7 +83,8 @@ def serving(answer: Callable[[Request], Answer], *, tls: tuple[Path, Path] | Non
             if not any(name.lower() == "content-length" for name in sent):
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":  # a body would be taken for the next answer's beginning
+                self.wfile.write(data)
 
         def _read_body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
