@@ -21,7 +21,7 @@ from tests.acceptance.command_line import LABELS, CommandLine, write_folder
 from tests.acceptance.world import write_feast_repository
 from tests.serving.models import model_files
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 EXAMPLES_EACH = 12
 OPEN = {"/healthz": 200, "/api/v1/tokens/exchange": 400, "/api/v1/login": 200}
