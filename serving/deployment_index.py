@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Select, and_, select
 
 from fairlead.core.ports import SmokeTestFacts
 from fairlead.registry.tables import RegisteredModelRow
@@ -64,33 +64,12 @@ class ReadyBundles:
 
     def bundle_of(self, workspace_id: str, model_id: str, version: int) -> str | None:
         """The digest of the newest READY one. Reads on a connection of its own, so it waits for nobody."""
-        query = (
-            select(BundleRow.digest)
-            .where(
-                BundleRow.workspace_id == workspace_id,
-                BundleRow.model_id == model_id,
-                BundleRow.version == version,
-                BundleRow.state == READY,
-            )
-            .order_by(BundleRow.id.desc())
-            .limit(1)
-        )
         with self._database.read() as session:
-            return session.scalar(query)
+            return session.scalar(_newest_ready(BundleRow.digest, workspace_id, model_id, version))
 
     def smoke_test_of(self, workspace_id: str, model_id: str, version: int) -> SmokeTestFacts | None:
         """The newest test of that bundle that has finished. Reads on a connection of its own too."""
-        newest = (
-            select(BundleRow.id)
-            .where(
-                BundleRow.workspace_id == workspace_id,
-                BundleRow.model_id == model_id,
-                BundleRow.version == version,
-                BundleRow.state == READY,
-            )
-            .order_by(BundleRow.id.desc())
-            .limit(1)
-        )
+        newest = _newest_ready(BundleRow.id, workspace_id, model_id, version)
         query = (
             select(BundleTestRow)
             .where(
@@ -111,3 +90,18 @@ class ReadyBundles:
                 compared=row.compared or 0,
                 finished_at=row.finished_at,
             )
+
+
+def _newest_ready(column: Any, workspace_id: str, model_id: str, version: int) -> Select[Any]:
+    """A column of the newest READY bundle of a version."""
+    return (
+        select(column)
+        .where(
+            BundleRow.workspace_id == workspace_id,
+            BundleRow.model_id == model_id,
+            BundleRow.version == version,
+            BundleRow.state == READY,
+        )
+        .order_by(BundleRow.id.desc())
+        .limit(1)
+    )

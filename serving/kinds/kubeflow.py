@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import Field
 
-from fairlead.serving.kinds.manifests import DOMAIN, object_name, to_yaml
+from fairlead.serving.kinds.manifests import DOMAIN, object_name
+from fairlead.serving.kinds.yaml_text import manifest_text
 from fairlead.serving.workload import Document, TargetKind, TargetSettings, Workload
 
 
@@ -83,7 +84,7 @@ def _component(
         "inputs": inputs,
         "implementation": {"container": {"image": settings.image, "command": command}},
     }
-    return Document(path=f"{verb}.component.yaml", text=to_yaml(component))
+    return Document(path=f"{verb}.component.yaml", text=manifest_text(component))
 
 
 KIND = TargetKind(name="kubeflow", settings=KubeflowSettings, render=render)

@@ -10,12 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import JsonValue
 from fairlead.core.ids import RegionId
 from fairlead.serving.kinds.names import platform_name, revision_name
+from fairlead.serving.kinds.yaml_text import manifest_text
 from fairlead.serving.workload import Document, Workload, environment_of
 
 Manifest = dict[str, Any]
@@ -123,30 +122,11 @@ def revisions_of(workload: Workload) -> tuple[tuple[Workload, int], ...]:
 def to_documents(manifests: Sequence[Manifest]) -> tuple[Document, ...]:
     """One file for each object, called by its kind and name."""
     return tuple(
-        Document(path=f"{each['kind'].lower()}-{each['metadata']['name']}.yaml", text=to_yaml(each))
+        Document(path=f"{each['kind'].lower()}-{each['metadata']['name']}.yaml", text=manifest_text(each))
         for each in manifests
     )
-
-
-def to_yaml(value: Mapping[str, Any]) -> str:
-    """A document in the order of its members. Equal values give equal text."""
-    return yaml.dump(dict(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
 
 
 def without_none(value: Mapping[str, Any]) -> dict[str, Any]:
     """The members that are not None."""
     return {name: member for name, member in value.items() if member is not None}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what is said twice twice: nobody reads anchors in a manifest."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)

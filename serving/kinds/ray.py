@@ -21,9 +21,9 @@ from fairlead.serving.kinds.manifests import (
     manifest,
     object_name,
     to_documents,
-    to_yaml,
 )
 from fairlead.serving.kinds.pods import PodSettings, account_manifests, pod_labels, pod_spec
+from fairlead.serving.kinds.yaml_text import manifest_text
 from fairlead.serving.workload import (
     CLUSTER_DELIVERIES,
     PORT,
@@ -63,7 +63,7 @@ def render(workload: Workload, settings: RaySettings) -> tuple[Document, ...]:
             f"A RayService leads all requests to one revision, not {workload.traffic_percent} % of them.",
             hint="Use a strategy of blue_green.",
         )
-    text = to_yaml(_serve(workload, settings))
+    text = manifest_text(_serve(workload, settings))
     manifests = [*account_manifests(workload, settings), _service(workload, settings, text)]
     return (Document(path="serve.yaml", text=text), *to_documents(manifests))
 

@@ -1,4 +1,4 @@
-"""YAML as people write it: in the order given, texts of several lines as they stand."""
+"""YAML as people write it: in the order given, no anchors, texts of several lines as they stand."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists below their keys, and never writes an anchor."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002  (theirs)
-        del indentless
-        super().increase_indent(flow=flow, indentless=False)
+    """Writes what is said twice twice: nobody reads anchors. Lists begin below the first letter of their key."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+class _Indenting(_Dumper):
+    """Indents lists below their keys."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002  (theirs)
+        del indentless
+        super().increase_indent(flow=flow, indentless=False)
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -24,8 +28,14 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _represent_text)
+_Indenting.add_representer(str, _represent_text)
 
 
 def yaml_text(value: Any) -> str:
-    """A document of mappings, lists, texts and numbers."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """A document of mappings, lists, texts and numbers, its lists indented."""
+    return yaml.dump(value, Dumper=_Indenting, sort_keys=False, allow_unicode=True, width=120)
+
+
+def manifest_text(value: Any) -> str:
+    """A document as Kubernetes' own tools write them: lists not indented, long texts on one line."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
