@@ -14,8 +14,10 @@ import pytest
 
 from fairlead.testing.clock import ManualClock
 from tests.servers import object_stores, postgres
+from tests.servers import redis_server as redis_servers
 from tests.servers.object_stores import ObjectStoreServer
 from tests.servers.postgres import PostgresServer
+from tests.servers.redis_server import RedisServer
 
 # Read when gcsfs is imported: its probe for hierarchical namespaces hangs for a minute on an emulator.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
@@ -109,6 +111,13 @@ def gcs_server(server_logs: Path) -> Iterator[ObjectStoreServer]:
 def azurite_server(server_logs: Path) -> Iterator[ObjectStoreServer]:
     """Azure Blob Storage."""
     with object_stores.azurite_server(server_logs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_logs: Path) -> Iterator[RedisServer]:
+    """A Redis server that the session's tests share: each flushes the database that it takes."""
+    with redis_servers.redis_server(server_logs) as server:
         yield server
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import fsspec
 import psycopg
 import pytest
+import redis
 import sqlalchemy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from tests.servers.object_stores import ObjectStoreServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerDidNotStart, is_listening, running_server
+from tests.servers.redis_server import RedisServer
 
 
 @pytest.fixture(params=["moto_server", "gcs_server", "azurite_server"])
@@ -105,3 +107,11 @@ with running_server("http.server", command, pathlib.Path({str(tmp_path / "log")!
     while is_listening(port) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_listening(port)
+
+
+def test_redis_keeps_streams(redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushdb()
+        entry = client.xadd("pushed", {"row": "1"})
+
+        assert client.xrange("pushed") == [(entry, {b"row": b"1"})]
