@@ -83,7 +83,7 @@ def write_rows(
 
     with open_duckdb(scratch) as connection:
         try:
-            relation = sources.relation(connection, view.source.uri, view=view.name)
+            relation = sources.relation(connection, view.source, view=view.name)
             found = _describe(connection, relation)
             plan = _Plan(view, found)
             plan.check_columns()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from fairlead.core.errors import FeatureSourceInvalid, MissingExtra, PermissionDenied, Unavailable
+from fairlead.featurestore.definitions import SourceDefinition
 from fairlead.featurestore.duck import load_arrow, quote_text
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Sources:
     roots: tuple[Path, ...] | None = None
     storage_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
-    def relation(self, connection: DuckDBPyConnection, uri: str, *, view: str) -> str:
+    def relation(self, connection: DuckDBPyConnection, source: SourceDefinition, *, view: str) -> str:
         """SQL that stands for all rows of the source, usable on this connection.
 
         Raises:
@@ -47,6 +48,7 @@ class Sources:
             MissingExtra: if the library of the bucket's cloud is not installed.
             Unavailable: if the bucket does not answer.
         """
+        uri = source.uri
         scheme, separator, _ = uri.partition("://")
         if not separator or scheme.lower() == "file":
             path = unquote(urlsplit(uri).path) if separator else uri
