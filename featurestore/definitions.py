@@ -24,6 +24,9 @@ from fairlead.core.ids import Digest, parse_name, sha256_digest
 from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_from_content, transformation_digest
 
 RESIDENCY_TAG = "fairlead.residency"
+HOME_TAG = "fairlead.home"
+"""The tag that names the region where a view's source is read and joins run; it changes no value, so no version."""
+
 DUMMY_ENTITY = "__dummy"
 
 ENTITY, VIEW, SERVICE, SOURCE = "Entity", "FeatureView", "FeatureService", "FileSource"
@@ -101,7 +104,9 @@ class ViewDefinition:
     """A named group of features of the same entities from one source.
 
     `ttl_seconds` is how long after its event time a value is still given out; None is for ever. It is decimal text.
-    `stream` brings rows as they happen; `transformation` names what a stream's rows go through before.
+    `stream` brings rows as they happen; `transformation` names what a stream's rows go through before. `home` is the
+    region where its source is read and joins run, None where the view says nothing; like `residency`, no part of its
+    content.
     """
 
     name: str
@@ -113,6 +118,7 @@ class ViewDefinition:
     residency: Residency
     stream: StreamDefinition | None = None
     transformation: str | None = None
+    home: str | None = None
 
     def content(self) -> dict[str, JsonValue]:
         """What of it changes values or schema. Features are in order of name: their order in the list says nothing."""
@@ -144,7 +150,7 @@ def content_digest(content: dict[str, JsonValue]) -> Digest:
     return sha256_digest(canonical_json(content))
 
 
-def view_from_content(content: Mapping[str, Any], residency: str) -> ViewDefinition:
+def view_from_content(content: Mapping[str, Any], residency: str, home: str | None = None) -> ViewDefinition:
     """The view that a stored content describes; the inverse of `ViewDefinition.content`."""
     source: dict[str, Any] = content["source"]
     return ViewDefinition(
@@ -162,6 +168,7 @@ def view_from_content(content: Mapping[str, Any], residency: str) -> ViewDefinit
         residency=Residency(residency),
         stream=stream_from_content(content["stream"]) if "stream" in content else None,
         transformation=content.get("transformation"),
+        home=home,
     )
 
 
@@ -263,6 +270,7 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
         residency=parse_residency(str(tags.get(RESIDENCY_TAG, UNRESTRICTED))),
         stream=read_stream(object_of(streamed, VIEW), owner=name) if streamed else None,
         transformation=transformation_digest(members) if streamed else None,
+        home=str(tags.get(HOME_TAG, "")).strip() or None,
     )
 
 
