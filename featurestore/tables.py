@@ -55,6 +55,7 @@ class FeatureDefinitionRow(InWorkspace):
     name: Mapped[str] = mapped_column(name_type(), primary_key=True)
     digest: Mapped[str] = mapped_column(DIGEST)
     residency: Mapped[str] = mapped_column(name_type(63))
+    column_residency: Mapped[JsonObject | None] = mapped_column(JsonType)
     spec: Mapped[JsonObject] = mapped_column(JsonType)
     updated_by: Mapped[str] = mapped_column(name_type())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -87,25 +88,33 @@ class SnapshotRow(InWorkspace):
 
 
 class SnapshotPartRow(InWorkspace):
-    """One view's rows in a snapshot: an artifact that stays where the view's residency class lets it be.
+    """Rows of one view in a snapshot, with the features of one residency class: an artifact that stays where it lets.
 
-    `upload_id` is set when the rows are written and handed over to be verified.
+    `upload_id` is set when the rows are written and handed over to be verified. `features` is None where parts had all
+    features of their view. `rows_digest` names the rows themselves, however they are stored (see
+    `fairlead.featurestore.rows`), `delta_count` is the number of deltas upon the artifact's base, and `sent_bytes` what
+    went over the wire for it.
     """
 
     __tablename__ = "snapshot_parts"
     __table_args__ = (
         ForeignKeyConstraint(["workspace_id", "snapshot_id"], ["snapshots.workspace_id", "snapshots.id"]),
         Index(None, "workspace_id", "artifact_digest"),
+        Index(None, "workspace_id", "view", "view_digest"),
     )
 
     snapshot_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
     view: Mapped[str] = mapped_column(name_type(), primary_key=True)
+    residency: Mapped[str] = mapped_column(name_type(63), primary_key=True)
     view_digest: Mapped[str] = mapped_column(DIGEST)
-    residency: Mapped[str] = mapped_column(name_type(63))
     region: Mapped[str] = mapped_column(name_type(63))
+    features: Mapped[list[str] | None] = mapped_column(JsonType)
     upload_id: Mapped[str | None] = mapped_column(ROW_ID)
     artifact_digest: Mapped[str | None] = mapped_column(DIGEST)
+    rows_digest: Mapped[str | None] = mapped_column(DIGEST)
     row_count: Mapped[int | None] = mapped_column(BigInteger)
+    delta_count: Mapped[int | None] = mapped_column(Integer)
+    sent_bytes: Mapped[int | None] = mapped_column(BigInteger)
     statistics: Mapped[JsonObject | None] = mapped_column(JsonType)
 
 
