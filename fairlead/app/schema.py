@@ -27,6 +27,8 @@ _TABLES = (
     "registry.tables_signatures",
     "registry.tables_webhooks",
     "featurestore.tables",
+    "featurestore.tables_streams",
+    "featurestore.tables_agents",
     "serving.tables",
     "serving.tables_catalog",
     "serving.tables_targets",
