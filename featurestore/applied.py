@@ -46,6 +46,7 @@ from fairlead.featurestore.definitions import (
     view_from_content,
 )
 from fairlead.featurestore.differences import Difference, service_differences, view_differences
+from fairlead.featurestore.homes import home_of, what_a_move_does
 from fairlead.featurestore.on_demand import ON_DEMAND, read_on_demand
 from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, read_service, service_from_content
 from fairlead.featurestore.streams import STREAM_KINDS, read_stream
@@ -207,6 +208,8 @@ class FeatureDefinitions:
             if row is None and key not in sent:
                 continue
             _check_residency(key, read, row)
+            home = _home(key, read, caller)
+            move = None if row is None else what_a_move_does(row.home, home)
             is_same = row is not None and row.digest == read.digest
             if key not in sent and is_same:
                 continue
@@ -216,11 +219,11 @@ class FeatureDefinitions:
             planned = PlannedChange(
                 kind=key[0],
                 name=key[1],
-                change="unchanged" if is_same else "added" if row is None else "changed",
+                change="added" if row is None else "unchanged" if is_same and move is None else "changed",
                 digest=read.digest,
                 number=number,
                 previous_digest=None if row is None else Digest(row.digest),
-                reason=None if key in sent else "what it stands on changed",
+                reason=move or (None if key in sent else "what it stands on changed"),
                 breaks=tuple(each.path for each in broken),
                 used_by=tuple(str(user) for user in hurt),
             )
@@ -228,7 +231,7 @@ class FeatureDefinitions:
                 raise _in_use(planned)
             plan.append(planned)
             if not dry_run:
-                self._keep(session, caller, planned, read, row, is_known=is_known)
+                self._keep(session, caller, planned, read, row, home=home, is_known=is_known)
         return plan
 
     def _keep(
@@ -239,6 +242,7 @@ class FeatureDefinitions:
         read: _Read,
         row: FeatureDefinitionRow | None,
         *,
+        home: str | None,
         is_known: bool,
     ) -> None:
         now = self._clock.now()
@@ -261,7 +265,7 @@ class FeatureDefinitions:
             session.add(row)
         elif row.digest == planned.digest and row.spec == read.spec:
             return
-        row.digest, row.spec = planned.digest, dict(read.spec)
+        row.digest, row.spec, row.home = planned.digest, dict(read.spec), home
         row.updated_by, row.updated_at = caller.principal, now
         session.flush()
         audit.record(
@@ -275,6 +279,7 @@ class FeatureDefinitions:
                 "change": planned.change,
                 "digest": planned.digest,
                 "version": planned.number,
+                **({} if home is None else {"home": home}),
                 **({"breaks": list(planned.breaks), "used_by": list(planned.used_by)} if planned.used_by else {}),
             },
         )
@@ -300,7 +305,7 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
         found = _content(session, workspace_id, VIEW, view, view_digest)
         assert row is not None  # noqa: S101  (definitions and versions are never removed)
         assert found is not None  # noqa: S101
-        views[view] = view_from_content(found, row.residency)
+        views[view] = view_from_content(found, row.residency, row.home)
     tags = tags_of(SERVICE, present.spec)
     labels = {label: tags[label] for label in LABELS if label in tags}
     on_demand = {
@@ -402,6 +407,10 @@ def _check_residency(key: _Key, read: _Read, row: FeatureDefinitionRow | None) -
             hint=f"Keep its tag {RESIDENCY_TAG}, or give the view another name.",
             view=key[1],
         )
+
+
+def _home(key: _Key, read: _Read, caller: Caller) -> str | None:
+    return home_of(key[1], tags_of(VIEW, read.spec), read.residency, caller.workspace_id) if key[0] == VIEW else None
 
 
 def _broken(session: Session, row: FeatureDefinitionRow, read: _Read) -> list[Difference]:

@@ -35,7 +35,8 @@ class FeatureVersionRow(InWorkspace):
 class FeatureDefinitionRow(InWorkspace):
     """The definition that a name stands for now, as Feast's JSON gave it, and the version that it is.
 
-    A view's residency class never changes: its earlier snapshots lie where that class let them.
+    A view's residency class never changes: its earlier snapshots lie where that class let them. Its `home`, the region
+    where its source is read and joins run, may.
     """
 
     __tablename__ = "feature_definitions"
@@ -55,6 +56,7 @@ class FeatureDefinitionRow(InWorkspace):
     name: Mapped[str] = mapped_column(name_type(), primary_key=True)
     digest: Mapped[str] = mapped_column(DIGEST)
     residency: Mapped[str] = mapped_column(name_type(63))
+    home: Mapped[str | None] = mapped_column(name_type(63))
     column_residency: Mapped[JsonObject | None] = mapped_column(JsonType)
     spec: Mapped[JsonObject] = mapped_column(JsonType)
     updated_by: Mapped[str] = mapped_column(name_type())
