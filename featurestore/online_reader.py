@@ -22,7 +22,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -31,6 +32,9 @@ STATUS = "_status"
 """The member of each row that says, by view: `present`, `not_found`, `expired` (older than its TTL), or
 `not_in_region` (the view's residency class keeps it out of this region)."""
 
+# Statements are kept by their text, so few lengths are asked for; SQLite takes 999 values at least.
+_LENGTHS = (1, 8, 32, 128, 512)
+_MAPPED_BYTES = 2**30
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (bundles may run on an older Python)
 
 
@@ -38,33 +42,106 @@ class OnlineStoreError(ValueError):
     """The question cannot be answered: an unknown or missing key, or a file that is no online store."""
 
 
-class OnlineReader:
-    """One service's online features in one region, from the SQLite file at `path`."""
+@dataclass(frozen=True)
+class ViewColumns:
+    """What one view says of each entity that was asked for, in their order.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
+    `statuses` as `STATUS` says them; `moments` are event times (microseconds since 1970; None: nothing is stored);
+    `features` has a list for each output name, with None where the status is not `present`.
+    """
+
+    view: str
+    statuses: list[str]
+    moments: list[int | None]
+    features: dict[str, list[Any]]
+
+
+class StoredView:
+    """How a store describes one view: the names and types of its keys and features, and how long its values hold.
+
+    `keys` are (caller's name, type, view's name), `features` (output name, type, feature).
+    """
+
+    def __init__(self, described: Sequence[Any]) -> None:
+        """`described` is a row of the table `views`, without its position."""
+        alias, store, keys, features, ttl_microseconds, is_missing = described
+        self.alias: str = alias
+        self.store: str = store
+        self.ttl: int | None = ttl_microseconds
+        self.is_missing = bool(is_missing)
+        self.keys: list[tuple[str, str, str]] = [(name, kind, key) for name, kind, key in json.loads(keys)]
+        self.features: list[tuple[str, str, str]] = [(name, kind, own) for name, kind, own in json.loads(features)]
+
+    def encode(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
+        """The stored keys of columns of callers' values: plain values where the view has one key, else tuples."""
+        encoded = [_encode_keys(values, name, kind) for values, (name, kind, _) in zip(columns, self.keys, strict=True)]
+        return encoded[0] if len(encoded) == 1 else list(zip(*encoded, strict=True))
+
+    def columns(self, found: Sequence[Sequence[Any] | None], now: int) -> ViewColumns:
+        """The answer from each entity's stored row: event time, then the features as they are kept."""
+        if self.is_missing:
+            statuses, kept = ["not_in_region"] * len(found), []
+        else:
+            oldest = None if self.ttl is None else now - self.ttl
+            statuses = [
+                "not_found" if row is None else "present" if oldest is None or row[0] >= oldest else "expired"
+                for row in found
+            ]
+            kept = found
+        moments = [None if row is None else row[0] for row in found]
+        given = [row if status == "present" else None for row, status in zip(found, statuses, strict=True)]
+        features: dict[str, list[Any]] = {}
+        for position, (name, kind, _) in enumerate(self.features, start=1):
+            values = [None if row is None else row[position] for row in given] if kept else [None] * len(found)
+            decode = _decoder(kind)
+            features[name] = values if decode is None else [None if each is None else decode(each) for each in values]
+        return ViewColumns(view=self.alias, statuses=statuses, moments=moments, features=features)
+
+
+class FeatureReader:
+    """Reads one service's online features from one store. A kind of store is a subclass that has three methods.
+
+    `_refresh` brings `_meta` and `_views` up to date and may raise; `_fetch` gives the stored rows of a view by their
+    keys; `_close` lets go of what is open. They are called by one thread at a time.
+    """
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._identity: tuple[int, int, int] | None = None
-        self._connection: sqlite3.Connection | None = None
         self._meta: dict[str, str] = {}
-        self._views: list[_View] = []
+        self._views: list[StoredView] = []
+
+    def _refresh(self) -> None:
+        raise NotImplementedError
+
+    def _fetch(self, view: StoredView, keys: Collection[Any]) -> Mapping[Any, Sequence[Any]]:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
 
     @property
     def meta(self) -> dict[str, str]:
-        """What the file says of itself now: `service`, `service_digest`, `snapshot`, `as_of`, `region`.
+        """What the store says of itself now: `service`, `service_digest`, `snapshot`, `as_of`, `region`.
 
         Raises:
-            FileNotFoundError: if there is no file.
-            OnlineStoreError: if it is no online store.
+            FileNotFoundError: if there is no store.
+            OnlineStoreError: if it is none that can be read.
         """
         with self._lock:
             self._refresh()
             return dict(self._meta)
 
+    @property
+    def views(self) -> list[StoredView]:
+        """The views that the store has of the service, in the service's order; raises as `meta`."""
+        with self._lock:
+            self._refresh()
+            return list(self._views)
+
     def read(
         self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
     ) -> tuple[str, list[dict[str, Any]]]:
-        """The snapshot's digest, and for each entity a row: the keys, the features, and `STATUS`.
+        """The snapshot's digest, and for each entity a row: the keys, `STATUS`, and the features.
 
         Args:
             entities: the values of each join key; all of one length. Further columns are given back as they are.
@@ -73,25 +150,29 @@ class OnlineReader:
         An entity that is not known has None for each feature and says so in its status.
 
         Raises:
-            FileNotFoundError: if there is no file.
-            OnlineStoreError: if a key is missing, or of the wrong type, or the file is no online store.
+            FileNotFoundError: if there is no store.
+            OnlineStoreError: if a key is missing, or of the wrong type, or the store is damaged.
         """
-        lengths = {len(values) for values in entities.values()}
-        if len(lengths) > 1:
+        meta, found = self.read_columns(entities, now=now)
+        views = [each.view for each in found]
+        statuses = zip(*(view.statuses for view in found), strict=True)
+        names = [*entities, STATUS]
+        columns: list[Sequence[Any]] = [*entities.values(), [dict(zip(views, each, strict=True)) for each in statuses]]
+        for view in found:
+            names += view.features
+            columns += view.features.values()
+        return meta["snapshot"], [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def read_columns(
+        self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
+    ) -> tuple[dict[str, str], list[ViewColumns]]:
+        """What the store says of itself, and the columns of each view: as `read`, without the cost of rows."""
+        if len({len(values) for values in entities.values()}) > 1:
             raise OnlineStoreError("The join keys have lists of different lengths.")
-        count = lengths.pop() if lengths else 0
         moment = _microseconds(now)
-        rows: list[dict[str, Any]] = [
-            {name: values[index] for name, values in entities.items()} | {STATUS: {}} for index in range(count)
-        ]
         with self._lock:
-            connection = self._refresh()
-            try:
-                for view in self._views:
-                    view.read(connection, entities, rows, moment)
-            except sqlite3.DatabaseError as error:
-                raise OnlineStoreError("The online store is damaged.") from error
-            return self._meta["snapshot"], rows
+            self._refresh()
+            return dict(self._meta), [self._look_up(view, _named(view, entities), moment) for view in self._views]
 
     def read_view(
         self, view: str, keys: Sequence[Mapping[str, Any]], *, now: datetime | None = None
@@ -104,50 +185,123 @@ class OnlineReader:
             now: what the TTL is measured against; the present by default.
 
         Raises:
-            FileNotFoundError: if there is no file.
+            FileNotFoundError: if there is no store.
             OnlineStoreError: if the service takes no such view, or a key is missing or of the wrong type.
         """
         moment = _microseconds(now)
         with self._lock:
-            connection = self._refresh()
+            self._refresh()
             found = next((each for each in self._views if each.alias == view), None)
             if found is None:
                 raise OnlineStoreError(f"The online store has no view {view!r}.")
-            return [found.read_one(connection, each, moment) for each in keys]
+            missing = [own for _, _, own in found.keys if any(own not in each for each in keys)]
+            if missing:
+                raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
+            answer = self._look_up(found, [[each[own] for each in keys] for _, _, own in found.keys], moment)
+        own_names = [own for _, _, own in found.features]
+        return [
+            (_EPOCH + timedelta(microseconds=moment), dict(zip(own_names, values, strict=True)))
+            if status == "present" and moment is not None
+            else None
+            for status, moment, values in zip(
+                answer.statuses, answer.moments, _rows(answer.features.values(), len(keys)), strict=True
+            )
+        ]
 
     def close(self) -> None:
-        """Close the file; the next read opens it again."""
+        """Close the store; the next read opens it again."""
         with self._lock:
             self._close()
 
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection, self._identity = None, None
+    def _look_up(self, view: StoredView, columns: Sequence[Sequence[Any]], now: int) -> ViewColumns:
+        keys = view.encode(columns)
+        rows: Mapping[Any, Sequence[Any]] = {} if view.is_missing else self._fetch(view, set(keys))
+        return view.columns([rows.get(key) for key in keys], now)
 
-    def _refresh(self) -> sqlite3.Connection:
-        """The connection to the file that is at the path now: another one once it was replaced."""
+
+class OnlineReader(FeatureReader):
+    """One service's online features in one region, from the SQLite file at `path`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._path = os.fspath(path)
+        self._identity: tuple[int, int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def _refresh(self) -> None:
+        """Open the file that is at the path now: another one once it was replaced."""
         found = os.stat(self._path)  # noqa: PTH116  (said a thousand times a second)
         identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
         if self._connection is None or identity != self._identity:
             self._close()
             self._connection, self._meta, self._views = _open(self._path)
             self._identity = identity
-        return self._connection
+
+    def _fetch(self, view: StoredView, keys: Collection[Any]) -> Mapping[Any, Sequence[Any]]:
+        width = len(view.keys)
+        names = ", ".join(f"k{index}" for index in range(width))
+        values = "".join(f", f{index}" for index in range(len(view.features)))
+        # NULL is the key of nothing.
+        wanted = [key for key in keys if (key is not None if width == 1 else None not in key)]
+        found: dict[Any, Sequence[Any]] = {}
+        try:
+            for part, length in _parts(wanted):
+                if width == 1:
+                    holes, filled = ", ".join("?" * length), part + [None] * (length - len(part))
+                else:
+                    holes = "VALUES " + ", ".join([f"({', '.join('?' * width)})"] * length)
+                    filled = [value for key in part for value in key] + [None] * (width * (length - len(part)))
+                query = f"SELECT event_timestamp{values}, {names} FROM {view.store} WHERE ({names}) IN ({holes})"  # noqa: S608  (names of our own making)
+                rows = self._cursor(query, filled)
+                if width == 1:
+                    found.update((row[-1], row) for row in rows)
+                else:
+                    found.update((row[-width:], row) for row in rows)
+        except sqlite3.DatabaseError as error:
+            raise OnlineStoreError("The online store is damaged.") from error
+        return found
+
+    def _cursor(self, query: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        if self._connection is None:
+            raise OnlineStoreError("The online store is closed.")
+        return self._connection.execute(query, values)
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._identity = None, None
+
+
+def _parts(keys: list[Any]) -> Iterator[tuple[list[Any], int]]:
+    for start in range(0, len(keys), _LENGTHS[-1]):
+        part = keys[start : start + _LENGTHS[-1]]
+        yield part, next(length for length in _LENGTHS if length >= len(part))
+
+
+def _rows(columns: Collection[Sequence[Any]], count: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*columns, strict=True)) if columns else [()] * count
+
+
+def _named(view: StoredView, entities: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
+    missing = [name for name, _, _ in view.keys if name not in entities]
+    if missing:
+        raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
+    return [entities[name] for name, _, _ in view.keys]
 
 
 def _microseconds(now: datetime | None) -> int:
     return time.time_ns() // 1000 if now is None else (now - _EPOCH) // timedelta(microseconds=1)
 
 
-def _open(path: str) -> tuple[sqlite3.Connection, dict[str, str], list[_View]]:
+def _open(path: str) -> tuple[sqlite3.Connection, dict[str, str], list[StoredView]]:
     # The file is never written, so it needs no locks.
     address = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     connection = sqlite3.connect(address + "?mode=ro&immutable=1", uri=True, check_same_thread=False)
     try:
+        connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
         meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
         query = "SELECT alias, store, keys, features, ttl_microseconds, is_missing FROM views ORDER BY position"
-        views = [_View(row) for row in connection.execute(query)] if meta.get("format") == FORMAT else []
+        views = [StoredView(row) for row in connection.execute(query)] if meta.get("format") == FORMAT else []
     except sqlite3.DatabaseError as error:
         connection.close()
         raise OnlineStoreError("The file is no online store.") from error
@@ -157,65 +311,16 @@ def _open(path: str) -> tuple[sqlite3.Connection, dict[str, str], list[_View]]:
     return connection, meta, views
 
 
-class _View:
-    def __init__(self, described: tuple[str, str, str, str, int | None, int]) -> None:
-        alias, store, keys, features, ttl, is_missing = described
-        self.alias = alias
-        self.ttl = ttl
-        self.is_missing = bool(is_missing)
-        self.keys: list[tuple[str, str, str]] = [(name, kind, key) for name, kind, key in json.loads(keys)]
-        self.features: list[tuple[str, str, str]] = [(name, kind, own) for name, kind, own in json.loads(features)]
-        columns = "".join(f", f{index}" for index in range(len(self.features)))
-        where = " AND ".join(f"k{index} = ?" for index in range(len(self.keys)))
-        self.query = f"SELECT event_timestamp{columns} FROM {store} WHERE {where}"  # noqa: S608  (names of our own making)
+def _encode_keys(values: Sequence[Any], name: str, kind: str) -> list[Any]:
+    # What most callers send goes as it is; truth values and floats do not.
+    plain = str if kind == "STRING" else int
+    if all(type(value) is plain for value in values) and (plain is str or _fit(values)):
+        return list(values)
+    return [_encode_key(value, name, kind) for value in values]
 
-    def read(
-        self,
-        connection: sqlite3.Connection,
-        entities: Mapping[str, Sequence[Any]],
-        rows: list[dict[str, Any]],
-        now: int,
-    ) -> None:
-        columns = [self._key_values(entities, name, kind) for name, kind, _ in self.keys]
-        for index, row in enumerate(rows):
-            found = None
-            if not self.is_missing:
-                found = connection.execute(self.query, [values[index] for values in columns]).fetchone()
-            status = self._status(found, now)
-            row[STATUS][self.alias] = status
-            if found is None or status != "present":
-                row.update((name, None) for name, _, _ in self.features)
-                continue
-            for position, (name, kind, _) in enumerate(self.features, start=1):
-                row[name] = _decode(found[position], kind)
 
-    def read_one(
-        self, connection: sqlite3.Connection, key: Mapping[str, Any], now: int
-    ) -> tuple[datetime, dict[str, Any]] | None:
-        missing = [own for _, _, own in self.keys if own not in key]
-        if missing:
-            raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
-        if self.is_missing:
-            return None
-        values = [_encode_key(key[own], own, kind) for _, kind, own in self.keys]
-        found = connection.execute(self.query, values).fetchone()
-        if found is None or self._status(found, now) != "present":
-            return None
-        named = enumerate(self.features, start=1)
-        features = {own: _decode(found[position], kind) for position, (_, kind, own) in named}
-        return _EPOCH + timedelta(microseconds=found[0]), features
-
-    def _status(self, found: Sequence[Any] | None, now: int) -> str:
-        if self.is_missing:
-            return "not_in_region"
-        if found is None:
-            return "not_found"
-        return "present" if self.ttl is None or now - found[0] <= self.ttl else "expired"
-
-    def _key_values(self, entities: Mapping[str, Sequence[Any]], name: str, kind: str) -> list[Any]:
-        if name not in entities:
-            raise OnlineStoreError(f"The join key {name!r} is missing.")
-        return [_encode_key(value, name, kind) for value in entities[name]]
+def _fit(numbers: Sequence[int]) -> bool:
+    return not numbers or (min(numbers) >= -(2**63) and max(numbers) < 2**63)
 
 
 def _encode_key(value: Any, name: str, kind: str) -> Any:
@@ -234,17 +339,15 @@ def _encode_key(value: Any, name: str, kind: str) -> Any:
     return number if -(2**63) <= number < 2**63 else None
 
 
-def _decode(value: Any, kind: str) -> Any:
-    if value is None:
-        return None
+def _decoder(kind: str) -> Callable[[Any], Any] | None:
+    """What makes a value of what is kept of it; None: it is kept as it is."""
     if kind.endswith("_LIST"):
-        return [_decode_listed(item, kind[: -len("_LIST")]) for item in json.loads(value)]
+        item = base64.b64decode if kind == "BYTES_LIST" else _decoder(kind[: -len("_LIST")])
+        if item is None:
+            return json.loads
+        return lambda kept: [None if each is None else item(each) for each in json.loads(kept)]
     if kind == "BOOL":
-        return bool(value)
+        return bool
     if kind == "UNIX_TIMESTAMP":
-        return _EPOCH + timedelta(microseconds=value)
-    return value
-
-
-def _decode_listed(value: Any, kind: str) -> Any:
-    return base64.b64decode(value) if kind == "BYTES" and value is not None else _decode(value, kind)
+        return lambda kept: _EPOCH + timedelta(microseconds=kept)
+    return None
