@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
@@ -106,7 +106,7 @@ class ViewDefinition:
     `ttl_seconds` is how long after its event time a value is still given out; None is for ever. It is decimal text.
     `stream` brings rows as they happen; `transformation` names what a stream's rows go through before. `home` is the
     region where its source is read and joins run, None where the view says nothing; like `residency`, no part of its
-    content.
+    content. `column_residency` holds the class of features that are under another one than the view.
     """
 
     name: str
@@ -119,6 +119,7 @@ class ViewDefinition:
     stream: StreamDefinition | None = None
     transformation: str | None = None
     home: str | None = None
+    column_residency: Mapping[str, Residency] = field(default_factory=dict[str, Residency])
 
     def content(self) -> dict[str, JsonValue]:
         """What of it changes values or schema. Features are in order of name: their order in the list says nothing."""
@@ -144,13 +145,22 @@ class ViewDefinition:
         """The feature of that name, or None."""
         return next((column for column in self.features if column.name == name), None)
 
+    def residency_of(self, feature: str) -> Residency:
+        """The class that a feature's values are under."""
+        return self.column_residency.get(feature, self.residency)
+
 
 def content_digest(content: dict[str, JsonValue]) -> Digest:
     """The sha256 of a content's canonical JSON."""
     return sha256_digest(canonical_json(content))
 
 
-def view_from_content(content: Mapping[str, Any], residency: str, home: str | None = None) -> ViewDefinition:
+def view_from_content(
+    content: Mapping[str, Any],
+    residency: str,
+    home: str | None = None,
+    column_residency: Mapping[str, str] | None = None,
+) -> ViewDefinition:
     """The view that a stored content describes; the inverse of `ViewDefinition.content`."""
     source: dict[str, Any] = content["source"]
     return ViewDefinition(
@@ -169,6 +179,9 @@ def view_from_content(content: Mapping[str, Any], residency: str, home: str | No
         stream=stream_from_content(content["stream"]) if "stream" in content else None,
         transformation=content.get("transformation"),
         home=home,
+        column_residency={
+            name: Residency(under) for name, under in (column_residency or {}).items() if under != residency
+        },
     )
 
 

@@ -8,7 +8,15 @@ from fairlead.catalog.catalog import Catalog, load_catalog
 from fairlead.catalog.figures import Figure
 from fairlead.catalog.prices import Price
 from fairlead.catalog.regions import Area, Place, Region, distance_km
-from fairlead.catalog.residency import UNRESTRICTED, Residency, check, parse_residency, permits, residency_classes
+from fairlead.catalog.residency import (
+    UNRESTRICTED,
+    Residency,
+    check,
+    is_within,
+    parse_residency,
+    permits,
+    residency_classes,
+)
 
 __all__ = [
     "UNRESTRICTED",
@@ -22,6 +30,7 @@ __all__ = [
     "check",
     "distance_km",
     "load_catalog",
+    "is_within",
     "parse_residency",
     "permits",
     "residency_classes",

@@ -54,7 +54,18 @@ def _elsewhere() -> frozenset[str]:
 
 def permits(residency: Residency, jurisdiction: str) -> bool:
     """Whether data of this class may be under that jurisdiction (as the catalog writes it: `EU`, `US`, `JPN`)."""
-    return residency == UNRESTRICTED or jurisdiction in _WITHIN.get(residency, frozenset({residency.upper()}))
+    return residency == UNRESTRICTED or jurisdiction in _allowed(residency)
+
+
+def _allowed(residency: Residency) -> frozenset[str]:
+    return _WITHIN.get(residency, frozenset({residency.upper()}))
+
+
+def is_within(residency: Residency, outer: Residency) -> bool:
+    """Whether data of this class may be nowhere that data of the outer one may not."""
+    if outer == UNRESTRICTED or residency == outer:
+        return True
+    return residency != UNRESTRICTED and all(permits(outer, each) for each in _allowed(residency))
 
 
 def check(residency: Residency, region: str) -> None:
@@ -66,7 +77,7 @@ def check(residency: Residency, region: str) -> None:
     """
     jurisdiction = load_catalog().region(region).jurisdiction
     if not permits(residency, jurisdiction):
-        allowed = " and ".join(sorted(_WITHIN.get(residency, {residency.upper()}), reverse=True))
+        allowed = " and ".join(sorted(_allowed(residency), reverse=True))
         raise ResidencyViolation(
             f"Data of residency class {residency!r} must stay in {allowed}; {region} is in {jurisdiction}.",
             hint="Choose a region inside, or register the data under another residency class.",
