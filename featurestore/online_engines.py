@@ -14,7 +14,7 @@ engine keeps these rules, which `tests/featurestore/online_engine_suite.py` stat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.joins import ViewRows
+from fairlead.featurestore.online_reader import StoredView, ViewColumns
 from fairlead.featurestore.services import ServiceDefinition
 
 NEWEST = ""
@@ -72,11 +73,29 @@ class StoreChanges:
 
 
 class OnlineStoreReader(Protocol):
-    """Reads one store; threads may share it. `FileNotFoundError` where there is none, as for `OnlineReader`."""
+    """Reads one store; threads may share it. `FileNotFoundError` where there is none, as for `OnlineReader`.
+
+    A subclass of `online_reader.FeatureReader` has all of this from three methods of its own.
+    """
 
     @property
     def meta(self) -> dict[str, str]:
         """What the store says of itself: `service`, `service_digest`, `snapshot`, `as_of`, `region`, `rows`."""
+        ...
+
+    @property
+    def views(self) -> list[StoredView]:
+        """The views of the store, with their keys, features and time to live, in the service's order."""
+        ...
+
+    def read_columns(
+        self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
+    ) -> tuple[dict[str, str], list[ViewColumns]]:
+        """What the store says of itself, and for each view the columns of its answer."""
+        ...
+
+    def keys(self, view: str) -> Iterator[tuple[Any, ...]] | None:
+        """The keys of every stored row of a view, in any order; None where the engine cannot list them."""
         ...
 
     def read(

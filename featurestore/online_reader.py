@@ -23,6 +23,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -208,6 +209,11 @@ class FeatureReader:
             )
         ]
 
+    def keys(self, view: str) -> Iterator[tuple[Any, ...]] | None:
+        """The keys of every stored row of a view, in any order; None where the store cannot list them."""
+        del view
+        return None
+
     def close(self) -> None:
         """Close the store; the next read opens it again."""
         with self._lock:
@@ -227,6 +233,27 @@ class OnlineReader(FeatureReader):
         self._path = os.fspath(path)
         self._identity: tuple[int, int, int] | None = None
         self._connection: sqlite3.Connection | None = None
+
+    def keys(self, view: str) -> Iterator[tuple[Any, ...]]:
+        """The keys of every stored row of a view, in order.
+
+        Raises:
+            FileNotFoundError: if there is no file.
+            OnlineStoreError: if the service takes no such view, or the file is damaged.
+        """
+        # A connection of its own: others go on reading meanwhile.
+        connection, _, views = _open(self._path)
+        with closing(connection):
+            found = next((each for each in views if each.alias == view), None)
+            if found is None:
+                raise OnlineStoreError(f"The online store has no view {view!r}.")
+            if found.is_missing:
+                return
+            names = ", ".join(f"k{index}" for index in range(len(found.keys)))
+            try:
+                yield from connection.execute(f"SELECT {names} FROM {found.store}")  # noqa: S608  (names of our own making)
+            except sqlite3.DatabaseError as error:
+                raise OnlineStoreError("The online store is damaged.") from error
 
     def _refresh(self) -> None:
         """Open the file that is at the path now: another one once it was replaced."""
