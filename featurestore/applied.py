@@ -30,25 +30,21 @@ from fairlead.featurestore.definitions import (
     ENTITY,
     RESIDENCY_TAG,
     SERVICE,
-    SOURCE,
     STREAM_VIEW,
     VIEW,
     EntityDefinition,
     ViewDefinition,
     content_digest,
-    inner,
-    name_of,
-    object_of,
     read_entity,
-    read_source,
     read_view,
-    tags_of,
     view_from_content,
 )
 from fairlead.featurestore.differences import Difference, service_differences, view_differences
+from fairlead.featurestore.feast_json import inner, name_of, object_of, tags_of
 from fairlead.featurestore.homes import home_of, what_a_move_does
 from fairlead.featurestore.on_demand import ON_DEMAND, read_on_demand
 from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, read_service, service_from_content
+from fairlead.featurestore.source_definitions import SOURCE_KINDS, read_source
 from fairlead.featurestore.streams import STREAM_KINDS, read_stream
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.users import ServiceUser, service_users
@@ -60,7 +56,7 @@ from fairlead.registry.tables import WorkspaceRow
 
 Change = Literal["added", "changed", "unchanged"]
 LABELS = ("owner", "team", "cost_centre")
-KINDS = (ENTITY, VIEW, STREAM_VIEW, ON_DEMAND, SERVICE, SOURCE, *STREAM_KINDS)
+KINDS = (ENTITY, VIEW, STREAM_VIEW, ON_DEMAND, SERVICE, *SOURCE_KINDS, *STREAM_KINDS)
 _MAX_OBJECTS = 2000
 
 
@@ -372,8 +368,9 @@ def _read_all(specs: Mapping[_Key, Mapping[str, Any]]) -> dict[_Key, _Read]:
     contents: dict[_Key, tuple[dict[str, JsonValue], Residency]] = {
         (ENTITY, name): (entity.content(), UNRESTRICTED) for name, entity in entities.items()
     }
-    for name, spec in of_kind(SOURCE).items():
-        contents[SOURCE, name] = (read_source(spec).content() | {"name": name}, UNRESTRICTED)
+    for kind in SOURCE_KINDS:
+        for name, spec in of_kind(kind).items():
+            contents[kind, name] = (read_source(spec).content() | {"name": name}, UNRESTRICTED)
     for kind in STREAM_KINDS:
         for name, spec in of_kind(kind).items():
             contents[kind, name] = (_stream_content(kind, name, spec), UNRESTRICTED)

@@ -20,7 +20,9 @@ from typing import Any, cast
 from fairlead.catalog.residency import UNRESTRICTED, Residency, parse_residency
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
-from fairlead.core.ids import Digest, parse_name, sha256_digest
+from fairlead.core.ids import Digest, sha256_digest
+from fairlead.featurestore.feast_json import column_name, inner, list_of, name_of, object_of
+from fairlead.featurestore.source_definitions import SourceDefinition, read_source, source_from_content
 from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_from_content, transformation_digest
 
 RESIDENCY_TAG = "fairlead.residency"
@@ -29,7 +31,7 @@ HOME_TAG = "fairlead.home"
 
 DUMMY_ENTITY = "__dummy"
 
-ENTITY, VIEW, SERVICE, SOURCE = "Entity", "FeatureView", "FeatureService", "FileSource"
+ENTITY, VIEW, SERVICE = "Entity", "FeatureView", "FeatureService"
 STREAM_VIEW = "StreamFeatureView"
 """Feast's kind of a view whose stream goes through a transformation; here it is a view like others."""
 
@@ -54,7 +56,6 @@ _UNSUPPORTED_IN_VIEWS = {
     "sourceViews": "other views as its source",
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
-_FORBIDDEN_IN_COLUMNS = frozenset('"\x00')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,27 +77,6 @@ class EntityDefinition:
     def content(self) -> dict[str, JsonValue]:
         """What of it changes values or schema."""
         return {"format": 1, "kind": ENTITY, "name": self.name, "join_key": self.join_key, "type": self.type}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceDefinition:
-    """Parquet files that hold a view's rows. `field_mapping` is from the files' column names to the view's."""
-
-    uri: str
-    timestamp_field: str
-    created_timestamp_column: str | None
-    field_mapping: Mapping[str, str]
-
-    def content(self) -> dict[str, JsonValue]:
-        """What of it changes values or schema."""
-        return {
-            "format": 1,
-            "kind": SOURCE,
-            "uri": self.uri,
-            "timestamp_field": self.timestamp_field,
-            "created_timestamp_column": self.created_timestamp_column,
-            "field_mapping": dict(self.field_mapping),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,18 +142,12 @@ def view_from_content(
     column_residency: Mapping[str, str] | None = None,
 ) -> ViewDefinition:
     """The view that a stored content describes; the inverse of `ViewDefinition.content`."""
-    source: dict[str, Any] = content["source"]
     return ViewDefinition(
         name=content["name"],
         entities=tuple(content["entities"]),
         keys=tuple(Column(**column) for column in content["keys"]),
         features=tuple(Column(**column) for column in content["features"]),
-        source=SourceDefinition(
-            uri=source["uri"],
-            timestamp_field=source["timestamp_field"],
-            created_timestamp_column=source["created_timestamp_column"],
-            field_mapping=source["field_mapping"],
-        ),
+        source=source_from_content(content["source"]),
         ttl_seconds=content["ttl_seconds"],
         residency=Residency(residency),
         stream=stream_from_content(content["stream"]) if "stream" in content else None,
@@ -192,7 +166,7 @@ def read_entity(spec: object) -> EntityDefinition:
         FeatureDefinitionInvalid: if something is missing or of a kind that has no meaning here.
     """
     members = inner(spec, ENTITY)
-    name = _name(members, ENTITY)
+    name = name_of(ENTITY, members)
     kind = str(members.get("valueType", "INVALID"))
     if kind not in KEY_TYPES and kind != "INVALID":
         raise FeatureDefinitionInvalid(
@@ -204,38 +178,6 @@ def read_entity(spec: object) -> EntityDefinition:
     return EntityDefinition(name=name, join_key=join_key, type=kind if kind in KEY_TYPES else None)
 
 
-def read_source(spec: object, *, owner: str | None = None) -> SourceDefinition:
-    """Read Feast's JSON of a file source; `owner` names the view it belongs to, for messages.
-
-    Raises:
-        FeatureDefinitionInvalid: if it is no file source, or lacks a path or a timestamp field.
-    """
-    members = object_of(spec, SOURCE)
-    what = f"The source of view {owner!r}" if owner else f"Source {str(members.get('name', ''))[:80]!r}"
-    kind = str(members.get("type", "BATCH_FILE"))
-    if kind != "BATCH_FILE":
-        raise FeatureDefinitionInvalid(
-            f"{what} is of kind {kind}, and only file sources are read so far.",
-            hint="Use a feast.FileSource over Parquet files.",
-        )
-    options = object_of(members.get("fileOptions", {}), SOURCE)
-    format_ = object_of(options.get("fileFormat", {}), SOURCE)
-    if "deltaFormat" in format_:
-        raise FeatureDefinitionInvalid(f"{what} holds a Delta table.", hint="Export it as Parquet files.")
-    uri, timestamp_field = str(options.get("uri", "")), str(members.get("timestampField", ""))
-    for value, argument in ((uri, "path"), (timestamp_field, "timestamp_field")):
-        if not value or "\x00" in value:
-            raise FeatureDefinitionInvalid(f"{what} has no {argument}.", hint=f"Give FileSource(..., {argument}=...).")
-    created = str(members.get("createdTimestampColumn", "")) or None
-    mapping = object_of(members.get("fieldMapping", {}), SOURCE)
-    return SourceDefinition(
-        uri=uri,
-        timestamp_field=column_name(timestamp_field, SOURCE, uri),
-        created_timestamp_column=None if created is None else column_name(created, SOURCE, uri),
-        field_mapping={str(key): str(value) for key, value in sorted(mapping.items())},
-    )
-
-
 def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDefinition:
     """Read Feast's JSON of a feature view over entities that are known.
 
@@ -243,7 +185,7 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
         FeatureDefinitionInvalid: naming the view and what is missing, unknown or not supported.
     """
     members = inner(spec, VIEW)
-    name = _name(members, VIEW)
+    name = name_of(VIEW, members)
     streamed: Any = members.get("streamSource")
     for member, what in _UNSUPPORTED_IN_VIEWS.items():
         # Whoever runs a stream transforms its rows before they are in the batch source, which is what is read here.
@@ -354,71 +296,3 @@ def _read_ttl(view: str, value: object) -> str | None:
 def columns_content(columns: Sequence[Column]) -> list[JsonValue]:
     """Columns as plain JSON."""
     return [{"name": column.name, "type": column.type} for column in columns]
-
-
-def name_of(kind: str, spec: object) -> str:
-    """The name of an object in Feast's JSON.
-
-    Raises:
-        FeatureDefinitionInvalid: if it has no `name`, or is not an object of JSON.
-        InvalidName: if the name breaks a rule of names.
-    """
-    return _name(inner(spec, kind), kind)
-
-
-def tags_of(kind: str, spec: object) -> dict[str, str]:
-    """The tags of an object in Feast's JSON."""
-    return {str(key): str(value) for key, value in object_of(inner(spec, kind).get("tags", {}), kind).items()}
-
-
-def inner(spec: object, kind: str) -> dict[str, Any]:
-    """The members of an object in Feast's JSON that a person wrote."""
-    # Feast wraps what a person wrote in `spec` and what it found out in `meta`; either form is taken.
-    members = object_of(spec, kind)
-    return object_of(members["spec"], kind) if "spec" in members else members
-
-
-def object_of(value: object, kind: str) -> dict[str, Any]:
-    """An object of JSON.
-
-    Raises:
-        FeatureDefinitionInvalid: if it is none.
-    """
-    if not isinstance(value, dict):
-        raise FeatureDefinitionInvalid(
-            f"A {kind} is not given as Feast's JSON.", hint="Send MessageToDict(obj.to_proto())."
-        )
-    return cast("dict[str, Any]", value)
-
-
-def list_of(value: object, kind: str) -> list[object]:
-    """A list of JSON; none is an empty one.
-
-    Raises:
-        FeatureDefinitionInvalid: if it is none.
-    """
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise FeatureDefinitionInvalid(
-            f"A {kind} is not given as Feast's JSON.", hint="Send MessageToDict(obj.to_proto())."
-        )
-    return cast("list[object]", value)
-
-
-def _name(members: dict[str, Any], kind: str) -> str:
-    return parse_name(str(members.get("name", "")), what=kind)
-
-
-def column_name(name: str, kind: str, owner: str) -> str:
-    """A text that may name a column.
-
-    Raises:
-        FeatureDefinitionInvalid: if it may not.
-    """
-    if not name or len(name) > 255 or set(name) & _FORBIDDEN_IN_COLUMNS or name.startswith("__"):
-        raise FeatureDefinitionInvalid(
-            f"{kind} {owner!r} names a column {name[:80]!r}, which cannot be one.",
-            hint='Use 1 to 255 characters without quotes (") that do not begin with two underscores.',
-        )
-    return name

@@ -12,16 +12,8 @@ from typing import Any
 
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
 from fairlead.core.ids import Digest
-from fairlead.featurestore.definitions import (
-    SERVICE,
-    ViewDefinition,
-    column_name,
-    inner,
-    list_of,
-    name_of,
-    object_of,
-    read_columns,
-)
+from fairlead.featurestore.definitions import SERVICE, ViewDefinition, read_columns
+from fairlead.featurestore.feast_json import column_name, inner, list_of, name_of, object_of
 from fairlead.featurestore.on_demand import OnDemandDefinition
 
 
@@ -131,7 +123,6 @@ def read_service(
     Raises:
         FeatureDefinitionInvalid: naming the service and the view or feature that does not exist.
     """
-    members = inner(spec, SERVICE)
     members, name = inner(spec, SERVICE), name_of(SERVICE, spec)
     projections: list[Projection] = []
     computed: list[OnDemandProjection] = []

@@ -1,68 +1,131 @@
-"""Where a view's rows come from: Parquet files in folders of this machine or in a bucket.
+"""Where a view's rows come from: files in folders of this machine or in a bucket, and databases by named connections.
 
 A server reads local files only below the folders it was told to (`source_roots`), whatever `..` or link a path goes
 through; otherwise a definition could have it read, and hand out, any file it can. Embedded mode runs as the person who
 wrote the definition, and reads what they can (`source_roots=None`).
+
+A database is reached by no address but those of `connections`, which whoever runs this process configured.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from fairlead.core.errors import FeatureSourceInvalid, MissingExtra, PermissionDenied, Unavailable
-from fairlead.featurestore.definitions import SourceDefinition
 from fairlead.featurestore.duck import load_arrow, quote_text
+from fairlead.featurestore.source_definitions import (
+    DuckDBRows,
+    HopsworksRows,
+    ParquetFiles,
+    PostgresRows,
+    SourceDefinition,
+)
+from fairlead.featurestore.source_duckdb import duckdb_relation, fetch_database
+from fairlead.featurestore.source_postgres import postgres_relation
+from fairlead.featurestore.source_queries import Needs
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-_MISSING_HINT = "Write the rows there as Parquet, or correct the path of its FileSource, and take another snapshot."
+_MISSING_HINT = "Write the rows there, or correct the path of the source, and take another snapshot."
+_ALL = Needs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Finds the files of a source.
+    """Finds the rows of a source.
 
     Args:
         roots: local folders that may be read; None is any.
         storage_options: by URL scheme (`s3`, `gs`, `abfs`), what fsspec needs to reach the bucket.
+        connections: addresses of databases, with their passwords, by the names that definitions use.
+        query_timeout: how long a database may take over its answer.
     """
 
     roots: tuple[Path, ...] | None = None
     storage_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    connections: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    query_timeout: timedelta = timedelta(hours=1)
 
-    def relation(self, connection: DuckDBPyConnection, source: SourceDefinition, *, view: str) -> str:
-        """SQL that stands for all rows of the source, usable on this connection.
+    def relation(
+        self, connection: DuckDBPyConnection, source: SourceDefinition, *, view: str, needs: Needs = _ALL
+    ) -> str:
+        """SQL that stands for the rows of the source, usable on this connection: at least those that are needed.
 
         Raises:
-            FeatureSourceInvalid: if there is no file, or it cannot be read as Parquet.
-            PermissionDenied: if a local path is outside the roots.
-            MissingExtra: if the library of the bucket's cloud is not installed.
-            Unavailable: if the bucket does not answer.
+            FeatureSourceInvalid: if there is no such file, table or connection, or it cannot be read.
+            PermissionDenied: if a local path is outside the roots, or a database does not let the connection in.
+            MissingExtra: if the library of the bucket's cloud or of the database is not installed.
+            Unavailable: if the bucket or database does not answer.
         """
-        uri = source.uri
-        scheme, separator, _ = uri.partition("://")
-        if not separator or scheme.lower() == "file":
-            path = unquote(urlsplit(uri).path) if separator else uri
-            files = self._local_files(path, view)
-            names = ", ".join(quote_text(str(each)) for each in files)
-            return f"read_parquet([{names}], union_by_name = true)"
-        scheme = scheme.lower()
-        if scheme not in _EXTRAS:
+        place = source.place
+        match place:
+            case ParquetFiles():
+                return self._files(connection, place.uri, view)
+            case PostgresRows():
+                return postgres_relation(
+                    connection,
+                    place,
+                    address=self._address(place.connection, view),
+                    timestamp_field=source.timestamp_field,
+                    needs=needs,
+                    timeout=self.query_timeout,
+                    view=view,
+                )
+            case DuckDBRows():
+                return duckdb_relation(
+                    connection,
+                    place,
+                    file=self._database(connection, place.database, view),
+                    timestamp_field=source.timestamp_field,
+                    needs=needs,
+                    timeout=self.query_timeout,
+                    view=view,
+                )
+            case HopsworksRows():
+                raise NotImplementedError
+
+    def _address(self, name: str, view: str) -> str:
+        address = self.connections.get(name)
+        if address is None:
             raise FeatureSourceInvalid(
-                f"The source of view {view!r} is a {scheme[:20]} URL, which is not read.",
-                hint="Use a path, or a URL of s3://, gs:// or abfs://.",
+                f"The source of view {view!r} is behind the connection {name!r}, which this process does not have.",
+                hint="Give its address to the workers and agents of the region: FAIRLEAD_FEATURE_CONNECTIONS.",
                 view=view,
+                connection=name,
             )
-        return self._bucket(connection, scheme, uri, view)
+        return address
+
+    def _files(self, connection: DuckDBPyConnection, uri: str, view: str) -> str:
+        scheme, path = _split(uri, view)
+        if scheme is None:
+            names = ", ".join(quote_text(str(each)) for each in self._local_files(path, view))
+            return f"read_parquet([{names}], union_by_name = true)"
+        filesystem, path = self._open_bucket(scheme, uri)
+        arrow = load_arrow()
+        with _bucket_errors(uri, view):
+            dataset = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
+        name = f"source_{os.urandom(4).hex()}"
+        connection.register(name, dataset)
+        return name
+
+    def _database(self, connection: DuckDBPyConnection, uri: str, view: str) -> Path:
+        scheme, path = _split(uri, view)
+        if scheme is None:
+            return self._local_files(path, view)[0]
+        filesystem, path = self._open_bucket(scheme, uri)
+        with _bucket_errors(uri, view):
+            return fetch_database(connection, filesystem, path)
 
     def _local_files(self, path: str, view: str) -> list[Path]:
         base = Path(path)
@@ -92,38 +155,58 @@ class Sources:
             )
         return found
 
-    def _bucket(self, connection: DuckDBPyConnection, scheme: str, uri: str, view: str) -> str:
-        arrow = load_arrow()
+    def _open_bucket(self, scheme: str, uri: str) -> tuple[Any, str]:
         open_url: Any = import_module("fsspec.core").url_to_fs
         try:
-            filesystem, path = open_url(uri, **self.storage_options.get(scheme, {}))
+            return open_url(uri, **self.storage_options.get(scheme, {}))
         except ImportError:
             raise MissingExtra(
                 f"Reading {scheme}:// needs a library that is not installed.",
                 hint=f"Run: pip install 'fairlead[{_EXTRAS[scheme]}]'",
             ) from None
-        try:
-            dataset = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
-        except FileNotFoundError:
-            raise FeatureSourceInvalid(
-                f"The source of view {view!r} has no object at {uri!r}.", hint=_MISSING_HINT, view=view
-            ) from None
-        except arrow.ArrowInvalid:
-            raise unreadable(view) from None
-        except PermissionError:
-            raise PermissionDenied(
-                f"This worker may not read the source of view {view!r}.",
-                hint="Give the worker's identity read access to the bucket.",
-                view=view,
-            ) from None
-        except Exception as error:  # (each cloud's library has errors of its own)
-            raise Unavailable(
-                f"The source of view {view!r} does not answer ({type(error).__name__}).",
-                hint="It is tried again by itself; check the bucket and the worker's credentials.",
-            ) from error
-        name = f"source_{os.urandom(4).hex()}"
-        connection.register(name, dataset)
-        return name
+
+
+def _split(uri: str, view: str) -> tuple[str | None, str]:
+    """The scheme of a bucket's URL and the URL, or None and a local path.
+
+    Raises:
+        FeatureSourceInvalid: if it is a URL of another scheme.
+    """
+    scheme, separator, _ = uri.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme == "file":
+        return None, unquote(urlsplit(uri).path) if separator else uri
+    if scheme not in _EXTRAS:
+        raise FeatureSourceInvalid(
+            f"The source of view {view!r} is a {scheme[:20]} URL, which is not read.",
+            hint="Use a path, or a URL of s3://, gs:// or abfs://.",
+            view=view,
+        )
+    return scheme, uri
+
+
+@contextmanager
+def _bucket_errors(uri: str, view: str) -> Generator[None]:
+    """What a cloud's library says, as errors of ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise FeatureSourceInvalid(
+            f"The source of view {view!r} has no object at {uri!r}.", hint=_MISSING_HINT, view=view
+        ) from None
+    except load_arrow().ArrowInvalid:
+        raise unreadable(view) from None
+    except PermissionError:
+        raise PermissionDenied(
+            f"This worker may not read the source of view {view!r}.",
+            hint="Give the worker's identity read access to the bucket.",
+            view=view,
+        ) from None
+    except Exception as error:  # (each cloud's library has errors of its own)
+        raise Unavailable(
+            f"The source of view {view!r} does not answer ({type(error).__name__}).",
+            hint="It is tried again by itself; check the bucket and the worker's credentials.",
+        ) from error
 
 
 def unreadable(view: str) -> FeatureSourceInvalid:

@@ -126,7 +126,7 @@ def test_the_order_of_a_views_features_says_nothing_and_that_of_a_services_does(
         ([patient(), cells_view(CELLS, entities=[])], "has no entity"),
         ([patient(), cells_view(CELLS, entities=["__dummy"])], "has no entity"),
         ([patient(), cells_view(CELLS, batchSource={})], "has no source"),
-        ([patient(), cells_view(CELLS, batchSource={"type": "BATCH_BIGQUERY"})], "only file sources"),
+        ([patient(), cells_view(CELLS, batchSource={"type": "BATCH_BIGQUERY"})], "which is not read"),
         ([patient(), cells_view(CELLS, batchSource={"fileOptions": {"uri": "x"}})], "no timestamp_field"),
         ([patient(), cells_view(CELLS, ttl="soon")], "no length of time"),
         ([patient(), cells_view(CELLS, features=[{"name": "r", "valueType": "MAP"}])], "type MAP"),

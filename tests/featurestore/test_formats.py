@@ -19,12 +19,13 @@ import pytest
 
 from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
-from fairlead.featurestore.definitions import Column, EntityDefinition, SourceDefinition, ViewDefinition, content_digest
+from fairlead.featurestore.definitions import Column, EntityDefinition, ViewDefinition, content_digest
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_writer import write_online_store
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.snapshots import record_of
+from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from tests.featurestore.parquet_reader import ParquetFile, read_parquet
@@ -38,7 +39,7 @@ VIEW = ViewDefinition(
     keys=(Column(name="patient_id", type="INT64"),),
     features=(Column(name="texture", type="DOUBLE"), Column(name="note", type="STRING")),
     source=SourceDefinition(
-        uri="cells.parquet",
+        place=ParquetFiles(uri="cells.parquet"),
         timestamp_field="event_timestamp",
         created_timestamp_column="created",
         field_mapping={"pid": "patient_id"},
@@ -119,7 +120,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
             keys=VIEW.keys,
             features=VIEW.features,
             source=SourceDefinition(
-                uri=str(folder / "cells.parquet"),
+                place=ParquetFiles(uri=str(folder / "cells.parquet")),
                 timestamp_field=VIEW.source.timestamp_field,
                 created_timestamp_column=VIEW.source.created_timestamp_column,
                 field_mapping=VIEW.source.field_mapping,

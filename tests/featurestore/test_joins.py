@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.definitions import Column, SourceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows, join_point_in_time
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
+from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,7 +43,10 @@ def view_of(path: Path, *, ttl_hours: int | None = None) -> ViewDefinition:
         keys=(Column(name="patient_id", type="INT64"),),
         features=(Column(name="radius", type="DOUBLE"),),
         source=SourceDefinition(
-            uri=str(path), timestamp_field="measured_at", created_timestamp_column="created_at", field_mapping={}
+            place=ParquetFiles(uri=str(path)),
+            timestamp_field="measured_at",
+            created_timestamp_column="created_at",
+            field_mapping={},
         ),
         ttl_seconds=None if ttl_hours is None else str(ttl_hours * 3600),
         residency=UNRESTRICTED,

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.featurestore import online_reader
-from fairlead.featurestore.definitions import Column, SourceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
 from fairlead.featurestore.online_writer import write_online_store
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
+from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
 
 arrow: Any = pa
@@ -55,7 +56,10 @@ def view_of(
         keys=keys,
         features=tuple(Column(name=name, type=kind) for name, kind in features.items()),
         source=SourceDefinition(
-            uri=str(path), timestamp_field="event_timestamp", created_timestamp_column=None, field_mapping={}
+            place=ParquetFiles(uri=str(path)),
+            timestamp_field="event_timestamp",
+            created_timestamp_column=None,
+            field_mapping={},
         ),
         ttl_seconds=ttl,
         residency=UNRESTRICTED,

@@ -13,8 +13,9 @@ import pytest
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.errors import FeatureSourceInvalid, Unavailable
-from fairlead.featurestore.definitions import Column, SourceDefinition, ViewDefinition
+from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.rows import RowStatistics, write_rows
+from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
 from tests.servers.object_stores import ObjectStoreServer
 
@@ -30,7 +31,10 @@ def read(folder: Path, uri: str, sources: Sources) -> RowStatistics:
         keys=(Column(name="patient_id", type="INT64"),),
         features=(Column(name="radius", type="FLOAT"),),
         source=SourceDefinition(
-            uri=uri, timestamp_field="event_timestamp", created_timestamp_column=None, field_mapping={"r": "radius"}
+            place=ParquetFiles(uri=uri),
+            timestamp_field="event_timestamp",
+            created_timestamp_column=None,
+            field_mapping={"r": "radius"},
         ),
         ttl_seconds=None,
         residency=UNRESTRICTED,
