@@ -19,7 +19,7 @@ FairleadError
 ├── NotFound                     404, exit 3
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
-│   ├── FeatureServiceNotFound, SnapshotNotFound, EntityNotFound
+│   ├── FeatureServiceNotFound, FeatureViewNotFound, FeatureAgentNotFound, SnapshotNotFound, EntityNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, RegionNotFound
@@ -28,6 +28,7 @@ FairleadError
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
 ├── Unauthenticated              401, exit 4
+│   └── TicketInvalid            a feature agent was shown a ticket that is forged, has expired or is another's
 ├── PermissionDenied             403, exit 4
 │   ├── SelfApproval             the requester cannot approve
 │   └── NotCacheable             data under a residency rule is in no cache
@@ -59,11 +60,16 @@ FairleadError
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
 │   ├── CorruptArchive           a file of an exported artifact
 │   ├── CorruptObject            an encrypted object that does not decrypt to what was written
+│   ├── AgentNotTrusted          who answers at a feature agent's address is not that agent
+│   └── AnswerCorrupt            a feature agent answered other rows than it was asked for
 ├── Unavailable                  503, exit 1   try again
 │   ├── ServerUnavailable, LocationUnavailable, EndpointUnavailable, ReplicaUnavailable, FeedUnavailable
 │   ├── KeyUnavailable           an encryption key cannot be unwrapped here
 │   ├── BeingCollected           an object is just being deleted as garbage
 │   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
+│   ├── AgentUnavailable         no feature agent of a view's home region answers, or not to the end
+│   ├── AgentBusy                a feature agent joins as much as it may at once
+│   └── JoinTimedOut             a join took longer than a feature agent may take for one
 ├── StorageFull                  507, exit 1
 ├── DatabaseRevisionMismatch     500, exit 1   the schema is older or newer than the code
 └── MissingExtra                 501, exit 1   an optional dependency is not installed
@@ -256,6 +262,16 @@ class FeatureServiceNotFound(NotFound):
     title = "There is no such feature service"
 
 
+class FeatureViewNotFound(NotFound):
+    code = "feature-view-not-found"
+    title = "There is no such feature view"
+
+
+class FeatureAgentNotFound(NotFound):
+    code = "feature-agent-not-found"
+    title = "There is no such feature agent"
+
+
 class SnapshotNotFound(NotFound):
     code = "snapshot-not-found"
     title = "There is no such snapshot"
@@ -376,6 +392,11 @@ class Unauthenticated(FairleadError):
     title = "The caller is not known"
     status = 401
     exit_code = ExitCode.AUTH
+
+
+class TicketInvalid(Unauthenticated):
+    code = "ticket-invalid"
+    title = "The ticket is not valid here"
 
 
 class PermissionDenied(FairleadError):
@@ -572,6 +593,16 @@ class CorruptObject(IntegrityError):
     title = "An encrypted object does not decrypt"
 
 
+class AgentNotTrusted(IntegrityError):
+    code = "agent-not-trusted"
+    title = "Who answers is not the feature agent"
+
+
+class AnswerCorrupt(IntegrityError):
+    code = "answer-corrupt"
+    title = "A feature agent's answer is not of the rows it was asked for"
+
+
 class BadSignature(IntegrityError):
     code = "bad-signature"
     title = "The signature does not verify"
@@ -606,6 +637,21 @@ class FeedUnavailable(Unavailable):
 class ReplicaUnavailable(Unavailable):
     code = "replica-unavailable"
     title = "No verified replica can be read"
+
+
+class AgentUnavailable(Unavailable):
+    code = "agent-unavailable"
+    title = "No feature agent answers"
+
+
+class AgentBusy(Unavailable):
+    code = "agent-busy"
+    title = "The feature agent is busy"
+
+
+class JoinTimedOut(Unavailable):
+    code = "join-timed-out"
+    title = "The join took too long"
 
 
 class BeingCollected(Unavailable):
