@@ -14,6 +14,7 @@ FairleadError
 │   ├── BodyTooLarge             413
 │   ├── MethodNotAllowed         405
 │   ├── RangeNotSatisfiable      416: a range beyond the end, or several at once
+│   ├── FeatureRowsInvalid       422: pushed rows that do not fit a feature view
 │   ├── FeatureSourceInvalid     a file or column of a feature view's source is missing or unreadable
 │   └── IdempotencyKeyReused     422: same key, other request
 ├── NotFound                     404, exit 3
@@ -181,6 +182,12 @@ class FeatureSourceInvalid(InvalidInput):
     title = "The source of a feature view cannot be read"
 
 
+class FeatureRowsInvalid(InvalidInput):
+    code = "feature-rows-invalid"
+    title = "Some of the rows do not fit the feature view"
+    status = 422
+
+
 class RangeNotSatisfiable(InvalidInput):
     code = "range-not-satisfiable"
     title = "The range cannot be served"
@@ -275,6 +282,11 @@ class FeatureAgentNotFound(NotFound):
 class SnapshotNotFound(NotFound):
     code = "snapshot-not-found"
     title = "There is no such snapshot"
+
+
+class PushSourceNotFound(NotFound):
+    code = "push-source-not-found"
+    title = "No feature view takes rows from such a source"
 
 
 class EntityNotFound(NotFound):
