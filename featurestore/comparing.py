@@ -6,7 +6,7 @@ version (`churn/3`, `churn@production`) with what it pins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from fairlead.core.errors import FeatureServiceNotFound, InvalidInput, NotFound
 from fairlead.core.ids import parse_name
 from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.differences import Difference, service_differences, snapshot_differences, view_differences
-from fairlead.featurestore.snapshots import find_snapshot, to_snapshot
+from fairlead.featurestore.snapshots import SnapshotPart, find_snapshot, to_snapshot
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow, SnapshotRow
 from fairlead.registry.identity import Caller
 from fairlead.registry.versions import Versions
@@ -157,6 +157,10 @@ def _of_version(session: Session, reference: str, row: FeatureVersionRow, snapsh
     return _Found(side, row.content, views, None)
 
 
+def _part_key(part: SnapshotPart, parts: Sequence[SnapshotPart]) -> str:
+    return part.view if [each.view for each in parts].count(part.view) == 1 else f"{part.view} under {part.residency}"
+
+
 def _of_snapshot(session: Session, caller: Caller, reference: str, row: SnapshotRow) -> _Found:
     snapshot = to_snapshot(session, row)
     key = (caller.workspace_id, SERVICE, snapshot.service, snapshot.service_digest)
@@ -164,7 +168,11 @@ def _of_snapshot(session: Session, caller: Caller, reference: str, row: Snapshot
     data = {
         "as_of": format_time(snapshot.as_of),
         "parts": {
-            part.view: {"digest": part.digest, "rows": part.rows, "statistics": part.statistics}
+            _part_key(part, snapshot.artifacts): {
+                "digest": part.rows_digest or part.digest,
+                "rows": part.rows,
+                "statistics": part.statistics,
+            }
             for part in snapshot.artifacts
         },
     }

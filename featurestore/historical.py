@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -11,23 +10,15 @@ from fairlead.catalog import UNRESTRICTED, check
 from fairlead.catalog.residency import Residency
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, NotReady, ResidencyViolation
-from fairlead.featurestore.applied import PinnedService, find_pinned_service
+from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.duck import ArrowTable
 from fairlead.featurestore.joins import ViewRows, join_point_in_time
-from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
-from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot, snapshot_parts
+from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.snapshot_views import snapshot_view
+from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.registry.identity import Caller
 from fairlead.sync.scratch import Scratch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotView:
-    """A READY snapshot, its service, and the artifact of each view."""
-
-    digest: str
-    pinned: PinnedService
-    artifacts: Mapping[str, ArtifactName]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +72,12 @@ class HistoricalReads:
         """
         with self._database.read() as session:
             found = snapshot_view(session, _find(session, caller, snapshot, service))
-        for name, artifact in found.artifacts.items():
-            self._check_residency(name, artifact.residency, region)
-        views = {
-            name: ViewRows(view=found.pinned.views[name], path=self._replicas.fetch(artifact, near=region))
-            for name, artifact in found.artifacts.items()
-        }
+        for part in found.parts:
+            self._check_residency(part.name, part.residency, region)
+        views: dict[str, list[ViewRows]] = {}
+        for part in found.parts:
+            path = self._replicas.fetch(part.artifact, near=region)
+            views.setdefault(part.name, []).append(ViewRows(view=part.view, path=path))
         with self._scratch.folder("join-") as folder:
             rows = join_point_in_time(entity_rows, found.pinned.service, views, scratch=folder)
         return TrainingSet(
@@ -132,28 +123,3 @@ def _find(session: Session, caller: Caller, snapshot: str | None, service: str |
             hint=f"Take one: fairlead features snapshot {service}",
         )
     return newest
-
-
-def snapshot_view(session: Session, row: SnapshotRow) -> SnapshotView:
-    """What a READY snapshot pins.
-
-    Raises:
-        NotReady: if it is not READY.
-    """
-    if row.state != "READY" or row.digest is None:
-        raise NotReady(
-            f"The snapshot {row.id} of {row.service!r} is {row.state}.",
-            hint=row.error_detail or "Its data is being written and read back; ask again soon.",
-            state=row.state,
-        )
-    parts = snapshot_parts(session, row)
-    return SnapshotView(
-        digest=row.digest,
-        pinned=find_pinned_service(session, row.workspace_id, row.service, row.service_digest),
-        artifacts={
-            part.view: ArtifactName(
-                workspace_id=row.workspace_id, residency=part.residency, digest=part.artifact_digest or ""
-            )
-            for part in parts
-        },
-    )

@@ -31,7 +31,7 @@ _ENTITIES = f"(SELECT * REPLACE (CAST({_TIME} AS TIMESTAMPTZ) AS {_TIME}) FROM _
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewRows:
-    """A view and the Parquet file that holds its rows in canonical order."""
+    """A view, or one class's part of it, and the Parquet file that holds its rows in canonical order."""
 
     view: ViewDefinition
     path: Path
@@ -64,14 +64,14 @@ def ttl_microseconds(view: ViewDefinition) -> int | None:
 
 
 def join_point_in_time(
-    entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, ViewRows], *, scratch: Path
+    entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, Sequence[ViewRows]], *, scratch: Path
 ) -> ArrowTable:
-    """The entity rows with the service's features as further columns.
+    """The entity rows with the service's features as further columns, as far as there are rows that hold them.
 
     Args:
         entity_rows: an Arrow table with the join keys, `event_timestamp` (without a zone: UTC), and any other columns.
         service: which features, in which order.
-        views: the rows of every view that the service takes, by the view's name.
+        views: by the view's name its rows, in parts that have its features among them.
         scratch: a folder for what does not fit into memory.
 
     Raises:
@@ -87,10 +87,19 @@ def join_point_in_time(
     with open_duckdb(scratch) as connection:
         connection.register("__entities", prepared)
         for projection in service.projections:
-            features = [(feature, name) for owner, feature, name in outputs if owner is projection]
-            joined = _join_view(connection, projection, views[projection.view], features)
-            for _, name in features:
-                result = result.append_column(name, joined.column(name))
+            joined: dict[str, Any] = {}
+            for rows in views.get(projection.view, ()):
+                wanted = [
+                    (feature, name)
+                    for owner, feature, name in outputs
+                    if owner is projection and rows.view.feature(feature) is not None
+                ]
+                if wanted:
+                    table = _join_view(connection, projection, rows, wanted)
+                    joined |= {name: table.column(name) for _, name in wanted}
+            for owner, _, name in outputs:
+                if owner is projection and name in joined:
+                    result = result.append_column(name, joined[name])
     return result
 
 
@@ -137,10 +146,12 @@ def _check_columns(entity_rows: ArrowTable, service: ServiceDefinition, outputs:
         )
 
 
-def _key_columns(entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, ViewRows]) -> dict[str, Any]:
+def _key_columns(
+    entity_rows: ArrowTable, service: ServiceDefinition, views: Mapping[str, Sequence[ViewRows]]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for projection in service.projections:
-        for key in views[projection.view].view.keys:
+        for key in {key: None for rows in views.get(projection.view, ()) for key in rows.view.keys}:
             name = projection.join_key_map.get(key.name, key.name)
             if name not in entity_rows.column_names:
                 raise InvalidInput(

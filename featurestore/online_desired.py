@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from fairlead.catalog import UNRESTRICTED, Residency, load_catalog, permits
-from fairlead.featurestore.historical import SnapshotView, snapshot_view
+from fairlead.catalog import UNRESTRICTED, load_catalog
 from fairlead.featurestore.replica_rows import verified_regions
+from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
 from fairlead.registry import work
@@ -53,12 +53,10 @@ def _desired_state(
     """The row of a region with what it should serve, or None where no view of the service may be there."""
     workspace_id, service, region = key
     jurisdiction = load_catalog().region(region).jurisdiction
-    missing = [
-        name for name, artifact in found.artifacts.items() if not permits(Residency(artifact.residency), jurisdiction)
-    ]
-    if len(missing) == len(found.artifacts):
+    if not found.permitted(jurisdiction):
         return None
-    fresh = {"state": "WAITING", "wanted_snapshot": found.digest, "missing_views": sorted(missing), "updated_at": now}
+    missing = list(found.missing(jurisdiction))
+    fresh = {"state": "WAITING", "wanted_snapshot": found.digest, "missing_views": missing, "updated_at": now}
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     # Another deriver, or a request, may be inserting the same row.
     insert = dialect.insert(OnlineStateRow).values(workspace_id=workspace_id, service=service, region=region, **fresh)
@@ -72,7 +70,7 @@ def _desired_state(
 
 def _require(session: Session, found: SnapshotView, row: OnlineStateRow, now: datetime) -> None:
     """Ask for the work once the region's own replicas of all its views are verified."""
-    wanted = [artifact for name, artifact in found.artifacts.items() if name not in row.missing_views]
+    wanted = [part.artifact for part in found.permitted(load_catalog().region(row.region).jurisdiction)]
     is_here = all(row.region in verified_regions(session, artifact) for artifact in wanted)
     state = "PENDING" if is_here else "WAITING"
     if row.state != state:

@@ -9,15 +9,16 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from fairlead.catalog import load_catalog
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.ports import Clock
-from fairlead.featurestore.historical import SnapshotView, snapshot_view
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online import OnlineFolder
 from fairlead.featurestore.online_reader import OnlineReader, OnlineStoreError
 from fairlead.featurestore.online_writer import write_online_store
 from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.registry import audit, work
@@ -58,11 +59,10 @@ class MaterializeHandler:
         if task is None:
             return
         # The region's own replica only: that is what makes a region stand by itself.
-        rows = {
-            name: ViewRows(view=task.found.pinned.views[name], path=self._replicas.fetch(artifact, only=task.region))
-            for name, artifact in task.found.artifacts.items()
-            if name not in task.missing
-        }
+        rows: dict[str, list[ViewRows]] = {}
+        for part in task.found.permitted(load_catalog().region(task.region).jurisdiction):
+            path = self._replicas.fetch(part.artifact, only=task.region)
+            rows.setdefault(part.name, []).append(ViewRows(view=part.view, path=path))
         with self._scratch.folder("online-") as scratch:
             count = write_online_store(
                 self._folder.path(task.region, leased.workspace_id, task.service),

@@ -34,7 +34,7 @@ def write_online_store(
     *,
     service: ServiceDefinition,
     views: Mapping[str, ViewDefinition],
-    rows: Mapping[str, ViewRows],
+    rows: Mapping[str, Sequence[ViewRows]],
     meta: dict[str, str],
     scratch: Path,
 ) -> int:
@@ -44,7 +44,7 @@ def write_online_store(
         path: where readers look. What is there stays until the new file is whole.
         service: the features and their order.
         views: the definition of every view that the service takes.
-        rows: the rows of those views that may be in this region.
+        rows: the parts of those views that may be in this region, by view.
         meta: `service_digest`, `snapshot`, `as_of` and `region`.
         scratch: a folder for the unfinished store and for what does not fit into memory, on the disk of `path`.
 
@@ -83,7 +83,7 @@ def _fill(
     connection: sqlite3.Connection,
     service: ServiceDefinition,
     views: Mapping[str, ViewDefinition],
-    rows: Mapping[str, ViewRows],
+    rows: Mapping[str, Sequence[ViewRows]],
     scratch: Path,
 ) -> int:
     connection.execute(
@@ -119,10 +119,10 @@ def _fill_view(
     connection: sqlite3.Connection,
     duckdb: DuckDBPyConnection,
     store: str,
-    rows: ViewRows,
+    rows: Sequence[ViewRows],
     features: Sequence[tuple[str, str]],
 ) -> int:
-    keys = [f"k{index} {_SQLITE_KEYS[key.type]} NOT NULL" for index, key in enumerate(rows.view.keys)]
+    keys = [f"k{index} {_SQLITE_KEYS[key.type]} NOT NULL" for index, key in enumerate(rows[0].view.keys)]
     # Columns without a type keep each value as it comes.
     values = [f"f{index}" for index in range(len(features))]
     primary = ", ".join(f"k{index}" for index in range(len(keys)))
@@ -139,18 +139,26 @@ def _fill_view(
 
 
 def _iter_last_rows(
-    duckdb: DuckDBPyConnection, rows: ViewRows, features: Sequence[tuple[str, str]]
+    duckdb: DuckDBPyConnection, rows: Sequence[ViewRows], features: Sequence[tuple[str, str]]
 ) -> Iterator[tuple[Any, ...]]:
-    """Of each entity the last row in canonical order, in the order of the keys."""
-    keys = ", ".join(quote_name(key.name) for key in rows.view.keys)
-    event = quote_name(rows.view.source.timestamp_field)
-    values = "".join(f", {_as_kept(feature, kind)}" for feature, kind in features)
+    """Of each entity the last row in canonical order of each part, in the order of the keys."""
+    keys = ", ".join(quote_name(key.name) for key in rows[0].view.keys)
+    is_here = {feature.name for part in rows for feature in part.view.features}
+    values = "".join(f", {_as_kept(name, kind) if name in is_here else 'NULL'}" for name, kind in features)
     # Rows of an entity lie together, so its last one is the one that another entity, or nothing, follows.
-    query = (
-        f"SELECT {keys}, epoch_us({event}){values} "  # noqa: S608  (every name and text is quoted)
-        f"FROM read_parquet({quote_text(str(rows.path))}, file_row_number = true) "
-        f"QUALIFY lead(1) OVER (PARTITION BY {keys} ORDER BY file_row_number) IS NULL ORDER BY {keys}"
+    lasts = [
+        f"(SELECT {keys}, {quote_name(part.view.source.timestamp_field)} AS __event"  # noqa: S608  (all is quoted)
+        f"{''.join(f', {quote_name(feature.name)}' for feature in part.view.features)} "
+        f"FROM read_parquet({quote_text(str(part.path))}, file_row_number = true) "
+        f"QUALIFY lead(1) OVER (PARTITION BY {keys} ORDER BY file_row_number) IS NULL)"
+        for part in rows
+    ]
+    joined = lasts[0] + "".join(
+        f" FULL JOIN (SELECT * RENAME (__event AS __event_{number}) FROM {last}) USING ({keys})"  # noqa: S608
+        for number, last in enumerate(lasts[1:], start=1)
     )
+    event = ", ".join(["__event", *(f"__event_{number}" for number in range(1, len(lasts)))])
+    query = f"SELECT {keys}, epoch_us(greatest({event})){values} FROM {joined} ORDER BY {keys}"  # noqa: S608
     for batch in fetch_batches(duckdb, query, _BATCH):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 

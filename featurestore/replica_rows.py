@@ -36,6 +36,17 @@ class ArtifactName:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowDelta:
+    """What is different between two artifacts' rows: Parquet files of whole rows, in canonical order.
+
+    The rows of the one, without those `removed` and with those `added`, each as often as it is there, are the other's.
+    """
+
+    added: Path
+    removed: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
     location: Location
     layout_key: str | None
@@ -73,6 +84,15 @@ class ReplicaRows:
             hint="It is copied or mended by itself; see: fairlead work",
             digest=name.digest,
         ) from problem
+
+    def fetch_delta(self, old: ArtifactName, new: ArtifactName, *, only: str | None = None) -> RowDelta | None:
+        """What turns the rows of one artifact into those of another of the same view; None: take all of the new rows.
+
+        Raises:
+            ReplicaUnavailable: if no verified replica there can be read.
+        """
+        _ = old, new, only
+        return None
 
     def _download(self, name: ArtifactName, source: _Source) -> Path:
         folder = self._folder / name.workspace_id / name.residency / digest_hex(Digest(name.digest))

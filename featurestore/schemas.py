@@ -207,14 +207,18 @@ class SnapshotRequest(_Body):
 
 
 class SnapshotPartAnswer(BaseModel):
-    """One view's rows in a snapshot."""
+    """A view's rows with the features of one residency class, in a snapshot."""
 
     view: str
     view_digest: str
     residency: str
     region: str
+    features: list[str] | None
     digest: str | None
+    rows_digest: str | None
     rows: int | None
+    deltas: int | None
+    sent_bytes: int | None
     statistics: dict[str, Any] | None
 
     @classmethod
@@ -225,8 +229,12 @@ class SnapshotPartAnswer(BaseModel):
             view_digest=part.view_digest,
             residency=part.residency,
             region=part.region,
+            features=None if part.features is None else list(part.features),
             digest=part.digest,
+            rows_digest=part.rows_digest,
             rows=part.rows,
+            deltas=part.deltas,
+            sent_bytes=part.sent_bytes,
             statistics=None if part.statistics is None else dict(part.statistics),
         )
 

@@ -20,6 +20,7 @@ from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.rows import ROWS_FILE, RowStatistics, write_rows
+from fairlead.featurestore.snapshot_views import part_view
 from fairlead.featurestore.snapshots import fail_snapshot
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
@@ -103,7 +104,8 @@ class SnapshotHandler:
                 return None
             pinned = find_pinned_service(session, leased.workspace_id, snapshot.service, snapshot.service_digest)
             labels = {"owner": snapshot.created_by} | dict(pinned.labels)
-            return _Task(view=pinned.views[part.view], as_of=snapshot.as_of, labels=labels)
+            view = part_view(pinned.views[part.view], part)
+            return _Task(view=view, as_of=snapshot.as_of, labels=labels)
 
     def _upload(self, caller: Caller, leased: LeasedWork, task: _Task, path: Path) -> Upload:
         upload = self._uploads.begin(
@@ -134,6 +136,6 @@ class SnapshotHandler:
 
 
 def _find(session: Session, leased: LeasedWork) -> tuple[SnapshotPartRow | None, SnapshotRow | None]:
-    snapshot_id, _, view = leased.subject.partition("/")
-    part = session.get(SnapshotPartRow, (leased.workspace_id, snapshot_id, view), with_for_update=True)
+    snapshot_id, view, residency = (*leased.subject.split("/"), "", "")[:3]
+    part = session.get(SnapshotPartRow, (leased.workspace_id, snapshot_id, view, residency), with_for_update=True)
     return part, session.get(SnapshotRow, (leased.workspace_id, snapshot_id), with_for_update=True)

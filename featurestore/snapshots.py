@@ -1,9 +1,9 @@
 """Snapshots: the data of a feature service as of a time, pinned by one digest.
 
-A snapshot's record is canonical JSON: the service and its version, the time, and for each view one artifact with its
-digest and residency class. The sha256 of that record is the *snapshot digest*, which a model version pins. Taking one
-commits a row and names, for each view, a region where its class lets it be; a worker there writes the view's rows as an
-artifact and hands it to the same verification and replication as a model. When every part was read back, the snapshot
+A snapshot's record is canonical JSON: the service and its version, the time, and for each part (a view's features
+under one residency class) an artifact. The sha256 of that record is the *snapshot digest*, which a model version pins.
+Taking one commits a row and names, for each part, a region where its class lets it be; a worker there writes the rows
+as an artifact and hands it to the same verification and replication as a model. When every part was read back, the snapshot
 is READY. What a user has to correct (a missing file or column) makes it FAILED and says why; what passes by itself is
 tried again.
 """
@@ -18,14 +18,15 @@ from typing import Any, Literal, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, JsonValue, LocationNotFound, ResidencyViolation, SnapshotNotFound
 from fairlead.core.ids import parse_digest, sha256_digest
 from fairlead.core.ports import Clock
-from fairlead.featurestore.applied import PinnedService, find_pinned_service
+from fairlead.featurestore.applied import find_pinned_service
+from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.sub_views import sub_views
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import audit, work
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -43,14 +44,22 @@ SnapshotState = Literal["PENDING", "READY", "FAILED"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotPart:
-    """One view's rows. `region` is where they are read from the source; digest and statistics come with them."""
+    """A view's rows with the features of one class. `region` is where they are read from the source.
+
+    Digests, counts and statistics come with the rows. `rows_digest` is equal for equal rows, however they are stored:
+    the artifact holds a base and `deltas` upon it, and `sent_bytes` of it went over the wire.
+    """
 
     view: str
     view_digest: str
     residency: str
     region: str
+    features: tuple[str, ...] | None
     digest: str | None
+    rows_digest: str | None
     rows: int | None
+    deltas: int | None
+    sent_bytes: int | None
     statistics: Mapping[str, Any] | None
 
 
@@ -127,7 +136,9 @@ class Snapshots:
 
     def _take(self, session: Session, caller: Caller, name: str, as_of: datetime, now: datetime) -> Snapshot:
         pinned = find_pinned_service(session, caller.workspace_id, name)
-        regions = _choose_regions(pinned, traffic_locations(session, caller.workspace_id))
+        locations = traffic_locations(session, caller.workspace_id)
+        parts = [part for view in pinned.views.values() for part in sub_views(view).values()]
+        regions = [_choose_region(part, locations) for part in parts]
         row = SnapshotRow(
             workspace_id=caller.workspace_id,
             service=name,
@@ -139,14 +150,15 @@ class Snapshots:
         )
         session.add(row)
         session.flush()
-        for view in pinned.views.values():
+        for view, region in zip(parts, regions, strict=True):
             part = SnapshotPartRow(
                 workspace_id=caller.workspace_id,
                 snapshot_id=row.id,
                 view=view.name,
                 view_digest=pinned.view_digests[view.name],
                 residency=view.residency,
-                region=regions[view.name],
+                region=region,
+                features=[feature.name for feature in view.features],
             )
             session.add(part)
             session.flush()
@@ -169,12 +181,12 @@ def derive_snapshots(session: Session, clock: Clock) -> None:
     pending = select(SnapshotRow).where(SnapshotRow.state == "PENDING").with_for_update(skip_locked=True)
     for snapshot in session.scalars(pending).all():
         parts = _parts(session, snapshot)
-        uploads = {part.view: _upload(session, part) for part in parts}
-        failed = next((upload for upload in uploads.values() if upload and upload.state in {"FAILED", "EXPIRED"}), None)
+        uploads = [_upload(session, part) for part in parts]
+        failed = next((upload for upload in uploads if upload and upload.state in {"FAILED", "EXPIRED"}), None)
         if failed is not None:
             code = failed.error_code or "lease-lost"
             fail_snapshot(session, clock, snapshot, code, failed.error_detail or "Its bytes could not be read back.")
-        elif all(upload is not None and upload.state == "READY" for upload in uploads.values()):
+        elif all(upload is not None and upload.state == "READY" for upload in uploads):
             _settle(session, clock, snapshot, parts)
         else:
             for part in parts:
@@ -250,13 +262,13 @@ def newest_snapshot(session: Session, workspace_id: str, service: str) -> Snapsh
 
 
 def snapshot_parts(session: Session, snapshot: SnapshotRow) -> Sequence[SnapshotPartRow]:
-    """The parts of a snapshot, by view."""
+    """The parts of a snapshot, by view and class."""
     return _parts(session, snapshot)
 
 
 def part_subject(part: SnapshotPartRow) -> str:
     """The subject of the work of writing one part."""
-    return f"{part.snapshot_id}/{part.view}"
+    return f"{part.snapshot_id}/{part.view}/{part.residency}"
 
 
 def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
@@ -274,8 +286,12 @@ def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
                 view_digest=part.view_digest,
                 residency=part.residency,
                 region=part.region,
+                features=None if part.features is None else tuple(part.features),
                 digest=part.artifact_digest,
+                rows_digest=part.rows_digest,
                 rows=part.row_count,
+                deltas=part.delta_count,
+                sent_bytes=part.sent_bytes,
                 statistics=part.statistics,
             )
             for part in _parts(session, row)
@@ -305,7 +321,7 @@ def _parts(session: Session, snapshot: SnapshotRow) -> Sequence[SnapshotPartRow]
     query = select(SnapshotPartRow).where(
         SnapshotPartRow.workspace_id == snapshot.workspace_id, SnapshotPartRow.snapshot_id == snapshot.id
     )
-    return session.scalars(query.order_by(SnapshotPartRow.view)).all()
+    return session.scalars(query.order_by(SnapshotPartRow.view, SnapshotPartRow.residency)).all()
 
 
 def _upload(session: Session, part: SnapshotPartRow) -> UploadRow | None:
@@ -325,21 +341,19 @@ def _require_part(session: Session, part: SnapshotPartRow, now: datetime) -> Non
     )
 
 
-def _choose_regions(pinned: PinnedService, locations: Sequence[Location]) -> dict[str, str]:
-    """For each view a region where its class lets it be: the first location's, by name."""
+def _choose_region(view: ViewDefinition, locations: Sequence[Location]) -> str:
+    """A region where the class of a view's part lets it be: the view's home, or else the first location's by name."""
     if not locations:
         raise LocationNotFound(
             "The workspace has no location yet.", hint="Add one: fairlead location add NAME --region REGION --url URL"
         )
-    chosen: dict[str, str] = {}
-    for view in pinned.views.values():
-        lawful = [location.region for location in locations if location.permits(Residency(view.residency), None)]
-        if not lawful:
-            raise ResidencyViolation(
-                f"No location may hold view {view.name!r}, whose residency class is {view.residency!r}.",
-                hint="Add a location inside: fairlead location add NAME --region REGION --url URL",
-                view=view.name,
-                residency=view.residency,
-            )
-        chosen[view.name] = lawful[0]
-    return chosen
+    lawful = [location.region for location in locations if location.permits(view.residency, None)]
+    if not lawful:
+        raise ResidencyViolation(
+            f"No location may hold {view.features[0].name!r} of view {view.name!r}, whose residency class is "
+            f"{view.residency!r}.",
+            hint="Add a location inside: fairlead location add NAME --region REGION --url URL",
+            view=view.name,
+            residency=view.residency,
+        )
+    return view.home if view.home in lawful else lawful[0]
