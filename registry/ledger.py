@@ -26,7 +26,7 @@ from fairlead.registry.limits import parse_text
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import LedgerRow
 
-LedgerKind = Literal["upload", "replicate", "repair", "snapshot", "deploy"]
+LedgerKind = Literal["upload", "replicate", "repair", "snapshot", "deploy", "federate"]
 
 _EXPONENT = Decimal("1e-12")
 _DIGITS = 60

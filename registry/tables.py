@@ -472,7 +472,7 @@ class LedgerRow(InWorkspace):
     id: Mapped[str] = mapped_column(ROW_ID, primary_key=True, default=new_row_id)
     residency: Mapped[str] = mapped_column(name_type(63))
     cause: Mapped[str] = mapped_column(name_type(512))  # what was paid for, once: a retry adds no second row
-    kind: Mapped[str] = mapped_column(String(32))  # upload | replicate | repair | snapshot | deploy
+    kind: Mapped[str] = mapped_column(String(32))  # upload | replicate | repair | snapshot | deploy | federate
     subject: Mapped[str] = mapped_column(name_type(512))
     source_region: Mapped[str | None] = mapped_column(name_type(63))
     region: Mapped[str] = mapped_column(name_type(63))
