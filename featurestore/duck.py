@@ -28,13 +28,13 @@ def load_arrow() -> Any:
 
 
 @contextmanager
-def open_duckdb(folder: Path) -> Generator[DuckDBPyConnection]:
-    """A connection that spills what does not fit into a gibibyte of memory to `folder`."""
+def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator[DuckDBPyConnection]:
+    """A connection that spills what does not fit into the limit (a gibibyte, unless said) to `folder`."""
     import duckdb
 
     connection = duckdb.connect(
         config={
-            "memory_limit": _MEMORY_LIMIT,
+            "memory_limit": memory_limit,
             "temp_directory": str(folder),
             "autoinstall_known_extensions": "false",
             # Where a plan may reorder rows, it says ORDER BY.
