@@ -10,8 +10,14 @@ and says from which. A reader may be shared by threads.
 File format 1. Table `meta(key, value)`: `format`, `service`, `service_digest`, `snapshot`, `as_of`, `region`.
 Table `views(position, alias, store, keys, features, ttl_microseconds, is_missing)`: `keys` is a JSON list of
 `[caller's name, type, view's name]`, `features` one of `[output name, type, feature]`, `store` the table with the
-view's rows: columns `k0, k1 ...`, `event_timestamp` (microseconds since 1970, UTC), `f0, f1 ...`. Times are kept as
+view's rows: columns `k0, k1 ...`, `event_timestamp` (microseconds since 1970, UTC), `created_timestamp` (likewise, NULL
+where the view has none), `f0, f1 ...`. Times are kept as
 microseconds, truth values as 0 and 1, lists as JSON; a missing value is NULL.
+
+Rows that were pushed since lie in a second database, `PATH-live`, which is written while it is read (in WAL mode).
+Table `rows(alias, key, view, event_timestamp, created_timestamp, features)`: `key` as `key_text` makes it, `features` a
+JSON object of features by the view's names, bytes in base64. Such a row counts where its event timestamp, or for equal
+ones its created timestamp, is later than that of the snapshot's row.
 """
 
 from __future__ import annotations
@@ -97,6 +103,20 @@ class StoredView:
             decode = _decoder(kind)
             features[name] = values if decode is None else [None if each is None else decode(each) for each in values]
         return ViewColumns(view=self.alias, statuses=statuses, moments=moments, features=features)
+
+
+def key_text(key: Any, width: int) -> str:
+    """A stored key as one text: itself, or for a key of several columns each one's length in bytes, a colon and it."""
+    if width == 1:
+        return str(key)
+    return "".join(f"{len(text.encode())}:{text}" for text in map(str, key))
+
+
+def live_row(view: StoredView, event: int, features: str) -> tuple[Any, ...]:
+    """A pushed row as `FeatureReader` takes it: event time, then the features as they are kept."""
+    named = json.loads(features)
+    values = [(named.get(own), kind) for _, kind, own in view.features]
+    return (event, *(base64.b64decode(kept) if kind == "BYTES" and kept is not None else kept for kept, kind in values))
 
 
 class FeatureReader:
@@ -233,6 +253,7 @@ class OnlineReader(FeatureReader):
         self._path = os.fspath(path)
         self._identity: tuple[int, int, int] | None = None
         self._connection: sqlite3.Connection | None = None
+        self._live = _LiveRows(self._path + "-live")
 
     def keys(self, view: str) -> Iterator[tuple[Any, ...]]:
         """The keys of every stored row of a view, in order.
@@ -284,9 +305,23 @@ class OnlineReader(FeatureReader):
                     found.update((row[-1], row) for row in rows)
                 else:
                     found.update((row[-width:], row) for row in rows)
+            self._add_live(view, wanted, found)
         except sqlite3.DatabaseError as error:
             raise OnlineStoreError("The online store is damaged.") from error
         return found
+
+    def _add_live(self, view: StoredView, keys: Sequence[Any], found: dict[Any, Sequence[Any]]) -> None:
+        width = len(view.keys)
+        for key, (event, created, features) in self._live.find(view.alias, keys, width).items():
+            row = found.get(key)
+            is_later = row is None or event > row[0]
+            if row is not None and event == row[0] and created is not None:
+                where = " AND ".join(f"k{index} = ?" for index in range(width))
+                query = f"SELECT created_timestamp FROM {view.store} WHERE {where}"  # noqa: S608  (names of our own making)
+                before = self._cursor(query, [key] if width == 1 else key).fetchone()
+                is_later = before is None or before[0] is None or created > before[0]
+            if is_later:
+                found[key] = live_row(view, event, features)
 
     def _cursor(self, query: str, values: Sequence[Any]) -> sqlite3.Cursor:
         if self._connection is None:
@@ -297,6 +332,47 @@ class OnlineReader(FeatureReader):
         if self._connection is not None:
             self._connection.close()
         self._connection, self._identity = None, None
+        self._live.close()
+
+
+class _LiveRows:
+    """What was pushed beside a store; nothing where there is no such file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    def find(self, alias: str, keys: Sequence[Any], width: int) -> dict[Any, tuple[int, int | None, str]]:
+        """Event and created timestamp and the features of those entities that have a row."""
+        connection = self._open()
+        if connection is None or not connection.execute("SELECT EXISTS (SELECT 1 FROM rows)").fetchone()[0]:
+            return {}
+        query = "SELECT event_timestamp, created_timestamp, features FROM rows WHERE alias = ? AND key = ?"
+        rows = ((key, connection.execute(query, (alias, key_text(key, width))).fetchone()) for key in keys)
+        return {key: row for key, row in rows if row is not None}
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection, self._identity = None, None
+
+    def _open(self) -> sqlite3.Connection | None:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116  (as above)
+        except FileNotFoundError:
+            self.close()
+            return None
+        if self._connection is None or (found.st_dev, found.st_ino) != self._identity:
+            self.close()
+            address = "file:" + _escaped(self._path) + "?mode=ro"
+            self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
+            self._identity = (found.st_dev, found.st_ino)
+        return self._connection
+
+
+def _escaped(path: str) -> str:
+    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _parts(keys: list[Any]) -> Iterator[tuple[list[Any], int]]:
@@ -322,7 +398,7 @@ def _microseconds(now: datetime | None) -> int:
 
 def _open(path: str) -> tuple[sqlite3.Connection, dict[str, str], list[StoredView]]:
     # The file is never written, so it needs no locks.
-    address = "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    address = "file:" + _escaped(path)
     connection = sqlite3.connect(address + "?mode=ro&immutable=1", uri=True, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
