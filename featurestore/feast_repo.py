@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.catalog import Residency, load_catalog, permits
+from fairlead.catalog import load_catalog
 from fairlead.core.errors import NotReady
 from fairlead.featurestore.definitions import Column, ViewDefinition
-from fairlead.featurestore.historical import SnapshotView, snapshot_view
+from fairlead.featurestore.merged_rows import fetch_view
 from fairlead.featurestore.services import OnDemandProjection, Projection
+from fairlead.featurestore.snapshot_views import SnapshotPartName, SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
 
 if TYPE_CHECKING:
     from fairlead.core.db import Database
     from fairlead.featurestore.applied import PinnedService
+    from fairlead.featurestore.joins import ViewRows
     from fairlead.featurestore.online import OnlineFolder
     from fairlead.featurestore.replica_rows import ReplicaRows
     from fairlead.registry.identity import Caller
@@ -45,7 +47,7 @@ class FeastRepositories:
     def write(self, caller: Caller, service: str, region: str, folder: Path) -> str:
         """Write `feature_store.yaml` and `registry.db` into a folder; returns the digest of the snapshot they are of.
 
-        Views that may not be in the region are left out of the service.
+        Views and features that may not be in the region are left out of the service.
 
         Raises:
             NotReady: if the region does not serve the service yet.
@@ -60,19 +62,18 @@ class FeastRepositories:
                 )
             found = snapshot_view(session, find_snapshot(session, caller.workspace_id, state.served_snapshot))
         jurisdiction = load_catalog().region(region).jurisdiction
-        paths = {
-            name: self._replicas.fetch(artifact, only=region)
-            for name, artifact in found.artifacts.items()
-            if permits(Residency(artifact.residency), jurisdiction)
-        }
+        parts: dict[str, list[SnapshotPartName]] = {}
+        for part in found.permitted(jurisdiction):
+            parts.setdefault(part.name, []).append(part)
+        rows = {name: fetch_view(self._replicas, each, only=region) for name, each in parts.items()}
         folder.mkdir(parents=True, exist_ok=True)
-        _put(folder / "registry.db", compile_registry(found, paths))
+        _put(folder / "registry.db", compile_registry(found, rows))
         _put(folder / "feature_store.yaml", _config(self._folder.path(region, caller.workspace_id, service)))
         return found.digest
 
 
-def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
-    """A Feast registry of the views whose rows are at `paths`, and of the service as far as they go."""
+def compile_registry(found: SnapshotView, rows: Mapping[str, ViewRows]) -> bytes:
+    """A Feast registry of the views and features that `rows` hold, and of the service as far as they go."""
     import feast
     from feast.feature_view import DUMMY_ENTITY, FeatureViewState
     from feast.project import Project
@@ -82,20 +83,21 @@ def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
     registry.projects.append(Project(name=_PROJECT).to_proto())
     entities: dict[str, Any] = {}
     views: dict[str, Any] = {}
-    for name, path in paths.items():
-        view = found.pinned.views[name]
+    for name, each in rows.items():
+        view = each.view
         for entity, key in zip(view.entities, view.keys, strict=True):
             entities[entity] = feast.Entity(
                 name=entity, join_keys=[key.name], value_type=getattr(feast.ValueType, key.type)
             )
-        views[name] = _feast_view(view, [entities[entity] for entity in view.entities], path)
+        views[name] = _feast_view(view, [entities[entity] for entity in view.entities], each.path)
         views[name].state = FeatureViewState.AVAILABLE_ONLINE
+    here = {name: {feature.name for feature in each.view.features} for name, each in rows.items()}
     projections = [
-        _feast_projection(views[projection.view], projection)
+        _feast_projection(views[projection.view], projection, here[projection.view])
         for projection in found.pinned.service.projections
-        if projection.view in views and len(projection.hidden) < len(projection.features)
+        if here.get(projection.view, set()) & set(projection.features) - projection.hidden
     ]
-    on_demand = [_on_demand_view(each, found.pinned, views) for each in found.pinned.service.on_demand]
+    on_demand = [_on_demand_view(each, found.pinned, views, here) for each in found.pinned.service.on_demand]
     if any(view is not None for view in on_demand):
         entities[DUMMY_ENTITY.name] = DUMMY_ENTITY  # which Feast gives every on-demand view
     service = feast.FeatureService(name=found.pinned.service.name, features=projections)
@@ -117,8 +119,10 @@ def compile_registry(found: SnapshotView, paths: Mapping[str, Path]) -> bytes:
     return content
 
 
-def _on_demand_view(taken: OnDemandProjection, pinned: PinnedService, views: Mapping[str, Any]) -> Any:
-    """An on-demand view over the region's replicas; None where one of the views that it is made of may not be.
+def _on_demand_view(
+    taken: OnDemandProjection, pinned: PinnedService, views: Mapping[str, Any], here: Mapping[str, Collection[str]]
+) -> Any:
+    """An on-demand view over the region's replicas; None where something that it is made of may not be.
 
     Its code stays as it is, and unread: Feast loads it in the process of whoever opens the repository.
     """
@@ -131,7 +135,7 @@ def _on_demand_view(taken: OnDemandProjection, pinned: PinnedService, views: Map
         if source.WhichOneof("source") != "feature_view_projection":
             continue
         projection = source.feature_view_projection
-        if projection.feature_view_name not in views:
+        if any(column.name not in here.get(projection.feature_view_name, ()) for column in projection.feature_columns):
             return None
         projection.batch_source.CopyFrom(views[projection.feature_view_name].batch_source.to_proto())
         projection.ClearField("stream_source")
@@ -172,9 +176,9 @@ def _feast_field(column: Column) -> Any:
     return feast.Field(name=column.name, dtype=from_value_type(getattr(feast.ValueType, column.type)))
 
 
-def _feast_projection(view: Any, projection: Projection) -> Any:
+def _feast_projection(view: Any, projection: Projection, here: Collection[str]) -> Any:
     # Feast fetches what an on-demand view is made of by itself.
-    taken: Any = view[[feature for feature in projection.features if feature not in projection.hidden]]
+    taken: Any = view[[each for each in projection.features if each in here and each not in projection.hidden]]
     if projection.alias != projection.view:
         taken = taken.with_name(projection.alias)
     return taken.with_join_key_map(dict(projection.join_key_map)) if projection.join_key_map else taken

@@ -55,6 +55,11 @@ class _Source:
 class ReplicaRows:
     """Brings the rows of snapshot artifacts to this machine, below `folder`."""
 
+    @property
+    def folder(self) -> Path:
+        """Where they are kept."""
+        return self._folder
+
     def __init__(self, database: Database, *, artifacts: Artifacts, open_store: StoreOpener, folder: Path) -> None:
         self._database = database
         self._artifacts = artifacts

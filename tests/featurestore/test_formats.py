@@ -187,7 +187,7 @@ def test_an_online_store_is_a_sqlite_file_of_three_kinds_of_tables(rows: Path, t
         tmp_path / "online.sqlite",
         service=SERVICE,
         views={"cells": VIEW},
-        rows={"cells": ViewRows(view=VIEW, path=rows)},
+        rows={"cells": [ViewRows(view=VIEW, path=rows)]},
         meta=meta,
         scratch=tmp_path,
     )

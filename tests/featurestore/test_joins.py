@@ -118,7 +118,7 @@ def test_the_join_gives_what_was_last_known_and_keeps_every_row_in_order(
         joined = join_point_in_time(
             entity_table(entities),
             SERVICE,
-            {"cells": ViewRows(view=view, path=scratch / "rows.parquet")},
+            {"cells": [ViewRows(view=view, path=scratch / "rows.parquet")]},
             scratch=scratch,
         )
     assert joined.column("label").to_pylist() == list(range(len(entities)))
@@ -140,7 +140,7 @@ def test_what_happens_later_never_changes_what_was_known(
         for history in (found, found + future):
             write_source(scratch / "source.parquet", history)
             write_rows(view, as_of=FAR, sources=Sources(), destination=scratch / "rows.parquet", scratch=scratch)
-            views = {"cells": ViewRows(view=view, path=scratch / "rows.parquet")}
+            views = {"cells": [ViewRows(view=view, path=scratch / "rows.parquet")]}
             joined = join_point_in_time(entities, SERVICE, views, scratch=scratch)
             answers.append(joined.column("radius").to_pylist())
     assert answers[0] == answers[1]
@@ -163,11 +163,11 @@ def test_the_same_rows_in_any_order_are_the_same_bytes(
     assert written[0] == written[1]
 
 
-def prepare(folder: Path, **columns: Any) -> tuple[Any, dict[str, ViewRows]]:
+def prepare(folder: Path, **columns: Any) -> tuple[Any, dict[str, list[ViewRows]]]:
     view = view_of(folder / "source.parquet")
     write_source(folder / "source.parquet", [(1, EPOCH, None, 2.0)])
     write_rows(view, as_of=FAR, sources=Sources(), destination=folder / "rows.parquet", scratch=folder)
-    return arrow.table(columns), {"cells": ViewRows(view=view, path=folder / "rows.parquet")}
+    return arrow.table(columns), {"cells": [ViewRows(view=view, path=folder / "rows.parquet")]}
 
 
 def test_whole_numbers_that_pandas_made_floats_still_match(tmp_path: Path) -> None:

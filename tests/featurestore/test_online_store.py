@@ -76,7 +76,7 @@ def materialize(folder: Path, table: Any, view: ViewDefinition, *, snapshot: str
         folder / "online" / "a store?#%.sqlite",
         service=ServiceDefinition(name="diagnosis", projections=(projection,)),
         views={"cells": view},
-        rows={"cells": ViewRows(view=view, path=folder / "rows.parquet")},
+        rows={"cells": [ViewRows(view=view, path=folder / "rows.parquet")]},
         meta=META | {"snapshot": snapshot},
         scratch=folder,
     )
