@@ -14,7 +14,7 @@ engine keeps these rules, which `tests/featurestore/online_engine_suite.py` stat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -89,9 +89,13 @@ class OnlineStoreReader(Protocol):
         ...
 
     def read_columns(
-        self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
+        self,
+        entities: Mapping[str, Sequence[Any]],
+        *,
+        now: datetime | None = None,
+        views: Collection[str] | None = None,
     ) -> tuple[dict[str, str], list[ViewColumns]]:
-        """What the store says of itself, and for each view the columns of its answer."""
+        """What the store says of itself, and for each view (or for some) the columns of its answer."""
         ...
 
     def keys(self, view: str) -> Iterator[tuple[Any, ...]] | None:
@@ -129,7 +133,7 @@ class OnlineEngine(Protocol):
     forgets_keys: bool
 
     def write(self, name: StoreName, contents: StoreContents, *, scratch: Path) -> int:
-        """Make a store hold these contents, in whatever state it is; returns the number of entities' rows, over all views.
+        """Make a store hold these contents, in whatever state it is; returns the number of its rows, over all views.
 
         `scratch` is a folder on the disk of the stores, for what is unfinished or does not fit into memory.
 
@@ -177,10 +181,10 @@ class OnlineEngine(Protocol):
         """
         ...
 
-    def forget_entity(self, name: StoreName, join_key: str, value: Any) -> int:
+    def forget_entity(self, name: StoreName, join_key: str, value: Any, *, scratch: Path) -> int:
         """Take every row with that value of a view's own join key out of a store; returns how many there were.
 
-        It comes back with the next snapshot that still holds it.
+        What was pushed goes too. It comes back with the next snapshot that still holds it.
 
         Raises:
             Unavailable: if the engine's server does not answer.

@@ -185,15 +185,20 @@ class FeatureReader:
         return meta["snapshot"], [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def read_columns(
-        self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
+        self,
+        entities: Mapping[str, Sequence[Any]],
+        *,
+        now: datetime | None = None,
+        views: Collection[str] | None = None,
     ) -> tuple[dict[str, str], list[ViewColumns]]:
-        """What the store says of itself, and the columns of each view: as `read`, without the cost of rows."""
+        """What the store says of itself, and the columns of each view (or of some): as `read`, without the rows."""
         if len({len(values) for values in entities.values()}) > 1:
             raise OnlineStoreError("The join keys have lists of different lengths.")
         moment = _microseconds(now)
         with self._lock:
             self._refresh()
-            return dict(self._meta), [self._look_up(view, _named(view, entities), moment) for view in self._views]
+            wanted = [view for view in self._views if views is None or view.alias in views]
+            return dict(self._meta), [self._look_up(view, _named(view, entities), moment) for view in wanted]
 
     def read_view(
         self, view: str, keys: Sequence[Mapping[str, Any]], *, now: datetime | None = None
