@@ -89,7 +89,7 @@ def assemble_features(
     artifacts: Artifacts,
     open_store: StoreOpener,
     folder: Path,
-    source_roots: tuple[Path, ...] | None,
+    sources: Sources,
     wake: Callable[[], None],
     home_region: str | None = None,
 ) -> FeatureStore:
@@ -104,7 +104,7 @@ def assemble_features(
         open_store: opens a location.
         folder: what this machine keeps: `online/` (the online stores), `rows/` (verified copies, which may be deleted
             at any time), `scratch/`.
-        source_roots: local folders that sources may lie in; None is any.
+        sources: finds the rows of views, in the folders and databases that this process may read.
         wake: tells the worker of this process that the desired state has changed.
         home_region: where this process runs; None where that is not stated (embedded mode).
     """
@@ -119,7 +119,7 @@ def assemble_features(
             uploads=uploads,
             open_store=open_store,
             replicas=replicas,
-            sources=Sources(roots=source_roots),
+            sources=sources,
             online_folder=online_folder,
             scratch=scratch,
             regions=regions,

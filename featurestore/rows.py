@@ -32,6 +32,7 @@ from fairlead.featurestore.duck import (
     quote_name,
     quote_text,
 )
+from fairlead.featurestore.source_queries import Needs
 from fairlead.featurestore.sources import Sources, unreadable
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def write_rows(
 
     with open_duckdb(scratch) as connection:
         try:
-            relation = sources.relation(connection, view.source, view=view.name)
+            relation = sources.relation(connection, view.source, view=view.name, needs=Needs.of(view, until=as_of))
             found = _describe(connection, relation)
             plan = _Plan(view, found)
             plan.check_columns()
@@ -159,8 +160,8 @@ class _Plan:
     def check_whole_numbers(self, connection: DuckDBPyConnection, relation: str) -> None:
         # DuckDB would round 1.5 to 2 where a definition says that the column holds whole numbers.
         for column, source in self._columns:
-            if column.type in {"INT32", "INT64"} and self._found[source].startswith(_FLOATS):
-                name = quote_name(source)
+            if column.type in {"INT32", "INT64"} and self._found[source].startswith((*_FLOATS, "DECIMAL", "VARCHAR")):
+                name = f"TRY_CAST({quote_name(source)} AS DOUBLE)"
                 query = f"SELECT count(*) FROM {relation} WHERE NOT isnan({name}) AND {name} <> trunc({name})"  # noqa: S608
                 if count := fetch_number(connection, query):
                     raise self._not_castable(source, column.type, count=count)

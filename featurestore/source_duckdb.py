@@ -11,11 +11,11 @@ import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FeatureSourceInvalid, Unavailable
-from fairlead.featurestore.duck import fetch_rows, quote_text
+from fairlead.featurestore.duck import fetch_rows, quote_name, quote_text
 from fairlead.featurestore.source_queries import Needs, check_distinct, select_needed, stage, table_sql
 
 if TYPE_CHECKING:
@@ -46,9 +46,12 @@ def duckdb_relation(
     import duckdb
 
     relation = table_sql(place.table, place.query)
-    with _open(file, _spill_folder(connection), view) as database, _time_limit(database, timeout):
+    with _open(file, _catalog(place), _spill_folder(connection), view) as database, _time_limit(database, timeout):
         try:
-            rows = fetch_rows(database, f"DESCRIBE SELECT * FROM {relation}")  # noqa: S608  (the definition's own)
+            description = f"DESCRIBE SELECT * FROM {relation}"  # noqa: S608  (the definition's own)
+            if len(database.extract_statements(description)) != 1:
+                raise duckdb.ParserException
+            rows = fetch_rows(database, description)
             kinds = {str(row[0]): str(row[1]) for row in rows}
             check_distinct([str(row[0]) for row in rows], view)
             times = {name for name, kind in kinds.items() if kind.startswith(_TIMES)}
@@ -67,8 +70,14 @@ def duckdb_relation(
             ) from None
 
 
+def _catalog(place: DuckDBRows) -> str:
+    """What DuckDB calls a database that is opened: its file's name, which queries may use."""
+    name = PurePosixPath(place.database).stem
+    return f"{name}_source" if name.lower() in {"memory", "system", "temp"} else name
+
+
 @contextmanager
-def _open(file: Path, spill: Path | None, view: str) -> Generator[DuckDBPyConnection]:
+def _open(file: Path, catalog: str, spill: Path | None, view: str) -> Generator[DuckDBPyConnection]:
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -80,8 +89,8 @@ def _open(file: Path, spill: Path | None, view: str) -> Generator[DuckDBPyConnec
     }
     with closing(duckdb.connect(config=config)) as database:
         try:
-            database.execute(f"ATTACH {quote_text(str(file))} AS source (READ_ONLY)")
-        except duckdb.IOException as error:
+            database.execute(f"ATTACH {quote_text(str(file))} AS {quote_name(catalog)} (READ_ONLY)")
+        except duckdb.Error as error:
             if "lock" in str(error).lower():
                 raise Unavailable(
                     f"Somebody is writing to the DuckDB database of view {view!r}.",
@@ -93,7 +102,7 @@ def _open(file: Path, spill: Path | None, view: str) -> Generator[DuckDBPyConnec
                 view=view,
             ) from None
         for statement in (
-            "USE source",
+            f"USE {quote_name(catalog)}",
             "SET TimeZone = 'UTC'",
             "SET enable_external_access = false",
             "SET lock_configuration = true",

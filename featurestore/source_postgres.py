@@ -34,6 +34,12 @@ _PASSES = ("08", "53", "57", "40")
 
 _TIMED_OUT = "57014"
 
+# What fails on the way in, or in the midst of an answer, has no SQLSTATE, only what the server said.
+_KEPT_OUT = re.compile(r'FATAL: +(password authentication failed|no pg_hba\.conf entry|role ".*" )')
+_FAILED = re.compile(r"\bERROR: ")
+_INTERRUPTED = re.compile(r"terminating connection|canceling statement|conflict with recovery|could not serialize")
+_NO_DATABASE = re.compile(r'FATAL: +database ".*" does not exist')
+
 _TYPE = b"POSTGRESQL:type"
 _TIMES = frozenset({b"timestamp", b"timestamptz", b"date"})
 
@@ -104,22 +110,24 @@ def _translate(error: Exception, view: str, connection: str, timeout: timedelta)
             hint="Make its query cheaper, or raise the workers' setting FAIRLEAD_FEATURE_QUERY_TIMEOUT.",
             view=view,
         )
-    if state.startswith(_MAY_NOT) or (not state and "authentication failed" in text):
+    if state.startswith(_MAY_NOT) or (not state and _KEPT_OUT.search(text)):
         return PermissionDenied(
             f"The connection {connection!r} may not read the source of view {view!r}.",
             hint="Correct its user and password in the workers' setting FAIRLEAD_FEATURE_CONNECTIONS, or grant SELECT.",
             view=view,
         )
-    if state in _NOT_FOUND or (not state and re.search(r'FATAL: +database ".*" does not exist', text)):
+    if state in _NOT_FOUND or (not state and _NO_DATABASE.search(text)):
         noun = _NOT_FOUND.get(state, "database")
         return FeatureSourceInvalid(
             f"The source of view {view!r} names a {noun} that the connection {connection!r} does not have.",
             hint="Correct its table or query, or the connection, and take another snapshot.",
             view=view,
         )
-    if state and not state.startswith(_PASSES):
+    fails = not state.startswith(_PASSES) if state else _FAILED.search(text) and not _INTERRUPTED.search(text)
+    if fails:
+        at = f" with the SQLSTATE {state[:5]}" if state else " while it runs"
         return FeatureSourceInvalid(
-            f"The query of the source of view {view!r} fails with the SQLSTATE {state[:5]}.",
+            f"The query of the source of view {view!r} fails{at}.",
             hint="Try it in psql as the connection's user, and correct it.",
             view=view,
         )

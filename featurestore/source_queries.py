@@ -29,11 +29,13 @@ class Needs:
     Args:
         columns: the source's columns that are read; None is all.
         since, until: event times outside are not needed, both ends included.
+        has_rows: False asks for the columns and their types alone.
     """
 
     columns: frozenset[str] | None = None
     since: datetime | None = None
     until: datetime | None = None
+    has_rows: bool = True
 
     @classmethod
     def of(cls, view: ViewDefinition, *, since: datetime | None = None, until: datetime | None = None) -> Needs:
@@ -59,7 +61,7 @@ def select_needed(
     `found` are its columns, `times` those that compare with a time. A row without an event time is given, for whoever
     counts them. Where a column is missing, no rows are: whoever asked sees which columns there are.
     """
-    if needs.columns is not None and not needs.columns <= set(found):
+    if not needs.has_rows or (needs.columns is not None and not needs.columns <= set(found)):
         return f"SELECT * FROM {relation} WHERE false"  # noqa: S608  (the definition's own table or query)
     columns = ", ".join(quote_name(name) for name in found if needs.columns is None or name in needs.columns)
     query = f"SELECT {columns} FROM {relation}"  # noqa: S608

@@ -23,6 +23,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
+from fairlead.featurestore.sources import Sources
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
@@ -155,7 +156,11 @@ class Service:
             open_store=open_store,
             folder=home / "features",
             # A server reads no file of its own machine on a caller's word; the embedded one serves its owner alone.
-            source_roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
+            sources=Sources(
+                roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
+                connections={name: url.get_secret_value() for name, url in settings.feature_connections.items()},
+                query_timeout=settings.feature_query_timeout,
+            ),
             wake=wake,
         )
         signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])

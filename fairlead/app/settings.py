@@ -102,6 +102,17 @@ class ServerSettings(BaseSettings):
         description="Local folders that feature sources may lie in, separated by colons. None: any for the embedded "
         "server, none at all for others.",
     )
+    feature_connections: dict[str, SecretStr] = Field(
+        default_factory=dict[str, SecretStr],
+        description="Addresses, with their passwords, of the databases that feature sources name: a JSON object such "
+        'as {"default": "postgresql://USER:PASSWORD@HOST/NAME"}, or a TOML table. Give the users the right to read '
+        "alone: whoever may apply definitions reads what they may.",
+    )
+    feature_query_timeout: timedelta = Field(
+        default=timedelta(hours=1),
+        gt=timedelta(0),
+        description="How long the database of a feature source may take over its answer.",
+    )
     trusted_hosts: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
         description="Host names that requests may be addressed to, separated by commas, beside loopback names.",

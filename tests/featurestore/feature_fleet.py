@@ -16,6 +16,7 @@ from fairlead.catalog import load_catalog
 from fairlead.featurestore.applied import FeatureObject
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.featurestore.snapshots import Snapshot
+from fairlead.featurestore.sources import Sources
 from fairlead.sync.worker import Worker
 from tests.fleet import ADMIN, Fleet, open_fleet
 
@@ -98,7 +99,11 @@ class FeatureFleet:
 
 @contextlib.contextmanager
 def open_feature_fleet(
-    root: Path, url: str | None = None, *, names: tuple[str, ...] = ("virginia", "eemshaven")
+    root: Path,
+    url: str | None = None,
+    *,
+    names: tuple[str, ...] = ("virginia", "eemshaven"),
+    connections: Mapping[str, str] | None = None,
 ) -> Generator[FeatureFleet]:
     """A feature store over local folders as regions."""
     with open_fleet(root, url, names=names) as fleet:
@@ -112,7 +117,7 @@ def open_feature_fleet(
             artifacts=fleet.artifacts,
             open_store=fleet.open_store,
             folder=root / "features",
-            source_roots=(sources,),
+            sources=Sources(roots=(sources,), connections=connections or {}),
             wake=lambda: None,
         )
         yield FeatureFleet(fleet=fleet, store=store, sources=sources)
