@@ -21,10 +21,12 @@ FairleadError
 │   ├── ModelNotFound, ModelVersionNotFound, AliasNotFound, EnvironmentNotFound
 │   ├── ArtifactNotFound, LocationNotFound, UploadNotFound, PromotionNotFound, UpkeepNotFound
 │   ├── FeatureServiceNotFound, FeatureViewNotFound, FeatureAgentNotFound, SnapshotNotFound, EntityNotFound
+│   ├── ExpectationsNotFound, ErasureNotFound
 │   ├── BundleNotFound, DeploymentNotFound, TokenNotFound, ReplicaPolicyNotFound, PromotionPolicyNotFound
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, RegionNotFound
 │   ├── WebhookNotFound, WebhookDeliveryNotFound
+│   ├── FeatureServerNotFound, FeatureCheckNotFound
 │   ├── ContainerRegistryNotFound, ImageVariantNotFound, ProfileNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold
@@ -39,6 +41,8 @@ FairleadError
 │   ├── PlanOutdated             412: what a plan rests on has changed
 │   ├── RevisionRequired         428: a move without If-Match
 │   ├── NotReady                 a version or replica whose bytes are not yet verified
+│   │   ├── SnapshotNotOnline    no region keeps that snapshot online
+│   │   └── FeaturesStale        no region's features are as fresh as was asked for
 │   ├── LeaseLost                another worker holds a newer fencing token
 │   ├── LocationInUse            what only this location holds may be nowhere else
 │   ├── VersionInUse             a model or version that an environment or deployment holds
@@ -47,6 +51,7 @@ FairleadError
 │   ├── BytesReleased            a deleted version whose bytes were given up cannot be restored
 │   └── HomeInUse                another server owns this FAIRLEAD_HOME
 ├── GateRefused                  422, exit 6   a promotion that a gate refuses
+├── ExpectationFailed            422, exit 6   a snapshot that is not as expected is not served
 ├── PickleRefused                422, exit 6   a bundle of a model that runs code when it is opened
 ├── CodeRefused                  422, exit 6   features that code of others makes, which nobody said may run
 ├── NotSigned                    422, exit 6   a version lacks a signature that counts
@@ -68,6 +73,7 @@ FairleadError
 │   ├── KeyUnavailable           an encryption key cannot be unwrapped here
 │   ├── BeingCollected           an object is just being deleted as garbage
 │   ├── BudgetExhausted          a copy waits until its budget's period ends, or its limit is raised
+│   ├── FeatureServerUnavailable no feature server that may be asked answers
 │   ├── AgentUnavailable         no feature agent of a view's home region answers, or not to the end
 │   ├── AgentBusy                a feature agent joins as much as it may at once
 │   └── JoinTimedOut             a join took longer than a feature agent may take for one
@@ -279,6 +285,16 @@ class FeatureAgentNotFound(NotFound):
     title = "There is no such feature agent"
 
 
+class FeatureServerNotFound(NotFound):
+    code = "feature-server-not-found"
+    title = "No such feature server"
+
+
+class FeatureCheckNotFound(NotFound):
+    code = "feature-check-not-found"
+    title = "No such check of features"
+
+
 class SnapshotNotFound(NotFound):
     code = "snapshot-not-found"
     title = "There is no such snapshot"
@@ -287,6 +303,16 @@ class SnapshotNotFound(NotFound):
 class PushSourceNotFound(NotFound):
     code = "push-source-not-found"
     title = "No feature view takes rows from such a source"
+
+
+class ExpectationsNotFound(NotFound):
+    code = "expectations-not-found"
+    title = "There is no such set of expectations"
+
+
+class ErasureNotFound(NotFound):
+    code = "erasure-not-found"
+    title = "There is no such erasure"
 
 
 class EntityNotFound(NotFound):
@@ -483,6 +509,16 @@ class NotReady(Conflict):
     title = "The bytes are not verified yet"
 
 
+class SnapshotNotOnline(NotReady):
+    code = "snapshot-not-online"
+    title = "No region keeps that snapshot online"
+
+
+class FeaturesStale(NotReady):
+    code = "features-stale"
+    title = "No region's features are as fresh as was asked for"
+
+
 class LeaseLost(Conflict):
     code = "lease-lost"
     title = "Another worker took over"
@@ -501,6 +537,13 @@ class HomeInUse(Conflict):
 class GateRefused(FairleadError):
     code = "gate-refused"
     title = "A gate refused the promotion"
+    status = 422
+    exit_code = ExitCode.GATE_REFUSED
+
+
+class ExpectationFailed(FairleadError):
+    code = "expectation-failed"
+    title = "The snapshot is not as expected"
     status = 422
     exit_code = ExitCode.GATE_REFUSED
 
@@ -649,6 +692,11 @@ class FeedUnavailable(Unavailable):
 class ReplicaUnavailable(Unavailable):
     code = "replica-unavailable"
     title = "No verified replica can be read"
+
+
+class FeatureServerUnavailable(Unavailable):
+    code = "feature-server-unavailable"
+    title = "No feature server that may be asked answers"
 
 
 class AgentUnavailable(Unavailable):
