@@ -40,16 +40,19 @@ _HINT = "Plan the read again: a ticket is good for five minutes, one region and 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketPart:
-    """An artifact that holds the rows of a view with some of its features, and the class that it is under."""
+    """Some features of a view, the class they are under, and the artifact that holds their rows.
+
+    Without one, the rows are read from the view's source.
+    """
 
     residency: str
-    digest: str
+    digest: str | None
     features: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketView:
-    """The features of one view to be joined. Without parts, they are read from the view's source."""
+    """The features of one view to be joined, and the parts that have them."""
 
     alias: str
     view: str
@@ -67,9 +70,9 @@ class TicketView:
 class Ticket:
     """What one caller may have joined in `region`, for a reader in `reader_region` (None: it was not said).
 
-    `residency` is the class of the entity rows, of which there are at most `rows`. `live_until` is None where snapshots
-    are joined, else the time up to which the sources are read. `planned_out` and `planned_back` are bytes. `read` names
-    the whole read that this is a part of.
+    `residency` is the class of the entity rows, of which there are at most `rows`. `live_until` is the time up to
+    which sources are read, None where only snapshots are joined. `planned_out` and `planned_back` are bytes. `read`
+    names the whole read that this is a part of.
     """
 
     read: str
