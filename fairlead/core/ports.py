@@ -155,6 +155,30 @@ class BundleIndex(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotFinding:
+    """What an expectation of a feature snapshot came to, by one measure. A value that may not be told here is None.
+
+    `is_required`: a snapshot that fails it is neither served nor promoted with.
+    """
+
+    name: str
+    measure: str
+    value: float | str | None
+    limit: str
+    is_passed: bool
+    is_required: bool
+    detail: str
+
+
+class SnapshotIndex(Protocol):
+    """What was expected of feature snapshots and found. Asked inside a transaction of the record: it answers fast."""
+
+    def findings(self, workspace_id: str, snapshot_digest: str) -> Sequence[SnapshotFinding]:
+        """What was found of a snapshot, in order; nothing where nothing is expected."""
+        ...
+
+
 class DeploymentIndex(Protocol):
     """Which deployments run what. Asked inside a transaction of the record, so it answers fast and waits for nobody."""
 
