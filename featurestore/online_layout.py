@@ -2,29 +2,21 @@
 
 Values are kept in one form everywhere, as text or numbers: times as microseconds since 1970 (UTC), truth values as 0
 and 1, lists as JSON text in which times are numbers and bytes base64. Only bytes differ: an engine that keeps JSON
-takes them as base64. DuckDB makes that form from snapshots, and `kept_value` from rows that are pushed.
+takes them as base64. DuckDB makes that form from snapshots, and `fairlead.featurestore.online_live` from pushed rows.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.duck import quote_name, quote_text
 from fairlead.featurestore.joins import ViewRows, output_names, ttl_microseconds
-from fairlead.featurestore.online_engines import PushedRow, StoreChanges, StoreContents
+from fairlead.featurestore.online_engines import StoreChanges, StoreContents
 from fairlead.featurestore.services import Projection
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +60,18 @@ class KeptView:
             json.dumps([[name, types[feature], feature] for name, feature in self.features]),
             ttl_microseconds(self.view),
             int(self.is_missing),
+        )
+
+    def accepted(self) -> str:
+        """What of rows that are pushed for its view is kept, as JSON for `online_live.read_pushed`."""
+        types, source = self.types, self.view.source
+        return json.dumps(
+            {
+                "view": self.view.name,
+                "event": source.timestamp_field,
+                "created": source.created_timestamp_column,
+                "features": {feature: types[feature] for feature in sorted(self.here)},
+            }
         )
 
     def last_rows(self, *, is_binary: bool) -> str:
@@ -151,73 +155,6 @@ def kept_views(contents: StoreContents, changes: StoreChanges | None = None) -> 
             )
         )
     return found
-
-
-def kept_value(value: Any, kind: str) -> Any:
-    """A pushed value as it is kept in JSON; what is not a number is missing.
-
-    Raises:
-        InvalidInput: if it is not of the type.
-    """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    try:
-        if kind.endswith("_LIST"):
-            return json.dumps([kept_value(item, kind.removesuffix("_LIST")) for item in value], ensure_ascii=False)
-        return _KEPT[kind](value)
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        raise InvalidInput(
-            f"A pushed value of type {type(value).__name__} is no {kind}.", hint="Send what the view's schema says."
-        ) from None
-
-
-def pushed_times(view: ViewDefinition, row: PushedRow) -> tuple[int, int | None]:
-    """The event and the created timestamp of a pushed row, in microseconds.
-
-    Raises:
-        InvalidInput: if it has no event timestamp.
-    """
-    event = kept_value(row.get(view.source.timestamp_field), "UNIX_TIMESTAMP")
-    if event is None:
-        raise InvalidInput(
-            f"A row for view {view.name!r} has no {view.source.timestamp_field!r}.",
-            hint="Say when what it tells was so.",
-        )
-    created = view.source.created_timestamp_column
-    return event, None if created is None else kept_value(row.get(created), "UNIX_TIMESTAMP")
-
-
-def _microseconds(value: datetime) -> int:
-    return (value - _EPOCH) // timedelta(microseconds=1)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, str) or int(value) != value:
-        raise ValueError
-    return int(value)
-
-
-def _single(value: float) -> float:
-    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
-    return rounded
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-_KEPT = {
-    "INT32": _whole,
-    "INT64": _whole,
-    "FLOAT": _single,
-    "DOUBLE": float,
-    "STRING": _text,
-    "BOOL": lambda value: int(bool(value)),
-    "BYTES": lambda value: base64.b64encode(value).decode(),
-    "UNIX_TIMESTAMP": _microseconds,
-}
 
 
 def _as_kept(feature: str, kind: str, *, is_binary: bool) -> str:
