@@ -13,8 +13,10 @@ from fairlead.featurestore.applied import FeatureDefinitions
 from fairlead.featurestore.comparing import Comparisons
 from fairlead.featurestore.duties import feature_duties
 from fairlead.featurestore.feast_repo import FeastRepositories
+from fairlead.featurestore.feature_servers import FeatureServers
 from fairlead.featurestore.historical import HistoricalReads
 from fairlead.featurestore.online import OnlineFolder, OnlineStores
+from fairlead.featurestore.online_routes import OnlineRouting
 from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
@@ -44,6 +46,8 @@ class FeatureStore:
     snapshots: Snapshots
     historical: HistoricalReads
     online: OnlineStores
+    servers: FeatureServers
+    routing: OnlineRouting
     feast: FeastRepositories
     online_folder: OnlineFolder
     _wake: Callable[[], None]
@@ -53,8 +57,9 @@ class FeatureStore:
         """Every router of this package, without the API's prefix."""
         # FastAPI is not needed by a worker.
         from fairlead.featurestore.api import feature_routers
+        from fairlead.featurestore.api_servers import feature_servers_router
 
-        return feature_routers(
+        routers = feature_routers(
             definitions=self.definitions,
             comparisons=self.comparisons,
             snapshots=self.snapshots,
@@ -62,6 +67,7 @@ class FeatureStore:
             online=self.online,
             wake=self._wake,
         )
+        return [*routers, feature_servers_router(self.servers, self.routing)]
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -131,6 +137,8 @@ def assemble_features(
         snapshots=Snapshots(database, clock),
         historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
         online=OnlineStores(database, clock, catalog=catalog, folder=online_folder, home_region=home_region),
+        servers=FeatureServers(database, clock, catalog=catalog),
+        routing=OnlineRouting(database, clock, catalog=catalog),
         feast=FeastRepositories(database, replicas=replicas, folder=online_folder),
         online_folder=online_folder,
         _wake=wake,

@@ -213,6 +213,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
     envelope = prepare_lifecycle(service, world)
+    listed = service.features.servers.register(world.owner, region="aws:us-east-1", url="http://127.0.0.1:6570").id
     hook = WebhookDraft(name="ops", url="https://hooks.example.org/ops")
     service.webhooks.webhooks.create(world.owner, hook)
     told = dead_letter(service, world)
@@ -223,6 +224,11 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "rules": [{"claims": {"sub": "job"}, "principal": "ci", "scopes": ["read"]}],
     }
     return {
+        "PUT /features/servers": Call(
+            path="/features/servers", body={"region": "aws:us-east-1", "url": "https://features.example:6566"}
+        ),
+        "POST /features/servers/{server}/heartbeat": Call(path=f"/features/servers/{listed}/heartbeat"),
+        "DELETE /features/servers/{server}": Call(path=f"/features/servers/{listed}"),
         "PUT /issuers/{name}": Call(path="/issuers/gitlab", body=believed),
         "PUT /signers/{name}": Call(path="/signers/ci", body={"public_key": create_key()[1].decode()}),
         "POST /signers/{name}/revoke": Call(path="/signers/old/revoke", body={"reason": "Lost."}),
