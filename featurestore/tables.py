@@ -61,6 +61,8 @@ class FeatureDefinitionRow(InWorkspace):
     spec: Mapped[JsonObject] = mapped_column(JsonType)
     updated_by: Mapped[str] = mapped_column(name_type())
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    project: Mapped[str | None] = mapped_column(name_type())
+    removed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class SnapshotRow(InWorkspace):
@@ -149,5 +151,7 @@ class OnlineStateRow(InWorkspace):
     served_snapshot: Mapped[str | None] = mapped_column(DIGEST)
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     missing_views: Mapped[list[str]] = mapped_column(JsonType, default=list)
+    # What its region's worker keeps it with.
+    engine: Mapped[str | None] = mapped_column(name_type())
     materialized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

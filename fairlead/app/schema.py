@@ -32,6 +32,7 @@ _TABLES = (
     "featurestore.tables_streams",
     "featurestore.tables_agents",
     "featurestore.tables_servers",
+    "featurestore.tables_online",
     "serving.tables",
     "serving.tables_catalog",
     "serving.tables_targets",
