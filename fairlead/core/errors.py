@@ -66,6 +66,7 @@ FairleadError
 │   ├── CorruptBlock, CorruptPack, CorruptLayout, CorruptManifest, BadSignature
 │   ├── CorruptArchive           a file of an exported artifact
 │   ├── CorruptObject            an encrypted object that does not decrypt to what was written
+│   ├── CorruptSnapshot          a snapshot's artifact whose deltas do not give the rows it says it holds
 │   ├── AgentNotTrusted          who answers at a feature agent's address is not that agent
 │   └── AnswerCorrupt            a feature agent answered other rows than it was asked for
 ├── Unavailable                  503, exit 1   try again
@@ -641,6 +642,11 @@ class CorruptManifest(IntegrityError):
 class CorruptArchive(IntegrityError):
     code = "corrupt-archive"
     title = "A file of an exported artifact is damaged"
+
+
+class CorruptSnapshot(IntegrityError):
+    code = "corrupt-snapshot"
+    title = "A snapshot's artifact does not hold the rows it says it holds"
 
 
 class CorruptObject(IntegrityError):
