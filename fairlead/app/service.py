@@ -16,14 +16,14 @@ from sqlalchemy import select, text
 
 from fairlead.app.catalog_parts import CatalogParts, assemble_catalog
 from fairlead.app.guard import Activity
-from fairlead.app.wiring import make_duties, make_webhooks, open_database, read_signing_key
+from fairlead.app.wiring import feature_sources, make_duties, make_webhooks, open_database, read_signing_key
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError
 from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
-from fairlead.featurestore.sources import Sources
+from fairlead.featurestore.federation_assembly import Federation, assemble_federation
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
@@ -108,6 +108,7 @@ class Service:
     storage_access: StorageAccess
     replica_policies: ReplicaPolicies
     features: FeatureStore
+    federation: Federation
     serving: Serving
     plans: ReplicationPlans
     duties: Duties
@@ -147,6 +148,7 @@ class Service:
         uploads = Uploads(database, clock, catalog=catalog)
         artifacts = Artifacts(database, clock)
         storing = StagedStoring(uploads, open_store, home / "mlflow-sealed", wake=wake)
+        sources = feature_sources(settings, is_embedded=is_embedded)
         features = assemble_features(
             database=database,
             clock=clock,
@@ -155,15 +157,21 @@ class Service:
             artifacts=artifacts,
             open_store=open_store,
             folder=home / "features",
-            # A server reads no file of its own machine on a caller's word; the embedded one serves its owner alone.
-            sources=Sources(
-                roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
-                connections={name: url.get_secret_value() for name, url in settings.feature_connections.items()},
-                query_timeout=settings.feature_query_timeout,
-            ),
+            sources=sources,
             wake=wake,
         )
         signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
+        federation = assemble_federation(
+            database=database,
+            clock=clock,
+            catalog=catalog,
+            artifacts=artifacts,
+            open_store=open_store,
+            folder=home / "features",
+            sources=sources,
+            signing_keys=signing_keys,
+            is_local=is_embedded,
+        )
         serving = assemble_serving(
             database=database,
             clock=clock,
@@ -215,6 +223,7 @@ class Service:
             ),
             replica_policies=ReplicaPolicies(database, clock, catalog=catalog, uses=_ARTIFACT_USES),
             features=features,
+            federation=federation,
             serving=serving,
             plans=plans,
             duties=make_duties(
@@ -318,6 +327,7 @@ class Service:
                 wake=self._wake,
             ),
             *self.features.routers(),
+            *self.federation.routers(),
             *self.serving.routers(),
             *self.catalog.routers(),
             lineage_router(Lineages(self.database, Versions(self.database, self.clock))),
