@@ -36,7 +36,8 @@ class FeatureDefinitionRow(InWorkspace):
     """The definition that a name stands for now, as Feast's JSON gave it, and the version that it is.
 
     A view's residency class never changes: its earlier snapshots lie where that class let them. Its `home`, the region
-    where its source is read and joins run, may.
+    where its source is read and joins run, may. `project` is the Feast project that it was last applied with. A name
+    that was taken away keeps its row, for what was pinned before.
     """
 
     __tablename__ = "feature_definitions"
