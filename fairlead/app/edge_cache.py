@@ -11,16 +11,16 @@ under a residency rule is served by no cache.
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
+from fairlead.app.kept_answers import OFFLINE_SECONDS, KeptAnswers
 from fairlead.core.errors import (
     Conflict,
     CorruptLayout,
@@ -43,17 +43,8 @@ if TYPE_CHECKING:
     from fairlead.sync.store.manifest import FileEntry
     from fairlead.sync.store.reader import ArtifactReader
 
-ANSWERS_KEPT_SECONDS = 60.0
-"""How long what the registry said of a location, an artifact or a token is taken to be still so."""
-
-OFFLINE_SECONDS = 3600
-"""How long what it said of a token stands while it is away, unless the location's `offline_seconds` says otherwise."""
-
 _READERS_KEPT = 64
-_ANSWERS_KEPT = 10_000
 _FILES_KEPT = 100_000
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +76,9 @@ class EdgeCache:
         self._name = location
         self._connect = connect
         self.blocks = blocks
-        self._location: _Kept[str, Location] = _Kept(monotonic)
-        self._residency: _Kept[Digest, str] = _Kept(monotonic)
-        self._allowed: _Kept[tuple[str, Digest], bool] = _Kept(monotonic)
+        self._location: KeptAnswers[str, Location] = KeptAnswers(monotonic)
+        self._residency: KeptAnswers[Digest, str] = KeptAnswers(monotonic)
+        self._allowed: KeptAnswers[tuple[str, Digest], bool] = KeptAnswers(monotonic)
         self._readers: OrderedDict[Digest, ArtifactReader] = OrderedDict()
         self._sound_files: OrderedDict[tuple[Digest, str], None] = OrderedDict()
         self._lock = threading.Lock()
@@ -275,37 +266,6 @@ def parts_of(blocks: Sequence[StoredBlock], start: int, end: int) -> Iterator[Pa
             yield Part(block, start - begin, stop - begin)
             start = stop
         index += 1
-
-
-class _Kept(Generic[K, V]):
-    """Answers that are asked for again after a while; a registry that is away leaves the last one standing."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._answers: OrderedDict[K, tuple[float, V]] = OrderedDict()
-
-    def get(self, key: K, ask: Callable[[], V], *, stands_seconds: float = math.inf) -> V:
-        """The answer, asked for again after a while; the last one stands that long after it was given."""
-        with self._lock:
-            kept = self._answers.get(key)
-        now = self._monotonic()
-        if kept is not None and now - kept[0] < ANSWERS_KEPT_SECONDS:
-            return kept[1]
-        try:
-            answer = ask()
-        except FairleadError as error:
-            if kept is not None and error.status >= 500 and now - kept[0] < stands_seconds:
-                return kept[1]
-            with self._lock:
-                self._answers.pop(key, None)
-            raise
-        with self._lock:
-            self._answers[key] = (now, answer)
-            self._answers.move_to_end(key)
-            while len(self._answers) > _ANSWERS_KEPT:
-                self._answers.popitem(last=False)
-        return answer
 
 
 def connect_as(settings: ClientSettings, url: str) -> Callable[[str], Fairlead]:

@@ -108,7 +108,7 @@ class Server(uvicorn.Server):
             )
         )
         self._on_ready: Callable[[], None] = lambda: None
-        self._end_streams = cast("Callable[[], None]", app.state.end_streams)
+        self._end_streams = cast("Callable[[], None]", getattr(app.state, "end_streams", lambda: None))
 
     def run_on(self, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
         """Serve until told to stop; `on_ready` is called once requests are answered.

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fairlead
-from fairlead.app.edge_cache import OFFLINE_SECONDS, EdgeCache, connect_as, parts_of
+from fairlead.app.edge_cache import EdgeCache, connect_as, parts_of
 from fairlead.app.edge_http import create_edge_app, parse_range
 from fairlead.app.http import create_app, listen
+from fairlead.app.kept_answers import OFFLINE_SECONDS
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.core.clock import SystemClock
