@@ -26,6 +26,8 @@ from fairlead.core.ids import parse_digest, sha256_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.releases import releasable
+from fairlead.featurestore.snapshot_checks import require_checks
 from fairlead.featurestore.sub_views import sub_views
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import audit, work
@@ -251,10 +253,11 @@ def find_snapshot(session: Session, workspace_id: str, reference: str) -> Snapsh
 
 
 def newest_snapshot(session: Session, workspace_id: str, service: str) -> SnapshotRow | None:
-    """The READY snapshot of a service with the latest time, or None."""
+    """The READY snapshot of a service with the latest time of those that may be served, or None."""
     query = (
         select(SnapshotRow)
         .where(SnapshotRow.workspace_id == workspace_id, SnapshotRow.service == service, SnapshotRow.state == "READY")
+        .where(releasable())
         .order_by(SnapshotRow.as_of.desc(), SnapshotRow.id.desc())
         .limit(1)
     )
@@ -306,7 +309,9 @@ def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
 
 def _settle(session: Session, clock: Clock, snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> None:
     snapshot.digest = sha256_digest(canonical_json(record_of(snapshot, parts)))
-    snapshot.state, snapshot.ready_at = "READY", clock.now()
+    now = clock.now()
+    snapshot.state, snapshot.ready_at = "READY", now
+    require_checks(session, snapshot, now)
     audit.record(
         session,
         system_caller(snapshot.workspace_id, "worker"),

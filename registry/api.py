@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
-from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
+from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex, SnapshotIndex
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.api_imports import imports_router
 from fairlead.registry.api_issuers import issuers_router
@@ -50,12 +50,13 @@ def record_routers(
     deployments: DeploymentIndex | None = None,
     copies: CopyPricing | None = None,
     bundles: BundleIndex | None = None,
+    snapshots: SnapshotIndex | None = None,
 ) -> list[APIRouter]:
     """Every route of the record: models, versions, aliases, environments, promotions, policies, tokens, audit, ledger.
 
     `deployments` says which deployments a promotion touches; without it none are named. `copies` prices the replicas
     that it waits for; without it each is priced as a copy from its cheapest source. `bundles` says which bundle a
-    version was built into.
+    version was built into, `snapshots` what was found of the features that it was trained on.
     """
     return [
         models_router(Models(database, clock)),
@@ -70,7 +71,7 @@ def record_routers(
         promotion_policies_router(PromotionPolicies(database, clock)),
         evaluations_router(Evaluations(database, clock)),
         history_router(History(database, clock, bundles)),
-        promotions_router(Promotions(database, clock, load_catalog(), deployments, copies, bundles)),
+        promotions_router(Promotions(database, clock, load_catalog(), deployments, copies, bundles, snapshots)),
         rollbacks_router(Rollbacks(database, clock)),
         role_bindings_router(RoleBindings(database, clock)),
         signers_router(Signers(database, clock)),

@@ -57,6 +57,7 @@ LINEAGE = _structure(
 )
 EVALUATION = _structure(metrics=NUMBERS, dataset=_or_null(TEXT), age=DURATION, by=TEXT)
 SMOKE_TEST = _structure(passed=BOOL, answered=NUMBER, compared=NUMBER, age=DURATION)
+EXPECTATION = _structure(passed=BOOL, required=BOOL, value=ANY)
 SIGNATURE = _structure(sequence=NUMBER, age=DURATION, by=TEXT)
 _OF_VERSION: dict[str, Kind] = {
     "version": NUMBER,
@@ -73,6 +74,7 @@ _OF_VERSION: dict[str, Kind] = {
     "created_by": TEXT,
     "lineage": LINEAGE,
     "snapshot": _or_null(TEXT),
+    "expectations": Kind("map", of=EXPECTATION),
     "bundle": _or_null(TEXT),
     "smoke_test": _or_null(SMOKE_TEST),
     "replicas": TEXTS,
@@ -103,6 +105,7 @@ MEANING: dict[str, str] = {
     "created_by": "Who registered it.",
     "lineage": "What it was made from: `parent`, `run`, `code_commit`, `feature_service`, `feature_service_digest`.",
     "snapshot": "The digest of the feature snapshot that it was trained on.",
+    "expectations": "What was found of that snapshot, by `SET: NAME MEASURE`: `passed`, `required`, `value`.",
     "bundle": "The digest of its bundle, once one is built.",
     "smoke_test": "What its bundle's newest smoke test found: `passed`, `answered`, `compared`, `age`; or null.",
     "replicas": "The best replica's state in each region that has one: `VERIFIED`, `COPYING`, ...",

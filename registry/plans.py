@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from fairlead.catalog import Catalog
 from fairlead.core.errors import JsonValue
 from fairlead.core.ids import sha256_digest
-from fairlead.core.ports import BundleIndex, CopyPricing, DeploymentIndex, PricedCopy
+from fairlead.core.ports import BundleIndex, CopyPricing, DeploymentIndex, PricedCopy, SnapshotIndex
 from fairlead.registry import policy, promotion_policy
 from fairlead.registry.locations import FILLED_STATES
 from fairlead.registry.policy import Candidate, GateResult
@@ -29,7 +29,7 @@ from fairlead.registry.tables import (
     RegisteredModelRow,
     ReplicaRow,
 )
-from fairlead.registry.version_facts import version_facts
+from fairlead.registry.version_facts import snapshot_findings, version_facts
 from fairlead.registry.versions import find_version
 
 VERIFIED = "VERIFIED"
@@ -122,6 +122,7 @@ class Surroundings:
     deployments: DeploymentIndex
     copies: CopyPricing | None = None
     bundles: BundleIndex | None = None
+    snapshots: SnapshotIndex | None = None
 
 
 def make_plan(session: Session, around: Surroundings, subject: Subject, now: datetime) -> Plan:
@@ -148,6 +149,7 @@ def make_plan(session: Session, around: Surroundings, subject: Subject, now: dat
         emergency_roles=subject.emergency_roles,
     )
     gates = [*policy.evaluate(wanted, candidate)]
+    gates.extend(policy.expectation_gate(found) for found in snapshot_findings(around.snapshots, version))
     for each in applied:
         gates.extend(promotion_policy.evaluate(each.name, each.policy, asked))
     required = dict.fromkeys(
@@ -221,10 +223,8 @@ def _facts(
     if subject.held is not None:
         holder = find_version(session, subject.model, subject.held)
         states = {region: replica.state for region, replica in _replicas(session, holder).items()}
-        champion = version_facts(session, subject.model, holder, replica_states=states, bundles=around.bundles, now=now)
-    own = version_facts(
-        session, subject.model, subject.version, replica_states=replica_states, bundles=around.bundles, now=now
-    )
+        champion = _facts_of(session, around, subject.model, holder, states, now)
+    own = _facts_of(session, around, subject.model, subject.version, replica_states, now)
     return {
         **own,
         "champion": champion,
@@ -233,6 +233,25 @@ def _facts(
         "requested_by": subject.requested_by,
         "now": now,
     }
+
+
+def _facts_of(  # noqa: PLR0917  (of either version)
+    session: Session,
+    around: Surroundings,
+    model: RegisteredModelRow,
+    version: ModelVersionRow,
+    replica_states: Mapping[str, str],
+    now: datetime,
+) -> dict[str, Any]:
+    return version_facts(
+        session,
+        model,
+        version,
+        replica_states=replica_states,
+        bundles=around.bundles,
+        snapshots=around.snapshots,
+        now=now,
+    )
 
 
 def _basis(subject: Subject, applied: Sequence[AppliedPromotionPolicy], facts: Mapping[str, Any]) -> dict[str, str]:
@@ -250,6 +269,7 @@ def _basis(subject: Subject, applied: Sequence[AppliedPromotionPolicy], facts: M
             if fact in known:
                 basis[f"{fact} of {whose}"] = _digest(known[fact])
         if known:
+            basis[f"expectations of {whose}'s snapshot"] = _digest(known["expectations"])
             basis[f"the bundle of {whose}"] = known["bundle"] or "none"
             basis[f"signatures of {whose}"] = ", ".join(sorted(known["signatures"])) or "none"
         evaluations: Mapping[str, Any] = known.get("evaluations") or {}

@@ -15,6 +15,7 @@ from typing import Literal, cast, get_args
 
 from fairlead.catalog import load_catalog, parse_residency, permits
 from fairlead.core.errors import InvalidInput, JsonValue
+from fairlead.core.ports import SnapshotFinding
 
 Comparison = Literal[">=", "<=", ">", "<"]
 Verdict = Literal["passed", "failed", "pending", "overridden"]
@@ -237,6 +238,21 @@ def region_gate(region: str, candidate: Candidate, *, policy: str | None = None)
         detail=detail,
         next_step=next_step,
         policy=policy,
+    )
+
+
+def expectation_gate(finding: SnapshotFinding) -> GateResult:
+    """Whether the features that a version pins are as somebody expects; a mere warning is told and refuses nothing."""
+    is_met = finding.is_passed or not finding.is_required
+    said = "as expected" if finding.is_passed else "not as expected"
+    warns = "" if is_met == finding.is_passed else " That is a warning."
+    return GateResult(
+        gate=f"expectation {finding.name} ({finding.measure})",
+        value=finding.value,
+        limit=finding.limit,
+        verdict="passed" if is_met else "failed",
+        detail=f"The snapshot that it was trained on is {said}.{warns} {finding.detail}".rstrip(),
+        next_step=None if is_met else "Train it on a snapshot that passes; see: fairlead features report SNAPSHOT",
     )
 
 

@@ -33,7 +33,7 @@ from fairlead.core.errors import (
     SelfApproval,
     StaleRevision,
 )
-from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex
+from fairlead.core.ports import BundleIndex, Clock, CopyPricing, DeploymentIndex, SnapshotIndex
 from fairlead.registry.aliases import advance_refs, check_revision, current_pointer, move_pointer, require_ready
 from fairlead.registry.environments import find_environment
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -83,6 +83,7 @@ class Promotions:
         deployments: DeploymentIndex | None = None,
         copies: CopyPricing | None = None,
         bundles: BundleIndex | None = None,
+        snapshots: SnapshotIndex | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -91,6 +92,7 @@ class Promotions:
             deployments=NoDeployments() if deployments is None else deployments,
             copies=copies,
             bundles=bundles,
+            snapshots=snapshots,
         )
 
     def plan(

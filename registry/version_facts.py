@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fairlead.core.ports import BundleIndex
+from fairlead.core.ports import BundleIndex, SnapshotFinding, SnapshotIndex
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, VersionTagRow
 from fairlead.registry.tables_governance import EvaluationRow
 from fairlead.registry.version_signatures import signature_facts
@@ -25,6 +25,7 @@ def version_facts(
     *,
     replica_states: Mapping[str, str],
     bundles: BundleIndex | None,
+    snapshots: SnapshotIndex | None = None,
     now: datetime,
 ) -> dict[str, Any]:
     """The facts of one version, by the names in `CONTEXT`."""
@@ -50,11 +51,26 @@ def version_facts(
             "feature_service_digest": version.feature_service_digest,
         },
         "snapshot": version.snapshot_digest,
+        "expectations": {
+            f"{each.name} {each.measure}": {
+                "passed": each.is_passed,
+                "required": each.is_required,
+                "value": each.value,
+            }
+            for each in snapshot_findings(snapshots, version)
+        },
         "bundle": None if bundles is None else bundles.bundle_of(model.workspace_id, model.id, version.version),
         "smoke_test": _smoke_test(model, version, bundles, now),
         "replicas": dict(replica_states),
         "evaluations": _evaluations(session, version, now),
     }
+
+
+def snapshot_findings(snapshots: SnapshotIndex | None, version: ModelVersionRow) -> Sequence[SnapshotFinding]:
+    """What was found of the snapshot that a version pins."""
+    if snapshots is None or version.snapshot_digest is None:
+        return ()
+    return snapshots.findings(version.workspace_id, version.snapshot_digest)
 
 
 def _smoke_test(

@@ -24,6 +24,7 @@ from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.featurestore.federation_assembly import Federation, assemble_federation
+from fairlead.featurestore.snapshot_checks import SnapshotFindings
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
@@ -300,6 +301,7 @@ class Service:
                 deployments=FollowingDeployments(self.database),
                 copies=self.plans,
                 bundles=ReadyBundles(self.database),
+                snapshots=SnapshotFindings(self.database),
             ),
             token_exchange_router(
                 TokenExchange(
