@@ -100,20 +100,24 @@ def _fetch(connection: DuckDBPyConnection, history: History) -> None:
     """Fetch the values of what matched, one row each: `__found` has `ROW` and the values."""
     first, last = fetch_rows(connection, "SELECT epoch_us(min(__event)), epoch_us(max(__event)) FROM __matched")[0]
     within = [] if first is None else [f"{history.event} BETWEEN {_moment(first)} AND {_moment(last)}"]
-    terms = [(sql, f"__order{number}") for number, sql in enumerate(history.order)]
     equal = [f"m.k{number} = h.k{number}" for number in range(len(history.keys))] + ["m.__event = h.__event"]
     if history.known is not None:
         equal.append(f"(h.__known IS NULL OR m.{TIME} >= h.__known)")
-    taken = ", ".join([f"m.{ROW}", *(f"h.{quote_name(name)}" for _, name in (*history.values, *terms))])
-    rows = _select(history, within, (*history.values, *terms))
-    connection.execute(
-        f"CREATE TEMP TABLE __found AS SELECT {taken} FROM __matched m JOIN ({rows}) h ON {' AND '.join(equal)}"  # noqa: S608
-    )
-    if fetch_number(connection, "SELECT (SELECT count(*) FROM __found) - (SELECT count(*) FROM __matched)"):
-        ranking = ", ".join(f"{name} DESC NULLS LAST" for _, name in terms) or ROW
+
+    def fetch(values: Sequence[tuple[str, str]], last_first: str) -> None:
+        taken = ", ".join([f"m.{ROW}", *(f"h.{quote_name(name)}" for _, name in values)])
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE __found AS SELECT * FROM __found "  # noqa: S608
-            f"QUALIFY row_number() OVER (PARTITION BY {ROW} ORDER BY {ranking}) = 1"
+            f"CREATE OR REPLACE TEMP TABLE __found AS SELECT {taken} FROM __matched m "  # noqa: S608
+            f"JOIN ({_select(history, within, values)}) h ON {' AND '.join(equal)}{last_first}"
+        )
+
+    fetch(history.values, "")
+    if fetch_number(connection, "SELECT (SELECT count(*) FROM __found) - (SELECT count(*) FROM __matched)"):
+        terms = [(sql, f"__order{number}") for number, sql in enumerate(history.order)]
+        ranking = ", ".join(f"h.{name} DESC NULLS LAST" for _, name in terms) or f"m.{ROW}"
+        fetch(
+            [*history.values, *terms],
+            f" QUALIFY row_number() OVER (PARTITION BY m.{ROW} ORDER BY {ranking}) = 1",
         )
 
 

@@ -1,0 +1,373 @@
+"""Fairlead as an offline store of Feast, over the same sources that Feast knows.
+
+Feast finds it by the class path `fairlead.featurestore.feast_offline.FairleadOfflineStore`. Sources are read where
+`feast.FeatureStore` runs, with DuckDB: Parquet files here or in a bucket, PostgreSQL and DuckDB databases. Every entity
+row is kept, in order. Importing this module imports Feast; only Feast does so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+from feast.data_source import DataSource
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_logging import LoggingConfig, LoggingSource
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL, FeatureView
+from feast.infra.offline_stores.file_source import FileLoggingDestination, FileSource, SavedDatasetFileStorage
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.on_demand_feature_view import OnDemandFeatureView
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.saved_dataset import SavedDatasetStorage
+from feast.utils import compute_non_entity_date_range
+from pydantic import Field
+
+from fairlead.core.clock import format_time
+from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, quote_name, quote_text
+from fairlead.featurestore.feast_entities import read_entity_rows, select_entity_rows
+from fairlead.featurestore.feast_history import Question, WantedView, join_views, keys_between
+from fairlead.featurestore.feast_rows import Columns, SourceReader
+
+
+class FairleadOfflineStoreConfig(FeastConfigBaseModel):
+    """How joins run, and what may be read besides files."""
+
+    type: Literal["fairlead.featurestore.feast_offline.FairleadOfflineStore"] = (
+        "fairlead.featurestore.feast_offline.FairleadOfflineStore"
+    )
+    memory_limit: str = "1GiB"
+    """How much DuckDB keeps in memory before it spills to a temporary folder."""
+    connections: dict[str, str] = Field(default_factory=dict[str, str], repr=False)
+    """Addresses of databases by the names that sources give them (tag `fairlead.connection`)."""
+
+
+class FairleadRetrievalJob(RetrievalJob):
+    """Rows that are computed when they are asked for."""
+
+    def __init__(
+        self,
+        evaluate: Callable[[], ArrowTable],
+        *,
+        repo_path: Path | None,
+        full_feature_names: bool = False,
+        on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
+        metadata: RetrievalMetadata | None = None,
+    ) -> None:
+        self._evaluate = evaluate
+        self._repo_path = repo_path
+        self._full_feature_names = full_feature_names
+        self._on_demand_feature_views = list(on_demand_feature_views)
+        self._metadata = metadata
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Whether features are called `view__feature`."""
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
+        """What Feast computes from the rows, in this process."""
+        return self._on_demand_feature_views
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        """Which features, keys and times were asked for."""
+        return self._metadata
+
+    def to_batches(self, rows: int = 65_536) -> Iterator[Any]:
+        """The result as Arrow record batches of at most `rows` rows."""
+        yield from self.to_arrow().to_batches(max_chunksize=rows)
+
+    def persist(
+        self,
+        storage: SavedDatasetStorage,
+        allow_overwrite: bool = False,  # noqa: FBT001, FBT002
+        timeout: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """Write the result as Parquet: to a file if the path ends in `.parquet`, and else into a folder.
+
+        Raises:
+            InvalidInput: if the storage is no SavedDatasetFileStorage.
+            SavedDatasetLocationAlreadyExists: if there is something, and it may not be overwritten.
+        """
+        if not isinstance(storage, SavedDatasetFileStorage):
+            raise InvalidInput(
+                f"A result cannot be kept in a {type(storage).__name__}.", hint="Use SavedDatasetFileStorage(path=...)."
+            )
+        uri = FileSource.get_uri_for_file_path(self._repo_path, storage.file_options.uri)
+        if not allow_overwrite and "://" not in uri and Path(uri).exists():
+            raise SavedDatasetLocationAlreadyExists(location=storage.file_options.uri)
+        filesystem, path = _open_place(uri, storage.file_options.s3_endpoint_override)
+        arrow: Any = load_arrow()
+        table = cast("Any", self.to_arrow())
+        if path.endswith(".parquet"):
+            arrow.parquet.write_table(table, path, filesystem=filesystem)
+        else:
+            arrow.dataset.write_dataset(
+                table, path, filesystem=filesystem, format="parquet", existing_data_behavior="delete_matching"
+            )
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> ArrowTable:  # noqa: ARG002
+        return self._evaluate()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:  # noqa: ARG002
+        return cast("pd.DataFrame", self._evaluate().to_pandas())
+
+
+class FairleadOfflineStore(OfflineStore):
+    """Point-in-time joins and reads of sources for `feast.FeatureStore`."""
+
+    supports_filter_by_created_timestamp = True
+
+    @staticmethod
+    def get_historical_features(  # noqa: PLR0917  (Feast's signature)
+        config: RepoConfig,
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | str | None,
+        registry: BaseRegistry,
+        project: str,
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002
+        *,
+        filter_by_created_timestamp: bool = False,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Join entity rows with features, each row as of its own time; or, without rows, all entities as of one time.
+
+        `entity_df` may also be a SELECT (DuckDB's SQL) over the project's data sources, by their names.
+
+        Raises:
+            InvalidInput: if the entity rows lack a key or a time.
+        """
+        reader = _reader(config)
+        views = _wanted(feature_views, feature_refs, full_feature_names=full_feature_names)
+        if entity_df is None:
+            time_column = "event_timestamp"
+            start, end = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
+            rows = keys_between(reader, views, start=start, end=end, time_column=time_column)
+            bounds = (start, end)
+        else:
+            frame = (
+                select_entity_rows(reader, entity_df, registry.list_data_sources(project)).to_pandas()
+                if isinstance(entity_df, str)
+                else entity_df
+            )
+            kinds = cast("Any", frame.dtypes)
+            time_column = infer_event_timestamp_from_entity_df(dict(kinds.items()))
+            rows, bounds = read_entity_rows(frame, time_column)
+        question = Question(views=tuple(views), time_column=time_column, is_known=filter_by_created_timestamp)
+        return FairleadRetrievalJob(
+            lambda: join_views(reader, rows, question),
+            repo_path=config.repo_path,
+            full_feature_names=full_feature_names,
+            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            metadata=RetrievalMetadata(
+                features=feature_refs,
+                keys=[name for name in rows.column_names if name != time_column],
+                min_event_timestamp=bounds[0],
+                max_event_timestamp=bounds[1],
+            ),
+        )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(  # noqa: PLR0917
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """The last row of each entity between two times, both included."""
+        times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
+
+        def finish(columns: Columns, query: str) -> str:
+            keys = ", ".join(columns.sql(key) for key in join_key_columns)
+            terms = [columns.time(name) for name in times]
+            terms += [columns.ranked(name) for name in sorted(feature_name_columns)]
+            ranking = ", ".join(f"{term} DESC NULLS LAST" for term in terms)
+            partition = f"PARTITION BY {keys} " if keys else ""
+            return f"{query} QUALIFY row_number() OVER ({partition}ORDER BY {ranking}) = 1"
+
+        return _pull(
+            config,
+            data_source,
+            keys=join_key_columns,
+            others=[*feature_name_columns, *times],
+            window=(timestamp_field, start_date, end_date),
+            finish=finish,
+        )
+
+    @staticmethod
+    def pull_all_from_table_or_query(  # noqa: PLR0917
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """All rows between two times, both included."""
+        times = [timestamp_field, *([created_timestamp_column] if created_timestamp_column else [])]
+        return _pull(
+            config,
+            data_source,
+            keys=join_key_columns,
+            others=[*feature_name_columns, *times],
+            window=(timestamp_field, start_date, end_date),
+        )
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: ArrowTable,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Add rows to the Parquet file or folder of a view.
+
+        Raises:
+            InvalidInput: if the view's source is no file, or the rows do not have its columns in its order.
+        """
+        source = feature_view.batch_source
+        if not isinstance(source, FileSource):
+            raise InvalidInput(
+                f"Rows of view {feature_view.name!r} cannot be added to a {type(source).__name__}.",
+                hint="Write them to the database itself, or use a FileSource.",
+            )
+        append_rows(config, source, table)
+        if progress:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: ArrowTable | Path,
+        source: LoggingSource,  # noqa: ARG004
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004
+    ) -> None:
+        """Add a file of logs to a folder of Parquet files, here or in a bucket.
+
+        Raises:
+            InvalidInput: if the destination is no FileLoggingDestination.
+        """
+        destination = logging_config.destination
+        if not isinstance(destination, FileLoggingDestination):
+            raise InvalidInput(
+                f"Features cannot be logged to a {type(destination).__name__}.",
+                hint="Use FileLoggingDestination(path=...).",
+            )
+        arrow = load_arrow()
+        rows = arrow.dataset.dataset(data, format="parquet") if isinstance(data, Path) else data
+        uri = FileSource.get_uri_for_file_path(config.repo_path, destination.path)
+        filesystem, path = _open_place(uri, destination.s3_endpoint_override)
+        arrow.dataset.write_dataset(
+            rows,
+            path,
+            basename_template=f"{secrets.token_hex(16)}-{{i}}.parquet",
+            partitioning=destination.partition_by,
+            filesystem=filesystem,
+            format="parquet",
+            existing_data_behavior="overwrite_or_ignore",
+        )
+
+
+def append_rows(config: RepoConfig, source: FileSource, table: ArrowTable) -> None:
+    """Add rows to a Parquet file, which is replaced whole, or to a folder of such files."""
+    arrow = load_arrow()
+    uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
+    filesystem, path = _open_place(uri, source.s3_endpoint_override or "")
+    existing = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
+    if existing.schema.names != table.column_names:
+        raise InvalidInput(
+            f"The rows have the columns {', '.join(table.column_names)}, and the source has others or another order.",
+            hint=f"Give them as: {', '.join(existing.schema.names)}.",
+        )
+    try:
+        table = table.cast(existing.schema)
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
+        raise InvalidInput(
+            "The rows hold what is not of the source's types.", hint=f"They are: {existing.schema.to_string()}."
+        ) from error
+    if existing.files != [path]:
+        name = f"{path.rstrip('/')}/{secrets.token_hex(16)}.parquet"
+        arrow.parquet.write_table(table, name, filesystem=filesystem)
+        return
+    temporary = path if filesystem is not None else f"{path}.{secrets.token_hex(6)}.partial"
+    batches = existing.to_batches() if filesystem is None else iter(existing.to_table().to_batches())
+    with arrow.parquet.ParquetWriter(temporary, existing.schema, filesystem=filesystem) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+        writer.write_table(table)
+    if temporary != path:
+        Path(temporary).replace(path)
+
+
+def _reader(config: RepoConfig) -> SourceReader:
+    store = cast("FairleadOfflineStoreConfig", config.offline_store)
+    return SourceReader(repo_path=config.repo_path, connections=store.connections, memory_limit=store.memory_limit)
+
+
+def _wanted(views: Sequence[FeatureView], references: Sequence[str], *, full_feature_names: bool) -> list[WantedView]:
+    found: list[WantedView] = []
+    for view in views:
+        name = view.projection.name_to_use()
+        features = [feature for owner, _, feature in (each.partition(":") for each in references) if owner == name]
+        known = {feature.name for feature in view.features}
+        if missing := [feature for feature in features if feature not in known]:
+            # (the error that Feast's own stores give)
+            raise KeyError(f"View {name!r} has no feature {missing[0]!r}.")
+        prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
+        if features:
+            found.append(WantedView(view=view, features=tuple((each, prefix + each) for each in features)))
+    return found
+
+
+def _pull(
+    config: RepoConfig,
+    source: DataSource,
+    *,
+    keys: Sequence[str],
+    others: Sequence[str],
+    window: tuple[str, datetime | None, datetime | None],
+    finish: Callable[[Columns, str], str] | None = None,
+) -> RetrievalJob:
+    """Columns of a source, by its own names, in the window of a column of times; `finish` completes the query."""
+    reader = _reader(config)
+    names = [*keys, *others]
+    since, until = (each.replace(tzinfo=each.tzinfo or UTC) if each else None for each in window[1:])
+
+    def evaluate() -> ArrowTable:
+        with reader.open() as connection:
+            columns = reader.columns(connection, source, owner=source.name, needed=names, since=since, until=until)
+            taken = ", ".join(f"{columns.sql(name)} AS {quote_name(name)}" for name in dict.fromkeys(names))
+            if not keys:
+                # So Feast calls the one entity of what is about nobody.
+                taken += f", {quote_text(DUMMY_ENTITY_VAL)} AS {quote_name(DUMMY_ENTITY_ID)}"
+            event = columns.time(window[0])
+            bounds = [
+                f"{event} {operator} TIMESTAMPTZ {quote_text(format_time(moment))}"
+                for operator, moment in ((">=", since), ("<=", until))
+                if moment
+            ]
+            query = f"SELECT {taken} FROM {columns.relation}" + (f" WHERE {' AND '.join(bounds)}" if bounds else "")  # noqa: S608
+            return fetch_arrow(connection, finish(columns, query) if finish else query)
+
+    return FairleadRetrievalJob(evaluate, repo_path=config.repo_path)
+
+
+def _open_place(uri: str, endpoint: str) -> tuple[Any, str]:
+    return cast("Any", FileSource.create_filesystem_and_path(uri, endpoint))
