@@ -16,7 +16,7 @@ from typing import cast
 
 from fairlead.core.errors import InvalidInput, JsonValue
 
-KINDS = ("model", "bundle", "snapshot")
+KINDS = ("model", "bundle", "snapshot", "feature-log")
 PATTERNS_MAX = 100
 PATTERN_MAX_LENGTH = 255
 NEWEST_MAX = 1_000_000

@@ -17,8 +17,8 @@ class MatchIn(RequestModel):
     """What a policy is about; what is left out matches everything. `*` and `?` are wild cards."""
 
     models: Patterns = Field(default_factory=list[str])
-    kinds: Annotated[list[Literal["model", "bundle", "snapshot"]], Field(max_length=3)] = Field(
-        default_factory=list[Literal["model", "bundle", "snapshot"]]
+    kinds: Annotated[list[Literal["model", "bundle", "snapshot", "feature-log"]], Field(max_length=4)] = Field(
+        default_factory=list[Literal["model", "bundle", "snapshot", "feature-log"]]
     )
     residency: Patterns = Field(default_factory=list[str])
     environments: Patterns = Field(default_factory=list[str])

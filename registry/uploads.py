@@ -46,7 +46,7 @@ VERIFY_UPLOAD = "verify-upload"
 UPLOAD_LEASE = timedelta(hours=1)
 DIGESTS_AT_ONCE = 10_000
 
-ArtifactKind = Literal["model", "snapshot", "bundle"]
+ArtifactKind = Literal["model", "snapshot", "bundle", "feature-log"]
 UploadState = Literal["OPEN", "VERIFYING", "READY", "FAILED", "EXPIRED"]
 
 
@@ -104,7 +104,9 @@ class Uploads:
             LocationNotFound: if no location is in a wanted region.
         """
         if kind not in get_args(ArtifactKind):
-            raise InvalidInput(f"{kind[:40]!r} is no kind of artifact.", hint="Use model, snapshot or bundle.")
+            raise InvalidInput(
+                f"{kind[:40]!r} is no kind of artifact.", hint="Use model, snapshot, bundle or feature-log."
+            )
         rule = parse_residency(residency)
         wanted = self._parse_regions(rule, regions)
         near = None if region is None else self._catalog.region(region).id

@@ -1,0 +1,121 @@
+"""The logs of pushed rows that this machine has: found below one folder, each known to the record before its first row.
+
+A view may have several logs, in one region or in many: each machine that takes rows begins its own, so none waits for
+another. What they hold together is made one where it is read (see `logged_rows`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from fairlead.core.db import Database
+from fairlead.core.ports import Clock
+from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.event_log import EventLog, LogState
+from fairlead.featurestore.tables_streams import FeatureLogRow
+from fairlead.registry import audit
+from fairlead.registry.identity import Caller
+
+_SUFFIX = ".log.sqlite"
+
+
+class EventLogs:
+    """Opens logs below `{folder}/{region, ":" as "_"}/{workspace}/{view}.log.sqlite`, each once."""
+
+    def __init__(self, database: Database, clock: Clock, *, folder: Path) -> None:
+        self._database = database
+        self._clock = clock
+        self._folder = folder
+        self._open: dict[Path, EventLog] = {}
+        self._known: set[Path] = set()
+        self._guard = threading.Lock()
+
+    def for_push(self, caller: Caller, view: ViewDefinition, region: str) -> EventLog:
+        """The log that takes a view's rows in a region; it is begun, and said to be, at the first push."""
+        path = self._path(caller.workspace_id, view.name, region)
+        return self._find(
+            path,
+            lambda: EventLog.open(path, workspace_id=caller.workspace_id, view=view.name, region=region),
+            lambda log: self._register(caller, log, view),
+        )
+
+    def local(self) -> list[EventLog]:
+        """Every log that lies on this machine."""
+        logs: list[EventLog] = []
+        for path in sorted(self._folder.glob(f"*/*/*{_SUFFIX}")):
+            with self._guard:
+                log = self._open.get(path) or EventLog.reopen(path)
+                if log is not None:
+                    self._open[path] = log
+                    logs.append(log)
+        return logs
+
+    def of_view(self, workspace_id: str, view: str) -> list[EventLog]:
+        """The logs of a view that lie on this machine."""
+        return [log for log in self.local() if (log.workspace_id, log.view) == (workspace_id, view)]
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._guard:
+            for log in self._open.values():
+                log.close()
+            self._open.clear()
+
+    def _path(self, workspace_id: str, view: str, region: str) -> Path:
+        return self._folder / region.replace(":", "_") / workspace_id / f"{view}{_SUFFIX}"
+
+    def _find(self, path: Path, begin: Callable[[], EventLog], register: Callable[[EventLog], None]) -> EventLog:
+        with self._guard:
+            log = self._open.get(path) or begin()
+            self._open[path] = log
+            if path not in self._known:
+                # No row may be in a log that the record does not know of.
+                register(log)
+                self._known.add(path)
+            return log
+
+    def _register(self, caller: Caller, log: EventLog, view: ViewDefinition) -> None:
+        now = self._clock.now()
+        with self._database.write() as session:
+            if _insert(session, log, view.residency, now):
+                audit.record(
+                    session,
+                    caller,
+                    self._clock,
+                    action="feature-log.begin",
+                    subject=log.id,
+                    residency=view.residency,
+                    facts={"view": view.name, "region": log.region},
+                )
+
+
+def report(session: Session, log: EventLog, state: LogState, now: datetime) -> None:
+    """Tell the record where a log stands."""
+    row = session.get(FeatureLogRow, (log.workspace_id, log.id), with_for_update=True)
+    if row is not None and row.last_sequence <= state.last:
+        row.last_sequence, row.unsealed_rows = state.last, state.unsealed_rows
+        row.oldest_unsealed_at, row.reported_at = state.oldest_unsealed_at, now
+
+
+def _insert(session: Session, log: EventLog, residency: str, now: datetime) -> bool:
+    """Make the row of a log unless it is there; another process of this machine may be doing that too."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(FeatureLogRow).values(
+        workspace_id=log.workspace_id,
+        id=log.id,
+        view=log.view,
+        residency=residency,
+        region=log.region,
+        last_sequence=0,
+        unsealed_rows=0,
+        created_at=now,
+        reported_at=now,
+    )
+    inserted = session.execute(statement.on_conflict_do_nothing().returning(FeatureLogRow.id))
+    return inserted.scalar_one_or_none() is not None

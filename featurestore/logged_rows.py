@@ -1,0 +1,171 @@
+"""The pushed rows of a view, for whoever reads its source: a further relation beside that of the source.
+
+What is read in a region is every segment that has a verified replica there, and what logs on this machine have not
+sealed yet; of each log the rows from the first one on without a gap, so that one number (`LogPosition.through`) says
+which. A row counts as of the time that it was taken. An event that several logs took counts once: as it was taken
+first, by time and then by the log's id.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from fairlead.core.clock import format_time
+from fairlead.core.db import Database
+from fairlead.featurestore.definitions import DUCKDB_TYPES, Column, ViewDefinition
+from fairlead.featurestore.duck import fetch_number, quote_name, quote_text
+from fairlead.featurestore.event_log import ACCEPTED, EVENT, OFFLINE, OWN_COLUMNS, SEQUENCE, TO, EventLog, LogRows
+from fairlead.featurestore.event_logs import EventLogs
+from fairlead.featurestore.log_sealing import view_at
+from fairlead.featurestore.log_segments import LogPosition, segments_of
+from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.rows import row_columns
+from fairlead.featurestore.tables_streams import FeatureLogRow
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedRelation:
+    """Pushed rows on a connection.
+
+    Attributes:
+        sql: stands for the rows, with the view's columns and types, in any order.
+        positions: up to where the rows of each log are in it.
+    """
+
+    sql: str
+    positions: tuple[LogPosition, ...]
+
+
+@dataclass(slots=True)
+class _Log:
+    """What can be read of one log here: SQL relations, each with its version of the view, without gaps."""
+
+    id: str
+    region: str
+    through: int = 0
+    pieces: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+
+class LoggedRows:
+    """Finds the pushed rows of views.
+
+    Args:
+        database: the record.
+        logs: the logs of this machine.
+        replicas: brings segments to this machine.
+    """
+
+    def __init__(self, database: Database, *, logs: EventLogs, replicas: ReplicaRows) -> None:
+        self._database = database
+        self._logs = logs
+        self._replicas = replicas
+
+    def relation(
+        self, connection: DuckDBPyConnection, workspace_id: str, view: ViewDefinition, *, as_of: datetime, region: str
+    ) -> LoggedRelation | None:
+        """The rows of a view, or of a sub-view, that were pushed until `as_of`, as they can be read in a region.
+
+        None where the view has no log.
+
+        Raises:
+            ReplicaUnavailable: if a segment cannot be read; it is mended by itself.
+            Unavailable: if a log cannot be read now.
+        """
+        logs = self._find(connection, workspace_id, view, region)
+        if not logs:
+            return None
+        versions: dict[str, ViewDefinition] = {}
+        with self._database.read() as session:
+            for digest in {digest for log in logs for _, digest in log.pieces}:
+                versions[digest] = view_at(session, workspace_id, view.name, digest)
+        parts: list[str] = []
+        positions: list[LogPosition] = []
+        for log in logs:
+            rows = " UNION ALL ".join(_as_view(view, versions[digest], piece) for piece, digest in log.pieces)
+            through = _last_until(connection, rows, as_of, log.through) if rows else log.through
+            positions.append(LogPosition(log=log.id, region=log.region, through=through))
+            if rows:
+                is_meant = f"{SEQUENCE} <= {through} AND {TO} & {OFFLINE} > 0"
+                parts.append(f"SELECT *, {quote_text(log.id)} AS __log FROM ({rows}) WHERE {is_meant}")  # noqa: S608
+        columns = [quote_name(column.name) for column in row_columns(view)]
+        return LoggedRelation(sql=_once(parts, columns) or _none_of(view), positions=tuple(positions))
+
+    def _find(self, connection: DuckDBPyConnection, workspace_id: str, view: ViewDefinition, region: str) -> list[_Log]:
+        # What is in a file of this machine is looked at first: what leaves it then is in a segment.
+        unsealed = {log.id: _unsealed(log) for log in self._logs.of_view(workspace_id, view.name)}
+        query = select(FeatureLogRow).where(FeatureLogRow.workspace_id == workspace_id, FeatureLogRow.view == view.name)
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(FeatureLogRow.id)).all()
+            logs = {row.id: _Log(row.id, row.region) for row in rows}
+            segments = segments_of(session, workspace_id, view.name, readable_in=region)
+        for segment in segments:
+            log = logs[segment.log]
+            if segment.artifact.residency == view.residency and segment.first == log.through + 1:
+                path = self._replicas.fetch(segment.artifact, near=region, only=region)
+                log.pieces.append((f"read_parquet({quote_text(str(path))})", segment.view_digest))
+                log.through = segment.last
+        for name, log in logs.items():
+            for batch in unsealed.get(name, ()) if log.region == region else ():
+                if batch.first <= log.through + 1 <= batch.last:
+                    table = f"pushed_{os.urandom(4).hex()}"
+                    connection.register(table, batch.rows)
+                    piece = f"(SELECT * FROM {table} WHERE {SEQUENCE} > {log.through})"  # noqa: S608
+                    log.pieces.append((piece, batch.view_digest))
+                    log.through = batch.last
+        return list(logs.values())
+
+
+def _unsealed(log: EventLog) -> list[LogRows]:
+    found: list[LogRows] = []
+    after = 0
+    while (batch := log.read(after=after)) is not None:
+        found.append(batch)
+        after = batch.last
+    return found
+
+
+def _as_view(view: ViewDefinition, version: ViewDefinition, piece: str) -> str:
+    """Rows of one version of a view as those of another: a feature that it did not have yet is missing."""
+    kinds = {column.name: column.type for column in row_columns(version)}
+    columns = ", ".join(_as_column(column, kinds.get(column.name)) for column in row_columns(view))
+    return f"SELECT {', '.join(OWN_COLUMNS)}, {columns} FROM {piece}"  # noqa: S608  (every name is quoted)
+
+
+def _as_column(column: Column, was: str | None) -> str:
+    name, kind = quote_name(column.name), DUCKDB_TYPES[column.type]
+    if was == column.type:
+        return name
+    return f"TRY_CAST({'NULL' if was is None else name} AS {kind}) AS {name}"
+
+
+def _last_until(connection: DuckDBPyConnection, rows: str, as_of: datetime, through: int) -> int:
+    """The sequence before that of the first row that was taken later."""
+    moment = f"TIMESTAMPTZ {quote_text(format_time(as_of))}"
+    query = f"SELECT coalesce(min({SEQUENCE}) - 1, {through}) FROM ({rows}) WHERE {ACCEPTED} > {moment}"  # noqa: S608
+    return fetch_number(connection, query)
+
+
+def _once(parts: list[str], columns: list[str]) -> str | None:
+    if not parts:
+        return None
+    rows = " UNION ALL ".join(parts)
+    if len(parts) > 1:
+        # Within one log an event is there once.
+        first = f"row_number() OVER (PARTITION BY {EVENT} ORDER BY {ACCEPTED}, __log) = 1"
+        rows = f"SELECT * FROM ({rows}) QUALIFY {first}"  # noqa: S608
+    return f"(SELECT {', '.join(columns)} FROM ({rows}))"  # noqa: S608
+
+
+def _none_of(view: ViewDefinition) -> str:
+    columns = (
+        f"CAST(NULL AS {DUCKDB_TYPES[column.type]}) AS {quote_name(column.name)}" for column in row_columns(view)
+    )
+    return f"(SELECT {', '.join(columns)} WHERE false)"
