@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,14 @@ import numpy as np
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.ids import Digest
-from fairlead.featurestore.definitions import Column
+from fairlead.featurestore.definitions import DUCKDB_TYPES, Column
 from fairlead.featurestore.duck import ArrowSchema, ArrowTable, load_arrow
 
 ROW_GROUP = 131_072
 """Rows in a row group; the last one of a file is shorter."""
+
+ROWS_METADATA: Mapping[str, str] = {"fairlead.rows": "1"}
+"""What a file of rows says of itself: the version of this form."""
 
 _MAGIC = b"fairlead/rows\x00\x01"
 
@@ -61,6 +64,18 @@ def arrow_schema(columns: Iterable[Column]) -> ArrowSchema:
             for column in columns
         ]
     )
+
+
+def columns_of(schema: ArrowSchema) -> list[Column]:
+    """The columns that `arrow_schema` makes a schema of."""
+    kinds = [kind for kind in DUCKDB_TYPES if not kind.endswith("_LIST")]
+    scalars = {arrow_schema([Column(name="x", type=kind)]).field(0).type: kind for kind in kinds}
+
+    def name_of(kind: Any) -> str:
+        is_list = load_arrow().types.is_list(kind)
+        return f"{scalars[kind.value_type]}_LIST" if is_list else scalars[kind]
+
+    return [Column(name=field.name, type=name_of(field.type)) for field in schema]
 
 
 class RowsDigest:
@@ -105,11 +120,14 @@ def encoded(array: Any) -> Iterator[Any]:
 
 
 class RowWriter:
-    """Writes rows, which come in canonical order and in tables of any size, and digests them."""
+    """Writes rows, which come in canonical order and in tables of any size, and digests them.
 
-    def __init__(self, path: Path, columns: Iterable[Column], *, metadata: dict[str, str]) -> None:
+    Used as a context, it closes its file; what an error cut short has no footer, and is no Parquet file.
+    """
+
+    def __init__(self, path: Path, columns: Iterable[Column], *, metadata: Mapping[str, str] = ROWS_METADATA) -> None:
         columns = list(columns)
-        self._schema: ArrowSchema = arrow_schema(columns).with_metadata(metadata)
+        self._schema: ArrowSchema = arrow_schema(columns).with_metadata(dict(metadata) or None)
         self._digest = RowsDigest(columns)
         self._writer: Any = load_arrow().parquet.ParquetWriter(
             path, self._schema, compression="none", use_dictionary=False, version="2.6"

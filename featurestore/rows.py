@@ -12,18 +12,16 @@ A row without a key or without an event timestamp belongs to nobody and to no ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fairlead.core.clock import format_time
 from fairlead.core.errors import FeatureSourceInvalid
 from fairlead.featurestore.definitions import DUCKDB_TYPES, Column, ViewDefinition
 from fairlead.featurestore.duck import (
     ArrowSchema,
-    ArrowTable,
     fetch_batches,
     fetch_number,
     fetch_rows,
@@ -32,6 +30,8 @@ from fairlead.featurestore.duck import (
     quote_name,
     quote_text,
 )
+from fairlead.featurestore.row_files import ROW_GROUP, RowWriter, WrittenRows, arrow_schema
+from fairlead.featurestore.row_statistics import RowStatistics, measure_rows
 from fairlead.featurestore.source_queries import Needs
 from fairlead.featurestore.sources import Sources, unreadable
 
@@ -39,33 +39,10 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ROWS_FILE = "rows.parquet"
-"""The one file of a snapshot's artifact."""
+"""What such a file is called where it is an artifact by itself."""
 
-ROWS_FORMAT = 1
-"""The version of the form that this module writes; the file says it in its metadata as `fairlead.rows`."""
-
-_ROW_GROUP = 131_072
 _TIMES = ("TIMESTAMP", "DATE", "VARCHAR")
 _FLOATS = ("FLOAT", "DOUBLE")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowStatistics:
-    """What a snapshot says of a view's rows. Times are RFC 3339; `nulls` counts missing values by feature."""
-
-    rows: int
-    left_out: int
-    min_event_time: str | None
-    max_event_time: str | None
-    nulls: Mapping[str, int]
-
-    def counts(self) -> dict[str, Any]:
-        """Only how many rows there are, as plain JSON."""
-        return {"rows": self.rows, "left_out": self.left_out}
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self) | {"nulls": dict(self.nulls)}
 
 
 def write_rows(
@@ -91,39 +68,17 @@ def write_rows(
             plan.check_whole_numbers(connection, relation)
             left_out = fetch_number(connection, plan.count_left_out(relation))
             try:
-                _write_parquet(connection, plan.select(relation, as_of), view, destination)
+                written = _write(connection, plan.select(relation, as_of), view, destination)
             except (duckdb.ConversionException, duckdb.BinderException, duckdb.OutOfRangeException) as error:
                 raise plan.explain(connection, relation) from error
         except (duckdb.InvalidInputException, duckdb.IOException) as error:
             raise unreadable(view.name) from error
-        return _measure(connection, view, destination, left_out=left_out)
+        return measure_rows(connection, view, destination, written, left_out=left_out)
 
 
 def rows_schema(view: ViewDefinition) -> ArrowSchema:
     """The schema of a view's rows."""
-    pa = load_arrow()
-
-    scalars: dict[str, Any] = {
-        "INT32": pa.int32(),
-        "INT64": pa.int64(),
-        "FLOAT": pa.float32(),
-        "DOUBLE": pa.float64(),
-        "STRING": pa.string(),
-        "BOOL": pa.bool_(),
-        "BYTES": pa.binary(),
-        "UNIX_TIMESTAMP": pa.timestamp("us", tz="UTC"),
-    }
-    fields: list[Any] = [
-        pa.field(
-            column.name,
-            pa.list_(scalars[column.type.removesuffix("_LIST")])
-            if column.type.endswith("_LIST")
-            else scalars[column.type],
-        )
-        for column in row_columns(view)
-    ]
-    schema: ArrowSchema = pa.schema(fields)
-    return schema
+    return arrow_schema(row_columns(view))
 
 
 def row_columns(view: ViewDefinition) -> list[Column]:
@@ -236,44 +191,9 @@ def _describe(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:
     return {str(row[0]): str(row[1]) for row in rows}
 
 
-def _write_parquet(connection: DuckDBPyConnection, query: str, view: ViewDefinition, destination: Path) -> None:
-    schema: ArrowSchema = rows_schema(view).with_metadata({"fairlead.rows": str(ROWS_FORMAT)})
-    # Plain and uncompressed: the content store cuts, deduplicates and compresses better than pages of Parquet would.
-    with load_arrow().parquet.ParquetWriter(
-        destination, schema, compression="none", use_dictionary=False, version="2.6"
-    ) as writer:
-        for table in _iter_groups(connection, query, schema):
-            writer.write_table(table, row_group_size=_ROW_GROUP)
-
-
-def _iter_groups(connection: DuckDBPyConnection, query: str, schema: ArrowSchema) -> Iterator[ArrowTable]:
-    """The result in tables of exactly `_ROW_GROUP` rows, the last one shorter: batches come in any size."""
-    pa = load_arrow()
-
-    waiting: list[Any] = []
-    count = 0
-    for batch in fetch_batches(connection, query, _ROW_GROUP):
-        rest = batch
-        while count + rest.num_rows >= _ROW_GROUP:
-            head, rest = rest.slice(0, _ROW_GROUP - count), rest.slice(_ROW_GROUP - count)
-            yield pa.Table.from_batches([*waiting, head]).cast(schema).combine_chunks()
-            waiting, count = [], 0
-        if rest.num_rows:
-            waiting.append(rest)
-            count += rest.num_rows
-    if waiting:
-        yield pa.Table.from_batches(waiting).cast(schema).combine_chunks()
-
-
-def _measure(connection: DuckDBPyConnection, view: ViewDefinition, path: Path, *, left_out: int) -> RowStatistics:
-    event = quote_name(view.source.timestamp_field)
-    nulls = "".join(f", count(*) - count({quote_name(feature.name)})" for feature in view.features)
-    query = f"SELECT count(*), min({event}), max({event}){nulls} FROM read_parquet({quote_text(str(path))})"  # noqa: S608
-    rows, first, last, *counts = fetch_rows(connection, query)[0]
-    return RowStatistics(
-        rows=rows,
-        left_out=left_out,
-        min_event_time=None if first is None else format_time(first),
-        max_event_time=None if last is None else format_time(last),
-        nulls={feature.name: count for feature, count in zip(view.features, counts, strict=True)},
-    )
+def _write(connection: DuckDBPyConnection, query: str, view: ViewDefinition, destination: Path) -> WrittenRows:
+    arrow = load_arrow()
+    with RowWriter(destination, row_columns(view)) as writer:
+        for batch in fetch_batches(connection, query, ROW_GROUP):
+            writer.write(arrow.Table.from_batches([batch]))
+        return writer.finish()

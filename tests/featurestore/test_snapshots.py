@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,10 @@ def test_the_digest_is_that_of_the_canonical_record(world: FeatureFleet) -> None
         "min_event_time": "2026-02-19T12:00:00.000000Z",
         "max_event_time": "2026-02-22T12:00:00.000000Z",
         "nulls": {"radius": 1},
+        "columns": {
+            "patient_id": {"type": "INT64", "distinct": 2, "min": 1, "max": 2, "mean": 4 / 3, "deviation": sqrt(2) / 3},
+            "radius": {"type": "FLOAT", "distinct": 2, "min": 1.0, "max": 2.5, "mean": 1.75, "deviation": 0.75},
+        },
     }
     assert world.store.snapshots.get(ADMIN, snapshot.digest or "").id == snapshot.id
     assert [each.id for each in world.store.snapshots.list(ADMIN, PageRequest(), service="diagnosis").items] == [

@@ -14,7 +14,8 @@ import pytest
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.errors import FeatureSourceInvalid, Unavailable
 from fairlead.featurestore.definitions import Column, ViewDefinition
-from fairlead.featurestore.rows import RowStatistics, write_rows
+from fairlead.featurestore.row_statistics import RowStatistics
+from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
 from tests.servers.object_stores import ObjectStoreServer
