@@ -10,62 +10,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from fairlead.catalog.residency import UNRESTRICTED, Residency
 from fairlead.core.db import Database
 from fairlead.core.errors import (
     FeatureDefinitionInvalid,
     FeatureServiceNotFound,
     FeaturesInUse,
-    InvalidInput,
-    JsonValue,
 )
 from fairlead.core.ids import Digest
 from fairlead.core.ports import Clock
+from fairlead.featurestore.definition_reading import FeatureObject, Key, ReadDefinition, by_name, read_all
 from fairlead.featurestore.definitions import (
-    ENTITY,
     RESIDENCY_TAG,
     SERVICE,
-    STREAM_VIEW,
     VIEW,
-    EntityDefinition,
     ViewDefinition,
-    content_digest,
-    read_entity,
-    read_view,
     view_from_content,
 )
 from fairlead.featurestore.differences import Difference, service_differences, view_differences
-from fairlead.featurestore.feast_json import inner, name_of, object_of, tags_of
+from fairlead.featurestore.feast_json import tags_of
 from fairlead.featurestore.homes import home_of, what_a_move_does
-from fairlead.featurestore.on_demand import ON_DEMAND, read_on_demand
-from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, read_service, service_from_content
-from fairlead.featurestore.source_definitions import SOURCE_KINDS, read_source
-from fairlead.featurestore.streams import STREAM_KINDS, read_stream
+from fairlead.featurestore.on_demand import ON_DEMAND
+from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, service_from_content
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.users import ServiceUser, service_users
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
-from fairlead.registry.limits import parse_json
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import WorkspaceRow
 
 Change = Literal["added", "changed", "unchanged"]
 LABELS = ("owner", "team", "cost_centre")
-KINDS = (ENTITY, VIEW, STREAM_VIEW, ON_DEMAND, SERVICE, *SOURCE_KINDS, *STREAM_KINDS)
-_MAX_OBJECTS = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureObject:
-    """One thing to apply: its kind, and what Feast makes of it as JSON."""
-
-    kind: str
-    spec: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,17 +96,6 @@ class PinnedService:
     on_demand: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    content: dict[str, JsonValue]
-    digest: Digest
-    residency: Residency
-    spec: Mapping[str, Any]
-
-
-_Key = tuple[str, str]
-
-
 class FeatureDefinitions:
     """Applies and shows entities, feature views, feature services and sources."""
 
@@ -148,7 +116,7 @@ class FeatureDefinitions:
             FeaturesInUse: naming the models that take what would be gone.
             UnknownResidency: if a view's tag `fairlead.residency` names no class.
         """
-        sent = _by_name(objects)
+        sent = by_name(objects)
         if dry_run:
             with self._database.read() as session:
                 return self._apply(session, caller, sent, dry_run=True, force=force)
@@ -187,7 +155,7 @@ class FeatureDefinitions:
             return find_pinned_service(session, caller.workspace_id, name, digest)
 
     def _apply(
-        self, session: Session, caller: Caller, sent: Mapping[_Key, Mapping[str, Any]], *, dry_run: bool, force: bool
+        self, session: Session, caller: Caller, sent: Mapping[Key, Mapping[str, Any]], *, dry_run: bool, force: bool
     ) -> list[PlannedChange]:
         rows = {
             (row.kind, row.name): row
@@ -196,7 +164,7 @@ class FeatureDefinitions:
             )
         }
         present = {key: row.spec for key, row in rows.items()}
-        found = _read_all({**present, **sent})
+        found = read_all({**present, **sent})
         users = service_users(session, caller.workspace_id)
         plan: list[PlannedChange] = []
         for key, read in found.items():
@@ -235,7 +203,7 @@ class FeatureDefinitions:
         session: Session,
         caller: Caller,
         planned: PlannedChange,
-        read: _Read,
+        read: ReadDefinition,
         row: FeatureDefinitionRow | None,
         *,
         home: str | None,
@@ -318,85 +286,7 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
     )
 
 
-def _by_name(objects: Sequence[FeatureObject]) -> dict[_Key, Mapping[str, Any]]:
-    if len(objects) > _MAX_OBJECTS:
-        raise InvalidInput(f"{len(objects)} definitions are more than {_MAX_OBJECTS}.", hint="Apply them in parts.")
-    found: dict[_Key, Mapping[str, Any]] = {}
-    for each in objects:
-        if each.kind not in KINDS:
-            raise FeatureDefinitionInvalid(
-                f"Definitions of kind {each.kind[:60]!r} are not supported yet.",
-                hint=f"Supported are: {', '.join(KINDS)}. Compute what others do before it is written to Parquet.",
-                kind=each.kind[:60],
-            )
-        # A stream view is a view, and takes its name.
-        key = (VIEW if each.kind == STREAM_VIEW else each.kind, name_of(each.kind, each.spec))
-        spec = parse_json(_without_times(each.spec), what=f"definition of {key[1]!r}")
-        if found.setdefault(key, spec) != spec:
-            raise FeatureDefinitionInvalid(
-                f"There are two definitions of the {each.kind} {key[1]!r}.", hint="Send one of them."
-            )
-    return found
-
-
-def _without_times(value: Any) -> Any:
-    """Without what Feast notes of when an object was made (`meta`): it differs each time and means nothing."""
-    if isinstance(value, Mapping):
-        members = cast("Mapping[str, Any]", value)
-        return {
-            key: _without_times(item)
-            for key, item in members.items()
-            if not (key == "meta" and isinstance(item, Mapping))
-        }
-    if isinstance(value, list):
-        return [_without_times(item) for item in cast("list[Any]", value)]
-    return value
-
-
-def _read_all(specs: Mapping[_Key, Mapping[str, Any]]) -> dict[_Key, _Read]:
-    """Read everything anew, each kind on what is below it."""
-
-    def of_kind(kind: str) -> dict[str, Mapping[str, Any]]:
-        return {name: spec for (each, name), spec in specs.items() if each == kind}
-
-    entities: dict[str, EntityDefinition] = {name: read_entity(spec) for name, spec in of_kind(ENTITY).items()}
-    views = {name: read_view(spec, entities) for name, spec in of_kind(VIEW).items()}
-    on_demand = {name: read_on_demand(inner(spec, ON_DEMAND), views) for name, spec in of_kind(ON_DEMAND).items()}
-    services = {name: read_service(spec, views, on_demand) for name, spec in of_kind(SERVICE).items()}
-    digests = {name: view.digest for name, view in views.items()}
-    computed = {name: content_digest(view.content(digests)) for name, view in on_demand.items()}
-    contents: dict[_Key, tuple[dict[str, JsonValue], Residency]] = {
-        (ENTITY, name): (entity.content(), UNRESTRICTED) for name, entity in entities.items()
-    }
-    for kind in SOURCE_KINDS:
-        for name, spec in of_kind(kind).items():
-            contents[kind, name] = (read_source(spec).content() | {"name": name}, UNRESTRICTED)
-    for kind in STREAM_KINDS:
-        for name, spec in of_kind(kind).items():
-            contents[kind, name] = (_stream_content(kind, name, spec), UNRESTRICTED)
-    contents |= {(VIEW, name): (view.content(), view.residency) for name, view in views.items()}
-    contents |= {(ON_DEMAND, name): (view.content(digests), view.residency) for name, view in on_demand.items()}
-    contents |= {
-        (SERVICE, name): (service.content(digests, computed), UNRESTRICTED) for name, service in services.items()
-    }
-    return {
-        key: _Read(content=content, digest=content_digest(content), residency=residency, spec=specs[key])
-        for key, (content, residency) in contents.items()
-    }
-
-
-def _stream_content(kind: str, name: str, spec: Mapping[str, Any]) -> dict[str, JsonValue]:
-    members = inner(spec, kind)
-    batch = members.get("batchSource")
-    return {
-        "format": 1,
-        "kind": kind,
-        **read_stream(members, owner=name).content(),
-        "batch_source": read_source(object_of(batch, kind), owner=name).content() if batch else None,
-    }
-
-
-def _check_residency(key: _Key, read: _Read, row: FeatureDefinitionRow | None) -> None:
+def _check_residency(key: Key, read: ReadDefinition, row: FeatureDefinitionRow | None) -> None:
     if row is not None and row.residency != read.residency:
         raise FeatureDefinitionInvalid(
             f"View {key[1]!r} is under the residency class {row.residency!r}, which cannot become {read.residency!r}: "
@@ -406,11 +296,11 @@ def _check_residency(key: _Key, read: _Read, row: FeatureDefinitionRow | None) -
         )
 
 
-def _home(key: _Key, read: _Read, caller: Caller) -> str | None:
+def _home(key: Key, read: ReadDefinition, caller: Caller) -> str | None:
     return home_of(key[1], tags_of(VIEW, read.spec), read.residency, caller.workspace_id) if key[0] == VIEW else None
 
 
-def _broken(session: Session, row: FeatureDefinitionRow, read: _Read) -> list[Difference]:
+def _broken(session: Session, row: FeatureDefinitionRow, read: ReadDefinition) -> list[Difference]:
     """What a reader of the present definition finds no more, or of another type, in the new one."""
     before = _content(session, row.workspace_id, row.kind, row.name, row.digest)
     if before is None or row.kind not in {VIEW, SERVICE}:
@@ -425,7 +315,7 @@ def _broken(session: Session, row: FeatureDefinitionRow, read: _Read) -> list[Di
 
 
 def _hurt(
-    session: Session, workspace_id: str, key: _Key, broken: Sequence[Difference], users: Sequence[ServiceUser]
+    session: Session, workspace_id: str, key: Key, broken: Sequence[Difference], users: Sequence[ServiceUser]
 ) -> list[ServiceUser]:
     """The users that take any of what is broken; a broken key concerns everybody who takes the view."""
     features = {each.feature for each in broken}
@@ -451,7 +341,7 @@ def _in_use(planned: PlannedChange) -> FeaturesInUse:
     )
 
 
-def _number(session: Session, workspace_id: str, key: _Key, digest: Digest) -> tuple[int, bool]:
+def _number(session: Session, workspace_id: str, key: Key, digest: Digest) -> tuple[int, bool]:
     """The number of a version, and whether it exists already."""
     known = session.get(FeatureVersionRow, (workspace_id, *key, digest))
     if known is not None:
