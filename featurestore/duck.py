@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fairlead.core.errors import JoinTimedOut
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -18,6 +22,7 @@ ArrowSchema = Any
 """A `pyarrow.Schema`."""
 
 _MEMORY_LIMIT = "1GiB"
+_limited: ContextVar[list[DuckDBPyConnection] | None] = ContextVar("limited", default=None)
 
 
 def load_arrow() -> Any:
@@ -41,12 +46,45 @@ def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator
             "preserve_insertion_order": "false",
         }
     )
+    if (limited := _limited.get()) is not None:
+        limited.append(connection)
     try:
         # A time without a zone means UTC, as in Feast.
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
     finally:
         connection.close()
+
+
+@contextmanager
+def time_limit(seconds: float) -> Generator[None]:
+    """Have no query of the connections that this thread opens in the block go on for longer than so many seconds.
+
+    Raises:
+        JoinTimedOut: in place of the query's result.
+    """
+    import duckdb
+
+    opened: list[DuckDBPyConnection] = []
+
+    def stop() -> None:
+        for connection in opened:
+            with suppress(duckdb.Error):
+                connection.interrupt()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    token = _limited.set(opened)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise JoinTimedOut(
+            f"The query took longer than the {seconds:.0f} s that it may.", hint="Read fewer rows at once."
+        ) from None
+    finally:
+        timer.cancel()
+        _limited.reset(token)
 
 
 def quote_name(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from fairlead.core.errors import (
@@ -275,10 +275,17 @@ class Artifacts:
         artifact = self.get(digest)
         return self._first_readable(artifact, lambda reader, _: read(self._caches.nearer(artifact, reader)))
 
-    def download(self, digest: str, destination: Path | None = None, *, progress: Progress | None = None) -> Path:
+    def download(
+        self,
+        digest: str,
+        destination: Path | None = None,
+        *,
+        only: str | None = None,
+        progress: Progress | None = None,
+    ) -> Path:
         """Bring an artifact's files here, each byte verified; without a destination, into the cache.
 
-        A cached artifact is checked against its digest before it is used again. A replica whose bytes are wrong is
+        With `only`, replicas of other regions are not read. A cached artifact is checked against its digest before it is used again. A replica whose bytes are wrong is
         reported, mended by the server, and passed over for the next one.
 
         Raises:
@@ -297,6 +304,9 @@ class Artifacts:
             self._caches.nearer(artifact, reader).download(target, progress)
             return target
 
+        if only is not None:
+            there = tuple(replica for replica in artifact.replicas if replica.region == only)
+            artifact = replace(artifact, replicas=there)
         return self._first_readable(artifact, fetch)
 
     def verify(self, digest: str, *, progress: Callable[[str], None] | None = None) -> list[JsonObject]:

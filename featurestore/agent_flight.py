@@ -1,0 +1,297 @@
+"""The feature agent: an Arrow Flight server that joins in its region what tickets say, and nothing else.
+
+One method is answered, `DoExchange`: its command is a ticket, its header `authorization` the caller's token; entity rows
+come in, and what goes back is the row number with the columns that were asked for. A call is judged before its rows are
+read: that this registry signed the ticket, for this region and this token, and that no residency rule forbids it. Rows,
+bytes, joins at once and time are limited. Every error carries its problem document, as in the REST API; neither that
+nor a log holds a key or value.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from fairlead.core.errors import (
+    AgentBusy,
+    BodyTooLarge,
+    FairleadError,
+    InvalidInput,
+    JoinTimedOut,
+    PermissionDenied,
+    TicketInvalid,
+    Unauthenticated,
+    Unavailable,
+)
+from fairlead.core.ids import new_row_id
+from fairlead.core.ports import Clock
+from fairlead.core.problems import to_problem
+from fairlead.featurestore.agents import Crossing
+from fairlead.featurestore.duck import ArrowTable, load_arrow, time_limit
+from fairlead.featurestore.ticket_joins import TicketJoins
+from fairlead.featurestore.tickets import Ticket, open_ticket, token_hash
+from fairlead.sync.scratch import Scratch
+
+_ROWS_A_BATCH = 64 * 1024
+_WAIT_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentLimits:
+    """What one agent does at most: rows and bytes of one call's entity rows, joins at once, seconds for one call."""
+
+    rows: int = 20_000_000
+    bytes: int = 2 * 2**30
+    joins: int = 4
+    seconds: float = 600.0
+
+
+class AgentRegistry(Protocol):
+    """What an agent asks of its registry."""
+
+    @property
+    def workspace(self) -> str:
+        """The workspace that the agent is of."""
+        ...
+
+    def public_keys(self) -> tuple[bytes, ...]:
+        """The keys that sign tickets, as they were last heard."""
+        ...
+
+    def check_token(self, token: str) -> None:
+        """Ask whether a token is still good; while the registry is away, what was planned with it may go on.
+
+        Raises:
+            Unauthenticated: if it is not.
+        """
+        ...
+
+    def report(self, ticket: str, crossing: Crossing) -> None:
+        """Tell, now or later, what went through."""
+        ...
+
+
+class FeatureAgentServer:
+    """Serves on an address with a certificate, until it is shut down.
+
+    `certificate` and `key` are PEM. `observe` sees each table that comes in or goes out, for tests of what crosses.
+    """
+
+    def __init__(
+        self,
+        joins: TicketJoins,
+        registry: AgentRegistry,
+        clock: Clock,
+        *,
+        region: str,
+        host: str,
+        port: int,
+        certificate: bytes,
+        key: bytes,
+        scratch: Scratch,
+        limits: AgentLimits,
+        observe: Callable[[str, ArrowTable], None] | None = None,
+    ) -> None:
+        flight = load_flight()
+        exchange = _Exchange(
+            joins, registry, clock, region=region, scratch=scratch, limits=limits, observe=observe, flight=flight
+        )
+        name = f"[{host}]" if ":" in host else host
+        self._server: Any = _server_class(flight)(
+            exchange,
+            f"grpc+tls://{name}:{port}",
+            tls_certificates=[(certificate, key)],
+            middleware={"headers": _headers_class(flight)()},
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._server.port)
+
+    def serve(self) -> None:
+        """Answer until `shutdown`."""
+        self._server.serve()
+
+    def shutdown(self) -> None:
+        """Finish what runs, and stop."""
+        self._server.shutdown()
+
+
+class _Exchange:
+    def __init__(
+        self,
+        joins: TicketJoins,
+        registry: AgentRegistry,
+        clock: Clock,
+        *,
+        region: str,
+        scratch: Scratch,
+        limits: AgentLimits,
+        observe: Callable[[str, ArrowTable], None] | None,
+        flight: Any,
+    ) -> None:
+        self._joins = joins
+        self._registry = registry
+        self._clock = clock
+        self._region = region
+        self._scratch = scratch
+        self._limits = limits
+        self._observe = observe
+        self._flight = flight
+        self._slots = threading.BoundedSemaphore(limits.joins)
+
+    def __call__(self, headers: Mapping[str, list[str]], command: bytes | None, reader: Any, writer: Any) -> None:
+        try:
+            self._answer(headers, command, reader, writer)
+        except FairleadError as error:
+            _log.info("refused a call: %s", error.code)
+            raise self._flight_error(error) from None
+        except self._flight.FlightError:
+            # The caller is gone.
+            raise
+        except Exception as error:  # noqa: BLE001  (its text may hold values, so nobody is told it)
+            _log.error("a call failed unexpectedly: %s", type(error).__name__)
+            unknown = FairleadError(
+                f"The feature agent of {self._region} met something unexpected ({type(error).__name__}).",
+                hint="Its log says when; run the read again.",
+            )
+            raise self._flight_error(unknown) from None
+
+    def _answer(self, headers: Mapping[str, list[str]], command: bytes | None, reader: Any, writer: Any) -> None:
+        started = time.monotonic()
+        text = (command or b"").decode(errors="replace")
+        ticket = self._judge(headers, text)
+        rows, received, sent, problem = 0, 0, 0, None
+        try:
+            with self._slot(), time_limit(self._limits.seconds), self._scratch.folder("agent-") as folder:
+                entity_rows = self._receive(reader, ticket, started)
+                rows, received = entity_rows.num_rows, entity_rows.nbytes
+                if self._observe is not None:
+                    self._observe("in", entity_rows)
+                answer = self._joins.join(ticket, entity_rows, scratch=folder)
+                if self._observe is not None:
+                    self._observe("out", answer)
+                sent = answer.nbytes
+                writer.begin(answer.schema)
+                for batch in answer.to_batches(max_chunksize=_ROWS_A_BATCH):
+                    self._check_time(started)
+                    writer.write_batch(batch)
+        except FairleadError as error:
+            problem, sent = error.code, 0
+            raise
+        finally:
+            if received:
+                crossing = Crossing(call=new_row_id(), rows=rows, bytes_in=received, bytes_out=sent, error=problem)
+                self._registry.report(text, crossing)
+
+    def _judge(self, headers: Mapping[str, list[str]], text: str) -> Ticket:
+        scheme, _, token = (headers.get("authorization") or [""])[0].partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated("The call carries no token.", hint="Send authorization: Bearer TOKEN; the SDK does.")
+        ticket = open_ticket(text, self._registry.public_keys(), now=self._clock.now())
+        is_theirs = hmac.compare_digest(ticket.token_sha256, token_hash(token.strip()))
+        if not is_theirs or ticket.workspace_id != self._registry.workspace:
+            raise TicketInvalid("The ticket was planned with another token.", hint="Plan the read with this one.")
+        if ticket.region != self._region:
+            raise TicketInvalid(f"The ticket is not for {self._region}.", hint="Plan the read again.")
+        self._registry.check_token(token.strip())
+        self._joins.check_residency(ticket)
+        return ticket
+
+    @contextmanager
+    def _slot(self) -> Generator[None]:
+        if not self._slots.acquire(timeout=_WAIT_SECONDS):
+            raise AgentBusy(
+                f"The feature agent of {self._region} joins {self._limits.joins} reads already.",
+                hint="Run the read again, or start another agent there.",
+                region=self._region,
+            )
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    def _receive(self, reader: Any, ticket: Ticket, started: float) -> ArrowTable:
+        arrow = load_arrow()
+        batches: list[Any] = []
+        rows = size = 0
+        schema = reader.schema
+        for chunk in reader:
+            self._check_time(started)
+            rows, size = rows + chunk.data.num_rows, size + chunk.data.nbytes
+            if rows > min(ticket.rows, self._limits.rows) or size > self._limits.bytes:
+                raise BodyTooLarge(
+                    f"The entity rows are more than the {min(ticket.rows, self._limits.rows)} rows or "
+                    f"{self._limits.bytes} bytes that the feature agent of {self._region} takes in one call.",
+                    hint="Read them in parts.",
+                    region=self._region,
+                )
+            batches.append(chunk.data)
+        table = arrow.Table.from_batches(batches, schema=schema)
+        try:
+            table.validate(full=True)
+        except arrow.ArrowException:
+            raise InvalidInput("The entity rows are no valid Arrow.", hint="Send them with the SDK.") from None
+        return table
+
+    def _check_time(self, started: float) -> None:
+        if time.monotonic() - started > self._limits.seconds:
+            raise JoinTimedOut(
+                f"The read took longer than {self._limits.seconds:.0f} s at the feature agent of {self._region}.",
+                hint="Read fewer rows at once.",
+                region=self._region,
+            )
+
+    def _flight_error(self, error: FairleadError) -> Exception:
+        flight = self._flight
+        problem = json.dumps(to_problem(error)).encode()
+        kind: Any = flight.FlightInternalError
+        if isinstance(error, Unauthenticated):
+            kind = flight.FlightUnauthenticatedError
+        elif isinstance(error, PermissionDenied):
+            kind = flight.FlightUnauthorizedError
+        elif isinstance(error, Unavailable):
+            kind = flight.FlightUnavailableError
+        found: Exception = kind(error.code, extra_info=problem)
+        return found
+
+
+def load_flight() -> Any:
+    """The module `pyarrow.flight`, as a value without a type: it ships none."""
+    return import_module("pyarrow.flight")
+
+
+def _server_class(flight: Any) -> Any:
+    class Server(flight.FlightServerBase):
+        def __init__(self, exchange: _Exchange, location: str, **options: Any) -> None:
+            super().__init__(location, **options)
+            self._exchange = exchange
+
+        def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
+            self._exchange(context.get_middleware("headers").found, descriptor.command, reader, writer)
+
+    return Server
+
+
+def _headers_class(flight: Any) -> Any:
+    class Kept(flight.ServerMiddleware):
+        def __init__(self, found: Mapping[str, list[str]]) -> None:
+            super().__init__()
+            self.found = found
+
+    class Headers(flight.ServerMiddlewareFactory):
+        def start_call(self, info: Any, headers: Mapping[str, list[str]]) -> Any:
+            del info
+            return Kept(headers)
+
+    return Headers
