@@ -67,16 +67,26 @@ def direct_copy(request: PlacementRequest, catalog: Catalog, cargo: Cargo, regio
 def relays_of(
     request: PlacementRequest, catalog: Catalog, directs: Mapping[tuple[str, RegionId], Copy]
 ) -> tuple[Copy, ...]:
-    """The copies from one region that lacks a cargo to another that are cheaper than straight from a holder."""
+    """The copies from one region that lacks a cargo to another that are better than straight from a holder.
+
+    Better is cheaper, or, where the request weighs carbon, cleaner.
+    """
     relays: list[Copy] = []
+    weighs_carbon = (
+        request.carbon_price_usd_per_tonne > 0
+        or request.carbon_budget_g_per_hour is not None
+        or "carbon" in request.order
+    )
     for cargo in cargos_of(request):
         fed = {region: copy for (name, region), copy in directs.items() if name == cargo.name}
         for region, direct in fed.items():
             for other, first in fed.items():
-                if other == region or catalog.egress(other, region).value >= direct.tariff.value:
+                is_cheaper = catalog.egress(other, region).value < direct.tariff.value
+                if other == region or not (is_cheaper or weighs_carbon):
                     continue
                 copy = copy_between(request, catalog, cargo, other, region)
-                if _is_in_time(request, first.seconds + copy.seconds):
+                is_better = is_cheaper or copy.grams_per_hour < direct.grams_per_hour
+                if is_better and _is_in_time(request, first.seconds + copy.seconds):
                     relays.append(copy)
     return tuple(relays)
 

@@ -7,7 +7,7 @@ requests that the same regions may answer, clouds c and copies a:
     n[r,o]  instances rented, whole
     x[g,r]  share of the lot that the region answers, from 0 to 1
     z[c]    1 where the cloud is used
-    a[u,v]  1 where region v gets its copy by way of region u
+    a[k,v]  1 where region v gets its copy by way of a region of the set k, which all send at the same cost
 
 Columns stand in order of region id. Where totals differ by less than a hundredth of a cent an hour in a programme that
 is solved to no remaining gap, the smaller region id wins.
@@ -24,6 +24,7 @@ from fairlead.serving.placement_copies import Copy, feed, relays_of
 from fairlead.serving.placement_options import GRAMS_PER_TONNE, Problem, RentKey, use_of
 from fairlead.serving.placement_programme import Programme, Values, minimise
 from fairlead.serving.placement_pruning import Lot, lots_of, undominated
+from fairlead.serving.placement_relays import Way, ways_of
 from fairlead.serving.placement_request import PlacementRequest
 from fairlead.serving.placement_shares import split_lots
 from fairlead.serving.placement_survival import answered, losses_of, need_within, needs_of
@@ -34,6 +35,8 @@ EXACT_COLUMNS = 200
 _TIE_USD_PER_HOUR = 1e-7
 _LEAST_LOAD = 1e-6
 _ROUNDING = 1e-9
+_WAY_STEP = 1e-5
+"""Relays count as equally dear where they differ by no more than this part of the least rent there is to pay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,7 @@ class _Built:
         self._used: dict[int, int] = {}
         self._rented: dict[tuple[int, int], int] = {}
         self._served: dict[tuple[int, int], int] = {}
-        self._relayed: list[tuple[Copy, int]] = []
+        self._relayed: list[tuple[Way, int]] = []
         self._columns()
         self._demand_rows()
         self._capacity_rows()
@@ -288,24 +291,55 @@ class _Built:
         """A relayed copy instead of the direct one, from a region that is used and was fed directly itself."""
         ids = {self._problem.regions[region].region.id: region for region in self._regions}
         fed_by_relay: dict[tuple[str, RegionId], list[int]] = {}
-        for copy in self._problem.relays or ():
-            if copy.source not in ids or copy.destination not in ids:
-                continue
-            direct = self._problem.directs[copy.cargo, copy.destination]
-            usd = copy.usd_per_hour - direct.usd_per_hour
-            grams = copy.grams_per_hour - direct.grams_per_hour
-            is_capped = self._aim.most_usd < math.inf or self._aim.most_grams < math.inf
-            if not is_capped and usd * self._aim.usd + grams * self._aim.grams >= 0:
-                continue
+        for way in self._ways(ids):
+            usd, grams = self._change(way.relays[0])
             column = self._column(usd, grams, 0.0, 1.0, is_whole=False)
-            self._relayed.append((copy, column))
-            fed_by_relay.setdefault((copy.cargo, copy.destination), []).append(column)
+            self._relayed.append((way, column))
+            fed_by_relay.setdefault((way.cargo, way.destination), []).append(column)
         for (_, where), columns in fed_by_relay.items():
             terms = [(column, 1.0) for column in columns]
             self.programme.row([*terms, (self._used[ids[where]], -1.0)], upper=0.0)
-        for copy, column in self._relayed:
-            terms = [(each, 1.0) for each in fed_by_relay.get((copy.cargo, copy.source), ())]
-            self.programme.row([(column, 1.0), *terms, (self._used[ids[copy.source]], -1.0)], upper=0.0)
+        feeders: dict[tuple[str, tuple[RegionId, ...]], int] = {}
+        for way, column in self._relayed:
+            key = (way.cargo, way.senders)
+            if key not in feeders:
+                feeders[key] = self._column(0.0, 0.0, 0.0, math.inf, is_whole=False)
+                # How many of the senders are used and fed directly.
+                terms = [(self._used[ids[sender]], -1.0) for sender in way.senders]
+                terms += [(each, 1.0) for sender in way.senders for each in fed_by_relay.get((way.cargo, sender), ())]
+                self.programme.row([(feeders[key], 1.0), *terms], upper=0.0)
+            self.programme.row([(column, 1.0), (feeders[key], -1.0)], upper=0.0)
+
+    def _ways(self, ids: Mapping[RegionId, int]) -> tuple[Way, ...]:
+        aim = self._aim
+        is_capped = aim.most_usd < math.inf or aim.most_grams < math.inf
+
+        def saving(relay: Copy) -> float:
+            usd, grams = self._change(relay)
+            return usd * aim.usd + grams * aim.grams
+
+        relays = [
+            relay
+            for relay in self._problem.relays or ()
+            if relay.source in ids and relay.destination in ids and (is_capped or saving(relay) < 0)
+        ]
+        is_rough = not is_capped and len(relays) > EXACT_COLUMNS
+        return ways_of(relays, saving, step=_WAY_STEP * self._least_rent() if is_rough else 0.0)
+
+    def _change(self, relay: Copy) -> tuple[float, float]:
+        """What it adds to dollars and grams that this relay feeds its region, and not the direct copy."""
+        direct = self._problem.directs[relay.cargo, relay.destination]
+        return relay.usd_per_hour - direct.usd_per_hour, relay.grams_per_hour - direct.grams_per_hour
+
+    def _least_rent(self) -> float:
+        """What the objective pays at least for the instances of any placement."""
+        aim = self._aim
+        rents = [
+            (each.usd_per_hour * aim.usd + each.grams_per_hour * aim.grams) / each.room
+            for region in self._regions
+            for each in self._problem.regions[region].instances
+        ]
+        return max(1.0, self._problem.load_replicas) * min(rents)
 
     def _quota_rows(self) -> None:
         for quota in self._request.quotas:
@@ -399,10 +433,14 @@ class _Built:
         directs = {key: copy for key, copy in self._problem.directs.items() if key[1] in used}
         if self._problem.relays is None:
             return feed(self._request, directs, relays_of(self._request, self._problem.catalog, directs))
-        relayed = {
-            (copy.cargo, copy.destination): copy for copy, column in self._relayed if values.columns[column] > 0.5
+        taken = [way for way, column in self._relayed if values.columns[column] > 0.5]
+        relayed = {(way.cargo, way.destination) for way in taken}
+        senders = {(way.cargo, way.destination): [each for each in way.relays if each.source in used] for way in taken}
+        feeding = {
+            key: next((each for each in relays if (each.cargo, each.source) not in relayed), directs[key])
+            for key, relays in senders.items()
         }
-        return tuple(relayed.get(key, copy) for key, copy in sorted(directs.items()))
+        return tuple(feeding.get(key, copy) for key, copy in sorted(directs.items()))
 
     def _constant(self) -> float:
         """What leaving every running region would cost: staying in one takes it off again."""

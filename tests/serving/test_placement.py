@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
+from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairlead.catalog import Residency, parse_residency, permits
 from fairlead.core.errors import PlacementInfeasible
 from fairlead.core.ids import RegionId
+from fairlead.serving import placement_model
 from fairlead.serving.placement import Demand, Placement, PlacementRequest, Resources, Terms, place
+from fairlead.serving.placement_options import build_problem
 from tests.serving.placement_problems import CATALOG, brute_force, region_ids, requests
 
 US, NL_GCP, NL_AZURE = RegionId("aws:us-east-1"), RegionId("gcp:europe-west4"), RegionId("azure:westeurope")
@@ -33,6 +36,18 @@ TWO_CONTINENTS = PlacementRequest(
     carbon_price_usd_per_tonne=100,
 )
 
+CLEANER_BY_RELAY = PlacementRequest(
+    demand=(Demand(area="new-york", requests_per_second=10),),
+    resources=Resources(vcpus=0.5, memory_gib=1, requests_per_second_per_replica=10, bytes_per_request=0),
+    candidate_regions=(RegionId("gcp:asia-south1"), RegionId("gcp:europe-north1"), RegionId("aws:ca-central-1")),
+    min_regions=2,
+    existing_replicas=(RegionId("gcp:asia-south1"),),
+    artifact_bytes=100_000_000_000,
+    carbon_price_usd_per_tonne=5000,
+    latency_price_usd_per_request_second=1e-5,
+)
+"""Where copies by way of another region cost the same and are cleaner."""
+
 solved = settings(max_examples=25, deadline=None)
 
 
@@ -48,6 +63,7 @@ def answer_or_none(request: PlacementRequest) -> Placement | None:
 
 @settings(max_examples=40, deadline=None)
 @given(request=requests())
+@example(request=CLEANER_BY_RELAY)
 def test_the_answer_costs_exactly_what_brute_force_finds(request: PlacementRequest) -> None:
     least = brute_force(request)
     found = answer_or_none(request)
@@ -56,6 +72,27 @@ def test_the_answer_costs_exactly_what_brute_force_finds(request: PlacementReque
     else:
         assert found is not None
         assert found.terms.objective_usd == pytest.approx(least, rel=1e-6, abs=2e-5)
+
+
+@pytest.mark.parametrize("survive", [None, "region"])
+def test_relays_of_equal_cost_that_are_one_way_lead_to_the_same_answer(
+    survive: Literal["region"] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = tuple(sorted(region.id for region in CATALOG.regions()))[::2]
+    request = replace(
+        TWO_CONTINENTS,
+        candidate_regions=regions,
+        artifact_bytes=20_000_000_000,
+        existing_replicas=(US,),
+        survive=survive,
+    )
+    problem = build_problem(request, CATALOG)
+    rough = placement_model.solve(problem)
+    monkeypatch.setattr(placement_model, "_WAY_STEP", 0.0)
+    exact = placement_model.solve(problem)
+    assert rough is not None
+    assert exact is not None
+    assert rough.objective == pytest.approx(exact.objective, rel=placement_model.RELATIVE_GAP)
 
 
 def test_equal_requests_give_equal_answers() -> None:
