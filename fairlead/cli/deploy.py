@@ -56,7 +56,8 @@ def place(
     if what_if:
         document["what_if"] = what_if
     with connected() as (client, output):
-        placement = client.place(document)
+        with output.waiting("Placing ..."):
+            placement = client.place(document)
         if plot is not None:
             plot.write_text(draw_front(placement.answer["pareto"]), encoding="utf-8")
             output.message(f"{plot}: {len(placement.answer['pareto'])} placements.")

@@ -126,6 +126,17 @@ class Output:
         with progress_bar(without_controls(what), self._stderr) as advance:
             yield advance
 
+    @contextmanager
+    def waiting(self, what: str) -> Generator[None]:
+        """A sign on a terminal that something goes on whose end nobody knows; silent elsewhere."""
+        if self.form != "human" or not self._stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+
+        with Console(file=self._stderr).status(without_controls(what)):
+            yield
+
     def _print_json(self, value: object) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False)
         # What JSON lets stand, a terminal might obey: DEL, C1 controls, direction marks, half surrogates.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fairlead.sdk.records import FleetPlacement, Placement
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from fairlead.core.errors import JsonValue
     from fairlead.sdk.transport import Transport
+
+_SOLVING_SECONDS = 900.0
+"""A front and sensitivities over every region there is, with a loss to survive, are some hundred programmes."""
 
 
 class Placements:
@@ -27,7 +30,7 @@ class Placements:
             InvalidInput: with the JSON pointer of the member in `attributes["pointer"]`.
             PlacementInfeasible: naming the limits to relax.
         """
-        return Placement.from_json(self._transport.post("/api/v1/placements", request))
+        return Placement.from_json(self._solve("/api/v1/placements", request))
 
     def create_fleet(self, fleet: Mapping[str, JsonValue]) -> FleetPlacement:
         """Place many models under the quotas that they share (`models`, `quotas`, `defaults`), and keep each answer.
@@ -36,7 +39,10 @@ class Placements:
             InvalidInput: with the JSON pointer of the member in `attributes["pointer"]`.
             PlacementInfeasible: naming the model, or the quotas that no mix of placements keeps.
         """
-        return FleetPlacement.from_json(self._transport.post("/api/v1/placements/fleet", fleet))
+        return FleetPlacement.from_json(self._solve("/api/v1/placements/fleet", fleet))
+
+    def _solve(self, path: str, question: Mapping[str, JsonValue]) -> dict[str, Any]:
+        return self._transport.post(path, question, silence_seconds=_SOLVING_SECONDS)
 
     def get(self, placement_id: str) -> Placement:
         """A kept answer.

@@ -83,9 +83,17 @@ class Transport:
         *,
         if_match: int | None = None,
         is_repeatable: bool = True,
+        silence_seconds: float | None = None,
     ) -> JsonObject:
         """POST a JSON object and read one back."""
-        return self.request("POST", path, body=dict(body or {}), if_match=if_match, is_repeatable=is_repeatable)
+        return self.request(
+            "POST",
+            path,
+            body=dict(body or {}),
+            if_match=if_match,
+            is_repeatable=is_repeatable,
+            silence_seconds=silence_seconds,
+        )
 
     def items(self, path: str, **query: JsonValue) -> Iterator[JsonObject]:
         """Every item of a paged list, page by page."""
@@ -106,6 +114,7 @@ class Transport:
         body: JsonObject | None = None,
         if_match: int | None = None,
         is_repeatable: bool = True,
+        silence_seconds: float | None = None,
     ) -> JsonObject:
         """One call with a JSON body; the answer's JSON object (empty for an empty answer).
 
@@ -126,6 +135,7 @@ class Transport:
             content_type=content_type,
             if_match=if_match,
             is_repeatable=is_repeatable,
+            silence_seconds=silence_seconds,
         )
         if not response.content:
             return {}
@@ -150,10 +160,12 @@ class Transport:
         content_type: str | None = None,
         if_match: int | None = None,
         is_repeatable: bool = True,
+        silence_seconds: float | None = None,
     ) -> httpx2.Response:
         """One call, repeated while the server is away or overloaded and the repeat is harmless.
 
         `is_repeatable=False` says that it is not, once it may have reached the server; `if_match` says so too.
+        `silence_seconds` is how long the server may think about it, where that is longer than usual.
 
         Raises:
             FairleadError: the class that the server raised.
@@ -177,18 +189,23 @@ class Transport:
                 return True
             return may_repeat and (isinstance(error, httpx2.TransportError) or _is_overload(error))
 
+        timeout = httpx2.USE_CLIENT_DEFAULT if silence_seconds is None else silence_seconds
+
+        def call() -> httpx2.Response:
+            return self._http.request(
+                method, path, params=_query(query), content=content, headers=headers, timeout=timeout
+            )
+
         tries = stamina.retry_context(
             on=is_worth_repeating, attempts=_ATTEMPTS, wait_initial=0.1, wait_jitter=0.1, timeout=_PATIENCE_SECONDS
         )
         try:
             for attempt in tries:
                 with attempt:
-                    response = self._http.request(method, path, params=_query(query), content=content, headers=headers)
+                    response = call()
                     if response.status_code == _UNAUTHENTICATED and self.renew_token():
                         # Whoever is not known did nothing, so any call may be repeated.
-                        response = self._http.request(
-                            method, path, params=_query(query), content=content, headers=headers
-                        )
+                        response = call()
                     _raise_problem(response)
                     return response
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
