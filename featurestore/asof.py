@@ -21,6 +21,7 @@ ROW, TIME = "__row", "__time"
 """The columns of the asked pairs: a whole number of its own for each, and the time as of when (with a zone)."""
 
 _KEYS_WORTH_FILTERING = 100
+_BEGINNING = -62_135_596_800_000_000  # the year 1, in microseconds since 1970
 _TEMPORARY = ("__matched", "__found")
 
 
@@ -56,6 +57,17 @@ class Pairs:
 
     table: str
     keys: tuple[str, ...] = field(default=())
+
+
+def create_pairs(connection: DuckDBPyConnection, name: str, rows: ArrowTable) -> None:
+    """Make a table of pairs out of Arrow's rows: `ROW`, `TIME` (without a zone: UTC) and the key columns."""
+    connection.register("__rows", rows)
+    # Rounded to the microsecond in the same way as the times of the features.
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE {name} AS "  # noqa: S608  (a name of ours)
+        f"SELECT * REPLACE (CAST({TIME} AS TIMESTAMPTZ) AS {TIME}) FROM __rows"
+    )
+    connection.unregister("__rows")
 
 
 def join_asof(connection: DuckDBPyConnection, pairs: Pairs, history: History) -> ArrowTable:
@@ -134,7 +146,7 @@ def _conditions(connection: DuckDBPyConnection, pairs: Pairs, history: History) 
     if last is None:
         return ["FALSE"]
     found = [f"{history.event} <= {_moment(last)}"]
-    if history.ttl is not None:
+    if history.ttl is not None and first - history.ttl > _BEGINNING:
         found.append(f"{history.event} >= {_moment(first - history.ttl)}")
     if history.keys:
         names = ", ".join(quote_name(name) for name in pairs.keys)

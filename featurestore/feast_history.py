@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.asof import ROW, TIME, History, Pairs, join_asof
+from fairlead.featurestore.asof import ROW, TIME, History, Pairs, create_pairs, join_asof
 from fairlead.featurestore.duck import ArrowTable, load_arrow, quote_name
 from fairlead.featurestore.feast_rows import Columns, SourceReader
 
@@ -34,7 +34,6 @@ _ARROW_KEYS = {
     "VARCHAR": "string",
 }
 _PAIRS = "__pairs"
-_ENTITIES = "__entities"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +109,7 @@ def _join_view(
     columns = read_view(connection, reader, wanted)
     numbers = arrow.array(range(entity_rows.num_rows), arrow.int64())
     keys = {name: _cast_key(entity_rows.column(name), columns.type(key), name) for key, name in wanted.keys}
-    connection.register(_ENTITIES, arrow.table({ROW: numbers, TIME: entity_rows.column(question.time_column)} | keys))
-    # Rounded to the microsecond in the same way as the times of the features.
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE {_PAIRS} AS "  # noqa: S608
-        f"SELECT * REPLACE (CAST({TIME} AS TIMESTAMPTZ) AS {TIME}) FROM {_ENTITIES}"
-    )
-    connection.unregister(_ENTITIES)
+    create_pairs(connection, _PAIRS, arrow.table({ROW: numbers, TIME: entity_rows.column(question.time_column)} | keys))
     return join_asof(
         connection,
         Pairs(table=_PAIRS, keys=tuple(keys)),

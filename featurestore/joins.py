@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.asof import ROW, TIME, History, Pairs, create_pairs, join_asof
 from fairlead.featurestore.definitions import Column, ViewDefinition
-from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, open_duckdb, quote_name, quote_text
+from fairlead.featurestore.duck import ArrowTable, load_arrow, open_duckdb, quote_name, quote_text
 from fairlead.featurestore.services import Projection, ServiceDefinition
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 EVENT_TIMESTAMP = "event_timestamp"
 """The column of the entity rows that says as of when."""
 
-_ROW, _TIME = "__row", "__time"
-# Rounded to the microsecond in the same way as the times of the features.
-_ENTITIES = f"(SELECT * REPLACE (CAST({_TIME} AS TIMESTAMPTZ) AS {_TIME}) FROM __entities)"  # noqa: S608
+_PAIRS = "__pairs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +81,10 @@ def join_point_in_time(
     _check_columns(entity_rows, service, [name for _, _, name in outputs])
     keys = _key_columns(entity_rows, service, views)
     numbers = arrow.array(range(entity_rows.num_rows), arrow.int64())
-    prepared = arrow.table({_ROW: numbers, _TIME: _time_column(entity_rows)} | keys)
+    pairs = arrow.table({ROW: numbers, TIME: _time_column(entity_rows)} | keys)
     result = entity_rows
     with open_duckdb(scratch) as connection:
-        connection.register("__entities", prepared)
+        create_pairs(connection, _PAIRS, pairs)
         for projection in service.projections:
             joined: dict[str, Any] = {}
             for rows in views.get(projection.view, ()):
@@ -106,28 +105,16 @@ def join_point_in_time(
 def _join_view(
     connection: DuckDBPyConnection, projection: Projection, rows: ViewRows, features: Sequence[tuple[str, str]]
 ) -> ArrowTable:
-    view, event = rows.view, quote_name(rows.view.source.timestamp_field)
-    keys = ", ".join(quote_name(key.name) for key in view.keys)
-    wanted = ", ".join(quote_name(feature) for feature, _ in features)
-    # Of rows with equal key and time, only the last counts; ASOF alone would take any of them.
-    history = (
-        f"SELECT {keys}, {event}, {wanted} "  # noqa: S608  (every name and text is quoted)
-        f"FROM read_parquet({quote_text(str(rows.path))}, file_row_number = true) "
-        f"QUALIFY lead({event}) OVER (PARTITION BY {keys} ORDER BY file_row_number) IS DISTINCT FROM {event}"
+    history = History(
+        relation=f"read_parquet({quote_text(str(rows.path))}, file_row_number = true)",
+        keys=tuple(quote_name(key.name) for key in rows.view.keys),
+        event=quote_name(rows.view.source.timestamp_field),
+        order=("file_row_number",),
+        values=tuple((quote_name(feature), name) for feature, name in features),
+        ttl=ttl_microseconds(rows.view),
     )
-    matches = " AND ".join(
-        f"e.{quote_name(_key_alias(projection, key))} = h.{quote_name(key.name)}" for key in view.keys
-    )
-    ttl = ttl_microseconds(view)
-    fresh = "TRUE" if ttl is None else f"epoch_us(e.{_TIME}) - epoch_us(h.{event}) <= {ttl}"
-    values = ", ".join(
-        f"CASE WHEN {fresh} THEN h.{quote_name(feature)} END AS {quote_name(name)}" for feature, name in features
-    )
-    return fetch_arrow(
-        connection,
-        f"SELECT {values} FROM {_ENTITIES} e ASOF LEFT JOIN ({history}) h "  # noqa: S608
-        f"ON {matches} AND e.{_TIME} >= h.{event} ORDER BY e.{_ROW}",
-    )
+    pairs = Pairs(table=_PAIRS, keys=tuple(_key_alias(projection, key) for key in rows.view.keys))
+    return join_asof(connection, pairs, history)
 
 
 def _check_columns(entity_rows: ArrowTable, service: ServiceDefinition, outputs: Sequence[str]) -> None:
