@@ -45,7 +45,13 @@ def feature_duties(
     return Duties(
         handlers={
             SNAPSHOT: SnapshotHandler(
-                database, clock, uploads=uploads, open_store=open_store, sources=sources, scratch=scratch
+                database,
+                clock,
+                uploads=uploads,
+                open_store=open_store,
+                sources=sources,
+                replicas=replicas,
+                scratch=scratch,
             ),
             MATERIALIZE: MaterializeHandler(database, clock, replicas=replicas, folder=online_folder, scratch=scratch),
         },

@@ -1,6 +1,7 @@
-"""The worker's side of snapshots: one view's rows out of its source, into a location of the region.
+"""The worker's side of snapshots: one part's rows out of their source, into a location of the region.
 
-Safe to run again at any point: rows that were written already are not sent twice, an upload that was handed over and
+Rows that an earlier artifact holds are that artifact. Others are written as the nearest earlier one with one more delta,
+so that what is sent is what changed, or as a new base. Safe to run again at any point: rows that were written already are not sent twice, an upload that was handed over and
 not noted is an artifact like another, and only the holder of the lease notes anything.
 """
 
@@ -15,20 +16,32 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import Residency, permits
 from fairlead.core.db import Database
-from fairlead.core.errors import FairleadError, InvalidInput, MissingExtra, PermissionDenied, ResidencyViolation
+from fairlead.core.errors import (
+    CorruptSnapshot,
+    FairleadError,
+    InvalidInput,
+    MissingExtra,
+    PermissionDenied,
+    ReplicaUnavailable,
+    ResidencyViolation,
+)
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
-from fairlead.featurestore.rows import ROWS_FILE, RowStatistics, write_rows
+from fairlead.featurestore.predecessors import nearest, same_rows
+from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
+from fairlead.featurestore.row_statistics import RowStatistics
+from fairlead.featurestore.rows import ROWS_FILE, write_rows
 from fairlead.featurestore.snapshot_views import part_view
 from fairlead.featurestore.snapshots import fail_snapshot
 from fairlead.featurestore.sources import Sources
+from fairlead.featurestore.stored_rows import Successor, write_base, write_successor
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import work
-from fairlead.registry.identity import Caller, system_caller
+from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import StoreOpener
 from fairlead.registry.tables import WorkspaceRow
-from fairlead.registry.uploads import Upload, Uploads
+from fairlead.registry.uploads import Uploads
 from fairlead.registry.work import LeasedWork
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.uploading import publish
@@ -44,8 +57,16 @@ class _Task:
     labels: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    upload_id: str
+    artifact_digest: str
+    deltas: int
+    sent_bytes: int
+
+
 class SnapshotHandler:
-    """Writes one view's rows of a snapshot; a handler for work of the kind `snapshot`.
+    """Writes one part's rows of a snapshot; a handler for work of the kind `snapshot`.
 
     Args:
         database: the record.
@@ -53,6 +74,7 @@ class SnapshotHandler:
         uploads: the same begin and complete that clients use.
         open_store: opens a location.
         sources: where a view's files may be.
+        replicas: the rows of earlier snapshots.
         scratch: for rows on their way.
     """
 
@@ -64,6 +86,7 @@ class SnapshotHandler:
         uploads: Uploads,
         open_store: StoreOpener,
         sources: Sources,
+        replicas: ReplicaRows,
         scratch: Scratch,
     ) -> None:
         self._database = database
@@ -71,6 +94,7 @@ class SnapshotHandler:
         self._uploads = uploads
         self._open_store = open_store
         self._sources = sources
+        self._replicas = replicas
         self._scratch = scratch
 
     def __call__(self, leased: LeasedWork) -> None:
@@ -83,18 +107,18 @@ class SnapshotHandler:
         task = self._load(leased)
         if task is None:
             return
-        caller = system_caller(leased.workspace_id, "worker")
         try:
             with self._scratch.folder("snapshot-") as folder:
                 path = folder / ROWS_FILE
+                self._say(leased, "reading the source")
                 statistics = write_rows(
                     task.view, as_of=task.as_of, sources=self._sources, destination=path, scratch=folder
                 )
-                upload = self._upload(caller, leased, task, path)
+                stored = self._known(leased, statistics) or self._store(leased, task, path, statistics, folder)
         except _FINAL as error:
             self._give_up(leased, error)
             return
-        self._note(leased, upload, statistics)
+        self._note(leased, stored, statistics)
 
     def _load(self, leased: LeasedWork) -> _Task | None:
         with self._database.write() as session:
@@ -107,20 +131,65 @@ class SnapshotHandler:
             view = part_view(pinned.views[part.view], part)
             return _Task(view=view, as_of=snapshot.as_of, labels=labels)
 
-    def _upload(self, caller: Caller, leased: LeasedWork, task: _Task, path: Path) -> Upload:
+    def _say(self, leased: LeasedWork, phase: str, size: int = 0) -> None:
+        work.report_progress(self._database, leased, 0, size, phase=phase)
+
+    def _known(self, leased: LeasedWork, statistics: RowStatistics) -> _Stored | None:
+        """An artifact that holds these rows already."""
+        with self._database.read() as session:
+            part, _ = _find(session, leased, is_locked=False)
+            found = None if part is None else same_rows(session, part, statistics.written.digest)
+        if found is None:
+            return None
+        return _Stored(
+            upload_id=found.upload_id, artifact_digest=found.artifact.digest, deltas=found.deltas, sent_bytes=0
+        )
+
+    def _store(
+        self, leased: LeasedWork, task: _Task, flat: Path, statistics: RowStatistics, folder: Path
+    ) -> _Stored:
+        self._say(leased, "comparing with the snapshot before", flat.stat().st_size)
+        successor = self._successor(leased, task, flat, statistics, folder) or write_base(flat)
+        caller = system_caller(leased.workspace_id, "worker")
         upload = self._uploads.begin(
             caller, kind="snapshot", residency=task.view.residency, labels=task.labels, region=leased.region
         )
+        self._say(leased, "writing", sum(path.stat().st_size for path in successor.files.values()))
+        published = publish(self._uploads, self._open_store, caller, upload, successor.files)
+        digest = published.written.digest
+        name = ArtifactName(workspace_id=leased.workspace_id, residency=task.view.residency, digest=digest)
+        self._replicas.keep(name, successor.files, flat)
+        return _Stored(
+            upload_id=upload.id,
+            artifact_digest=digest,
+            deltas=successor.deltas,
+            sent_bytes=published.written.sent_bytes,
+        )
 
-        return publish(self._uploads, self._open_store, caller, upload, {ROWS_FILE: path}).upload
+    def _successor(
+        self, leased: LeasedWork, task: _Task, flat: Path, statistics: RowStatistics, folder: Path
+    ) -> Successor | None:
+        """The rows as what a neighbour in time holds, and a delta; None where there is none that can be read here."""
+        with self._database.read() as session:
+            part, _ = _find(session, leased, is_locked=False)
+            found = None if part is None else nearest(session, part, task.as_of, region=leased.region)
+        if found is None:
+            return None
+        try:
+            before = self._replicas.fetch_stored(found.artifact, only=leased.region)
+            flat_before = self._replicas.fetch(found.artifact, only=leased.region)
+        except (ReplicaUnavailable, CorruptSnapshot):
+            return None  # A base needs nothing.
+        by = [*(key.name for key in task.view.keys), task.view.source.timestamp_field]
+        return write_successor(before, flat_before, flat, statistics.written, folder, by=by)
 
-    def _note(self, leased: LeasedWork, upload: Upload, statistics: RowStatistics) -> None:
+    def _note(self, leased: LeasedWork, stored: _Stored, statistics: RowStatistics) -> None:
         with self._database.write() as session:
             part, _ = _find(session, leased)
             if part is not None:
-                part.upload_id = upload.id
-                part.artifact_digest = upload.artifact_digest
-                part.row_count = statistics.rows
+                part.upload_id, part.artifact_digest = stored.upload_id, stored.artifact_digest
+                part.delta_count, part.sent_bytes = stored.deltas, stored.sent_bytes
+                part.row_count, part.rows_digest = statistics.rows, statistics.written.digest
                 # Of rows that must stay elsewhere, the record holds how many there are and no more.
                 workspace = session.get_one(WorkspaceRow, leased.workspace_id)
                 is_at_home = permits(Residency(part.residency), workspace.jurisdiction or "")
@@ -135,7 +204,9 @@ class SnapshotHandler:
             work.finish(session, leased)
 
 
-def _find(session: Session, leased: LeasedWork) -> tuple[SnapshotPartRow | None, SnapshotRow | None]:
+def _find(
+    session: Session, leased: LeasedWork, *, is_locked: bool = True
+) -> tuple[SnapshotPartRow | None, SnapshotRow | None]:
     snapshot_id, view, residency = (*leased.subject.split("/"), "", "")[:3]
-    part = session.get(SnapshotPartRow, (leased.workspace_id, snapshot_id, view, residency), with_for_update=True)
-    return part, session.get(SnapshotRow, (leased.workspace_id, snapshot_id), with_for_update=True)
+    part = session.get(SnapshotPartRow, (leased.workspace_id, snapshot_id, view, residency), with_for_update=is_locked)
+    return part, session.get(SnapshotRow, (leased.workspace_id, snapshot_id), with_for_update=is_locked)

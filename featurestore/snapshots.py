@@ -213,8 +213,10 @@ def fail_snapshot(session: Session, clock: Clock, snapshot: SnapshotRow, code: s
 
 def record_of(snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> dict[str, JsonValue]:
     """The record whose sha256 is the snapshot digest."""
+    # What was written before rows had a digest of their own keeps its name.
+    is_whole = all(part.rows_digest is not None for part in parts)
     return {
-        "version": 1,
+        "version": 2 if is_whole else 1,
         "service": snapshot.service,
         "service_digest": snapshot.service_digest,
         "as_of": format_time(snapshot.as_of),
@@ -225,8 +227,9 @@ def record_of(snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> dict[s
                 "residency": part.residency,
                 "digest": part.artifact_digest,
                 "rows": part.row_count,
+                **({"features": [*sorted(part.features or ())], "rows_digest": part.rows_digest} if is_whole else {}),
             }
-            for part in sorted(parts, key=lambda part: part.view)
+            for part in sorted(parts, key=lambda part: (part.view, part.residency))
         ],
     }
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete
 
 from fairlead.catalog import load_catalog
 from fairlead.featurestore.online_reader import OnlineReader
+from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.registry.identity import Caller
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import WorkRow
@@ -85,6 +86,9 @@ def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying:
         uploads=dying(fleet.database, fleet.clock, catalog=load_catalog()),
         open_store=fleet.open_store,
         sources=Sources(),
+        replicas=ReplicaRows(
+            fleet.database, artifacts=fleet.artifacts, open_store=fleet.open_store, folder=fleet.root / "rows"
+        ),
         scratch=Scratch(fleet.root / "scratch"),
     )
     worker = Worker(fleet.database, fleet.clock, regions=None, handlers={"snapshot": handler}, derivers=[])
