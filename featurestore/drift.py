@@ -106,7 +106,7 @@ def measure_drift(expected: SqlColumn | ArrowColumn, actual: SqlColumn | ArrowCo
     """
     with _relations(expected, actual) as (connection, left, right):
         kind = str(fetch_rows(connection, f"DESCRIBE {left}")[0][1])
-        value, is_ordered = _comparable("v", kind)
+        value, is_ordered = comparable("v", kind)
         both = (
             f"SELECT {value} AS v, e, a FROM (SELECT v, 1 AS e, 0 AS a FROM ({left}) AS l(v) "  # noqa: S608
             f"UNION ALL SELECT v, 0, 1 FROM ({right}) AS r(v))"
@@ -204,7 +204,7 @@ def _query(connection: DuckDBPyConnection, side: SqlColumn | ArrowColumn, name: 
     return f"SELECT v FROM {name}"  # noqa: S608
 
 
-def _comparable(name: str, kind: str) -> tuple[str, bool]:
+def comparable(name: str, kind: str) -> tuple[str, bool]:
     """The SQL of a value that can be compared, and whether it has an order."""
     if kind.endswith("]"):
         return f"len({name})::DOUBLE", True
