@@ -74,13 +74,21 @@ def segments_of(
     *,
     readable_in: str | None = None,
     logs: Collection[str] | None = None,
+    holding: int | None = None,
 ) -> Sequence[Segment]:
-    """The segments of a view, by log and sequence; `readable_in`: those with a verified replica in that region."""
+    """The segments of a view, by log and sequence.
+
+    `readable_in`: those with a verified replica in that region; `holding`: those with the row of that sequence.
+    """
     query = select(FeatureLogSegmentRow).where(
         FeatureLogSegmentRow.workspace_id == workspace_id, FeatureLogSegmentRow.view == view
     )
     if logs is not None:
         query = query.where(FeatureLogSegmentRow.log_id.in_(sorted(logs)))
+    if holding is not None:
+        query = query.where(
+            FeatureLogSegmentRow.first_sequence <= holding, FeatureLogSegmentRow.last_sequence >= holding
+        )
     if readable_in is not None:
         is_there = (
             select(ReplicaRow.location_id)

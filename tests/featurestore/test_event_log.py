@@ -167,7 +167,7 @@ for number in range(100000):
 
 def test_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PUSHER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pusher:  # noqa: S603  (our own script)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pusher:
         assert pusher.stdout is not None
         for _ in range(20):
             pusher.stdout.readline()
