@@ -93,5 +93,7 @@ def _part_name(views: Mapping[str, ViewDefinition], part: SnapshotPartRow) -> Sn
 
 def part_view(view: ViewDefinition, part: SnapshotPartRow) -> ViewDefinition:
     """The sub-view that a part holds the rows of."""
-    features = view.features if part.features is None else [each for each in view.features if each.name in part.features]
+    features = (
+        view.features if part.features is None else [each for each in view.features if each.name in part.features]
+    )
     return replace(view, features=tuple(features), residency=Residency(part.residency), column_residency={})

@@ -7,7 +7,7 @@ not noted is an artifact like another, and only the holder of the lease notes an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,9 @@ from fairlead.core.errors import (
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.log_positions import note_positions
+from fairlead.featurestore.log_segments import LogPosition
+from fairlead.featurestore.logged_rows import LoggedRows
 from fairlead.featurestore.predecessors import nearest, same_rows
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.row_statistics import RowStatistics
@@ -74,6 +77,7 @@ class SnapshotHandler:
         uploads: the same begin and complete that clients use.
         open_store: opens a location.
         sources: where a view's files may be.
+        logged: the rows that were pushed.
         replicas: the rows of earlier snapshots.
         scratch: for rows on their way.
     """
@@ -86,6 +90,7 @@ class SnapshotHandler:
         uploads: Uploads,
         open_store: StoreOpener,
         sources: Sources,
+        logged: LoggedRows,
         replicas: ReplicaRows,
         scratch: Scratch,
     ) -> None:
@@ -94,6 +99,7 @@ class SnapshotHandler:
         self._uploads = uploads
         self._open_store = open_store
         self._sources = sources
+        self._logged = logged
         self._replicas = replicas
         self._scratch = scratch
 
@@ -111,14 +117,20 @@ class SnapshotHandler:
             with self._scratch.folder("snapshot-") as folder:
                 path = folder / ROWS_FILE
                 self._say(leased, "reading the source")
+                pushed = self._logged.reading(leased.workspace_id, task.view, as_of=task.as_of, region=leased.region)
                 statistics = write_rows(
-                    task.view, as_of=task.as_of, sources=self._sources, destination=path, scratch=folder
+                    task.view,
+                    as_of=task.as_of,
+                    sources=self._sources,
+                    destination=path,
+                    scratch=folder,
+                    further=pushed,
                 )
                 stored = self._known(leased, statistics) or self._store(leased, task, path, statistics, folder)
         except _FINAL as error:
             self._give_up(leased, error)
             return
-        self._note(leased, stored, statistics)
+        self._note(leased, stored, statistics, pushed.positions)
 
     def _load(self, leased: LeasedWork) -> _Task | None:
         with self._database.write() as session:
@@ -145,9 +157,7 @@ class SnapshotHandler:
             upload_id=found.upload_id, artifact_digest=found.artifact.digest, deltas=found.deltas, sent_bytes=0
         )
 
-    def _store(
-        self, leased: LeasedWork, task: _Task, flat: Path, statistics: RowStatistics, folder: Path
-    ) -> _Stored:
+    def _store(self, leased: LeasedWork, task: _Task, flat: Path, statistics: RowStatistics, folder: Path) -> _Stored:
         self._say(leased, "comparing with the snapshot before", flat.stat().st_size)
         successor = self._successor(leased, task, flat, statistics, folder) or write_base(flat)
         caller = system_caller(leased.workspace_id, "worker")
@@ -183,7 +193,9 @@ class SnapshotHandler:
         by = [*(key.name for key in task.view.keys), task.view.source.timestamp_field]
         return write_successor(before, flat_before, flat, statistics.written, folder, by=by)
 
-    def _note(self, leased: LeasedWork, stored: _Stored, statistics: RowStatistics) -> None:
+    def _note(
+        self, leased: LeasedWork, stored: _Stored, statistics: RowStatistics, positions: Sequence[LogPosition]
+    ) -> None:
         with self._database.write() as session:
             part, _ = _find(session, leased)
             if part is not None:
@@ -194,6 +206,7 @@ class SnapshotHandler:
                 workspace = session.get_one(WorkspaceRow, leased.workspace_id)
                 is_at_home = permits(Residency(part.residency), workspace.jurisdiction or "")
                 part.statistics = statistics.to_json() if is_at_home else statistics.counts()
+                note_positions(session, part, positions)
             work.finish(session, leased)
 
     def _give_up(self, leased: LeasedWork, error: FairleadError) -> None:

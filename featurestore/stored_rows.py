@@ -184,9 +184,7 @@ def follows(before: StoredRows, after: StoredRows) -> bool:
     """Whether an artifact is another one with one more delta."""
     if after.deltas != before.deltas + 1:
         return False
-    return all(
-        _sha256(path) == _sha256(after.files[name]) for name, path in before.files.items()
-    )
+    return all(_sha256(path) == _sha256(after.files[name]) for name, path in before.files.items())
 
 
 def _sha256(path: Path) -> str:
