@@ -79,7 +79,9 @@ def definitions_router(definitions: FeatureDefinitions, comparisons: Comparisons
     def apply_definitions(caller: MayWrite, body: ApplyRequest) -> ApplyAnswer:
         """Make these definitions the present ones, or say what that would change."""
         objects = [FeatureObject(kind=each.kind, spec=each.spec) for each in body.objects]
-        plan = definitions.apply(caller, objects, dry_run=body.dry_run, force=body.force)
+        plan = definitions.apply(
+            caller, objects, dry_run=body.dry_run, force=body.force, project=body.project, prune=body.prune
+        )
         return ApplyAnswer(applied=not body.dry_run, changes=[ChangeAnswer.of(planned) for planned in plan])
 
     @router.get("/views")
@@ -206,7 +208,7 @@ def online_router(online: OnlineStores, wake: Wake) -> APIRouter:
     def list_online_states(caller: MayRead, name: str) -> OnlineStatePage:
         """What each region serves of a service."""
         items = [
-            OnlineStateAnswer.of(state, str(online.path(caller, name, state.region)) if caller.may("admin") else None)
+            OnlineStateAnswer.of(state, online.address(caller, name, state.region) if caller.may("admin") else None)
             for state in online.states(caller, name)
         ]
         return OnlineStatePage(items=items)

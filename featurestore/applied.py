@@ -3,67 +3,57 @@
 A name stands for one definition at a time, and each definition it ever stood for is a version, named by its digest. A
 view that changes makes a new version of every service that takes it, also of those that were not sent along: a service
 pins its views.
+
+Names come from Feast projects, several of which may share a workspace. What a project has no more is *gone*: the plan
+says so, and it is taken away only where that was asked for. Its versions stay, and with them what pins them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
 from fairlead.core.errors import (
-    FeatureDefinitionInvalid,
     FeatureServiceNotFound,
-    FeaturesInUse,
+    InvalidInput,
+    JsonValue,
 )
-from fairlead.core.ids import Digest
+from fairlead.core.ids import Digest, parse_name
 from fairlead.core.ports import Clock
+from fairlead.featurestore.definition_changes import (
+    ApplyOptions,
+    PlannedChange,
+    check_residency,
+    check_use,
+    plan_change,
+    plan_removal,
+    version_content,
+)
 from fairlead.featurestore.definition_reading import FeatureObject, Key, ReadDefinition, by_name, read_all
 from fairlead.featurestore.definitions import (
-    RESIDENCY_TAG,
     SERVICE,
     VIEW,
     ViewDefinition,
     view_from_content,
 )
-from fairlead.featurestore.differences import Difference, service_differences, view_differences
 from fairlead.featurestore.feast_json import tags_of
-from fairlead.featurestore.homes import home_of, what_a_move_does
+from fairlead.featurestore.homes import home_of
 from fairlead.featurestore.on_demand import ON_DEMAND
 from fairlead.featurestore.services import ServiceDefinition, on_demand_digests, service_from_content
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
-from fairlead.featurestore.users import ServiceUser, service_users
+from fairlead.featurestore.users import service_users
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import WorkspaceRow
 
-Change = Literal["added", "changed", "unchanged"]
 LABELS = ("owner", "team", "cost_centre")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedChange:
-    """What applying does to one name. `number` counts the name's versions from 1; `reason` says why it changes.
-
-    `breaks` holds the features and keys that are there no more, or are of another type; `used_by` the models in
-    environments that take them, as `churn/3 (production)`.
-    """
-
-    kind: str
-    name: str
-    change: Change
-    digest: Digest
-    number: int
-    previous_digest: Digest | None
-    reason: str | None
-    breaks: tuple[str, ...] = ()
-    used_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,31 +94,49 @@ class FeatureDefinitions:
         self._clock = clock
 
     def apply(
-        self, caller: Caller, objects: Sequence[FeatureObject], *, dry_run: bool = False, force: bool = False
+        self,
+        caller: Caller,
+        objects: Sequence[FeatureObject],
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        project: str | None = None,
+        prune: bool = False,
     ) -> list[PlannedChange]:
-        """Make these definitions the present ones; all of them or, with an error, none. `dry_run` only says what would.
+        """Make these definitions the present ones; all of them or, with an error, none.
 
-        Names that are not sent stay as they are, but services follow their views. What breaks a model that holds an
-        environment is done with `force` alone.
+        Names that are not sent stay as they are, but services follow their views. With a `project`, the definitions
+        are all that this Feast project has; `prune` takes away what it has no more. What breaks a model that holds an
+        environment is done with `force` alone. `dry_run` only says what would change.
 
         Raises:
             FeatureDefinitionInvalid: naming the object and what is wrong with it.
             FeaturesInUse: naming the models that take what would be gone.
+            InvalidInput: if something is to be taken away of no project.
             UnknownResidency: if a view's tag `fairlead.residency` names no class.
         """
+        options = ApplyOptions(
+            dry_run=dry_run, force=force, project=project and parse_name(project, what="project"), prune=prune
+        )
         sent = by_name(objects)
-        if dry_run:
+        if options.prune and options.project is None:
+            raise InvalidInput(
+                "What a project has no more cannot be told without the project.", hint="Apply a Feast repository."
+            )
+        if options.dry_run:
             with self._database.read() as session:
-                return self._apply(session, caller, sent, dry_run=True, force=force)
+                return self._apply(session, caller, sent, options)
         with self._database.write() as session:
             # One apply at a time: each sees the versions that the one before it numbered.
             session.get(WorkspaceRow, caller.workspace_id, with_for_update=True)
-            return self._apply(session, caller, sent, dry_run=False, force=force)
+            return self._apply(session, caller, sent, options)
 
     def list(self, caller: Caller, kind: str, page: PageRequest) -> Page[Definition]:
         """The present definitions of a kind, by name."""
         query = select(FeatureDefinitionRow).where(
-            FeatureDefinitionRow.workspace_id == caller.workspace_id, FeatureDefinitionRow.kind == kind
+            FeatureDefinitionRow.workspace_id == caller.workspace_id,
+            FeatureDefinitionRow.kind == kind,
+            FeatureDefinitionRow.removed_at.is_(None),
         )
         with self._database.read() as session:
             rows = page.fetch(
@@ -155,7 +163,7 @@ class FeatureDefinitions:
             return find_pinned_service(session, caller.workspace_id, name, digest)
 
     def _apply(
-        self, session: Session, caller: Caller, sent: Mapping[Key, Mapping[str, Any]], *, dry_run: bool, force: bool
+        self, session: Session, caller: Caller, sent: Mapping[Key, Mapping[str, Any]], options: ApplyOptions
     ) -> list[PlannedChange]:
         rows = {
             (row.kind, row.name): row
@@ -163,39 +171,39 @@ class FeatureDefinitions:
                 select(FeatureDefinitionRow).where(FeatureDefinitionRow.workspace_id == caller.workspace_id)
             )
         }
-        present = {key: row.spec for key, row in rows.items()}
-        found = read_all({**present, **sent})
+        present = {key: row for key, row in rows.items() if row.removed_at is None}
+        gone = {
+            key: row
+            for key, row in present.items()
+            if options.project is not None and row.project == options.project and key not in sent
+        }
+        staying = present if not options.prune else {key: row for key, row in present.items() if key not in gone}
+        found = read_all({**{key: row.spec for key, row in staying.items()}, **sent})
         users = service_users(session, caller.workspace_id)
         plan: list[PlannedChange] = []
         for key, read in found.items():
             row = rows.get(key)
-            if row is None and key not in sent:
-                continue
-            _check_residency(key, read, row)
+            check_residency(key, read, row)
             home = _home(key, read, caller)
-            move = None if row is None else what_a_move_does(row.home, home)
-            is_same = row is not None and row.digest == read.digest
-            if key not in sent and is_same:
+            planned, is_known = plan_change(session, caller, key, read, present.get(key), home=home, users=users)
+            if key not in sent and planned.change == "unchanged":
                 continue
-            number, is_known = _number(session, caller.workspace_id, key, read.digest)
-            broken = [] if row is None or is_same else _broken(session, row, read)
-            hurt = _hurt(session, caller.workspace_id, key, broken, users) if broken else []
-            planned = PlannedChange(
-                kind=key[0],
-                name=key[1],
-                change="added" if row is None else "unchanged" if is_same and move is None else "changed",
-                digest=read.digest,
-                number=number,
-                previous_digest=None if row is None else Digest(row.digest),
-                reason=move or (None if key in sent else "what it stands on changed"),
-                breaks=tuple(each.path for each in broken),
-                used_by=tuple(str(user) for user in hurt),
-            )
-            if hurt and not force and not dry_run:
-                raise _in_use(planned)
+            planned = replace(planned, reason=planned.reason or (None if key in sent else "what it stands on changed"))
+            check_use(planned, options)
             plan.append(planned)
-            if not dry_run:
-                self._keep(session, caller, planned, read, row, home=home, is_known=is_known)
+            if not options.dry_run:
+                project = options.project if key in sent else None
+                self._keep(session, caller, planned, read, row, home=home, project=project, is_known=is_known)
+        changed = {(planned.kind, planned.name) for planned in plan}
+        for key, row in gone.items():
+            if key in changed:
+                continue
+            planned = plan_removal(session, key, row, users, is_wanted=options.prune)
+            if options.prune:
+                check_use(planned, options)
+                if not options.dry_run:
+                    self._remove(session, caller, planned, row)
+            plan.append(planned)
         return plan
 
     def _keep(
@@ -207,6 +215,7 @@ class FeatureDefinitions:
         row: FeatureDefinitionRow | None,
         *,
         home: str | None,
+        project: str | None,
         is_known: bool,
     ) -> None:
         now = self._clock.now()
@@ -227,25 +236,49 @@ class FeatureDefinitions:
         if row is None:
             row = FeatureDefinitionRow(**names, residency=read.residency)
             session.add(row)
-        elif row.digest == planned.digest and row.spec == read.spec:
-            return
-        row.digest, row.spec, row.home = planned.digest, dict(read.spec), home
+        else:
+            is_same = row.digest == planned.digest and row.spec == read.spec and row.removed_at is None
+            if is_same and project in {None, row.project}:
+                return
+        row.digest, row.spec, row.home, row.removed_at = planned.digest, dict(read.spec), home, None
+        row.project = project or row.project
         row.updated_by, row.updated_at = caller.principal, now
         session.flush()
+        facts: dict[str, JsonValue] = {
+            "change": planned.change,
+            "digest": planned.digest,
+            "version": planned.number,
+            **({} if home is None else {"home": home}),
+            **({} if row.project is None else {"project": row.project}),
+            **({"breaks": list(planned.breaks), "used_by": list(planned.used_by)} if planned.used_by else {}),
+        }
+        self._tell(session, caller, planned, row, facts)
+
+    def _remove(self, session: Session, caller: Caller, planned: PlannedChange, row: FeatureDefinitionRow) -> None:
+        row.removed_at = row.updated_at = self._clock.now()
+        row.updated_by = caller.principal
+        session.flush()
+        facts: dict[str, JsonValue] = {"change": planned.change, "digest": planned.digest}
+        if planned.used_by:
+            facts["used_by"] = list(planned.used_by)
+        self._tell(session, caller, planned, row, facts)
+
+    def _tell(
+        self,
+        session: Session,
+        caller: Caller,
+        planned: PlannedChange,
+        row: FeatureDefinitionRow,
+        facts: dict[str, JsonValue],
+    ) -> None:
         audit.record(
             session,
             caller,
             self._clock,
             action="feature.apply",
             subject=f"{planned.kind}/{planned.name}",
-            residency=read.residency,
-            facts={
-                "change": planned.change,
-                "digest": planned.digest,
-                "version": planned.number,
-                **({} if home is None else {"home": home}),
-                **({"breaks": list(planned.breaks), "used_by": list(planned.used_by)} if planned.used_by else {}),
-            },
+            residency=row.residency,
+            facts=facts,
         )
 
 
@@ -255,9 +288,9 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
     Raises:
         FeatureServiceNotFound: if there is no such service or version.
     """
-    present = _find_service(session, workspace_id, name)
+    present = _find_service(session, workspace_id, name, is_pinned=digest is not None)
     wanted = digest or present.digest
-    content = _content(session, workspace_id, SERVICE, name, wanted)
+    content = version_content(session, workspace_id, SERVICE, name, wanted)
     if content is None:
         raise FeatureServiceNotFound(
             f"The feature service {name!r} has no version {wanted}.", hint=f"See: fairlead features show {name}"
@@ -266,7 +299,7 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
     views: dict[str, ViewDefinition] = {}
     for view, view_digest in view_digests.items():
         row = session.get(FeatureDefinitionRow, (workspace_id, VIEW, view))
-        found = _content(session, workspace_id, VIEW, view, view_digest)
+        found = version_content(session, workspace_id, VIEW, view, view_digest)
         assert row is not None  # noqa: S101  (definitions and versions are never removed)
         assert found is not None  # noqa: S101
         views[view] = view_from_content(found, row.residency, row.home)
@@ -286,90 +319,20 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
     )
 
 
-def _check_residency(key: Key, read: ReadDefinition, row: FeatureDefinitionRow | None) -> None:
-    if row is not None and row.residency != read.residency:
-        raise FeatureDefinitionInvalid(
-            f"View {key[1]!r} is under the residency class {row.residency!r}, which cannot become {read.residency!r}: "
-            "its earlier snapshots lie where that class let them.",
-            hint=f"Keep its tag {RESIDENCY_TAG}, or give the view another name.",
-            view=key[1],
-        )
-
-
 def _home(key: Key, read: ReadDefinition, caller: Caller) -> str | None:
     return home_of(key[1], tags_of(VIEW, read.spec), read.residency, caller.workspace_id) if key[0] == VIEW else None
 
 
-def _broken(session: Session, row: FeatureDefinitionRow, read: ReadDefinition) -> list[Difference]:
-    """What a reader of the present definition finds no more, or of another type, in the new one."""
-    before = _content(session, row.workspace_id, row.kind, row.name, row.digest)
-    if before is None or row.kind not in {VIEW, SERVICE}:
-        return []
-    # What changes in a service's views is said of the views.
-    found = (
-        view_differences(before, read.content)
-        if row.kind == VIEW
-        else service_differences(before, read.content, {}, {})
-    )
-    return [each for each in found if each.effect == "breaks"]
-
-
-def _hurt(
-    session: Session, workspace_id: str, key: Key, broken: Sequence[Difference], users: Sequence[ServiceUser]
-) -> list[ServiceUser]:
-    """The users that take any of what is broken; a broken key concerns everybody who takes the view."""
-    features = {each.feature for each in broken}
-    hurt: list[ServiceUser] = []
-    for user in users:
-        content = _content(session, workspace_id, SERVICE, user.service, user.service_digest)
-        for view in () if content is None else content["views"]:
-            is_about = view["view"] == key[1] if key[0] == VIEW else user.service == key[1]
-            if is_about and (None in features or not features.isdisjoint(view["features"])):
-                hurt.append(user)
-                break
-    return hurt
-
-
-def _in_use(planned: PlannedChange) -> FeaturesInUse:
-    return FeaturesInUse(
-        f"{planned.kind} {planned.name!r} would lose what models take: {', '.join(planned.breaks[:5])}. "
-        f"They are {', '.join(planned.used_by[:20])}.",
-        hint="Add a view or service of another name beside it, or apply it with --force.",
-        name=planned.name,
-        breaks=list(planned.breaks),
-        used_by=list(planned.used_by),
-    )
-
-
-def _number(session: Session, workspace_id: str, key: Key, digest: Digest) -> tuple[int, bool]:
-    """The number of a version, and whether it exists already."""
-    known = session.get(FeatureVersionRow, (workspace_id, *key, digest))
-    if known is not None:
-        return known.number, True
-    newest = session.scalar(
-        select(func.max(FeatureVersionRow.number)).where(
-            FeatureVersionRow.workspace_id == workspace_id,
-            FeatureVersionRow.kind == key[0],
-            FeatureVersionRow.name == key[1],
-        )
-    )
-    return (newest or 0) + 1, False
-
-
-def _find_service(session: Session, workspace_id: str, name: str) -> FeatureDefinitionRow:
+def _find_service(session: Session, workspace_id: str, name: str, *, is_pinned: bool = False) -> FeatureDefinitionRow:
+    """A service's present definition; of what is pinned, also of one that was taken away."""
     row = session.get(FeatureDefinitionRow, (workspace_id, SERVICE, name))
-    if row is None:
+    if row is None or (row.removed_at is not None and not is_pinned):
         raise FeatureServiceNotFound(
             f"There is no feature service {name[:80]!r}.",
             hint="Apply it: fairlead features apply PATH",
             service=name[:80],
         )
     return row
-
-
-def _content(session: Session, workspace_id: str, kind: str, name: str, digest: str) -> dict[str, Any] | None:
-    row = session.get(FeatureVersionRow, (workspace_id, kind, name, digest))
-    return None if row is None else row.content
 
 
 def _to_definition(session: Session, row: FeatureDefinitionRow) -> Definition:

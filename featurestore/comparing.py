@@ -19,6 +19,7 @@ from fairlead.core.errors import FeatureServiceNotFound, InvalidInput, NotFound
 from fairlead.core.ids import parse_name
 from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.differences import Difference, service_differences, snapshot_differences, view_differences
+from fairlead.featurestore.on_demand import ON_DEMAND
 from fairlead.featurestore.snapshots import SnapshotPart, find_snapshot, to_snapshot
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow, SnapshotRow
 from fairlead.registry.identity import Caller
@@ -148,9 +149,10 @@ def _find_version(session: Session, workspace_id: str, kind: str, name: str, ver
 def _of_version(session: Session, reference: str, row: FeatureVersionRow, snapshot: str | None) -> _Found:
     views: dict[str, Mapping[str, Any]] = {}
     if row.kind == SERVICE:
-        for each in row.content["views"]:
-            key = (row.workspace_id, VIEW, each["view"], each["view_digest"])
-            views[each["view"]] = session.get_one(FeatureVersionRow, key).content
+        for kind, member in ((VIEW, "views"), (ON_DEMAND, "on_demand")):
+            for each in row.content.get(member, []):
+                key = (row.workspace_id, kind, each["view"], each["view_digest"])
+                views[each["view"]] = session.get_one(FeatureVersionRow, key).content
     side = Side(
         reference=reference, kind=row.kind, name=row.name, digest=row.digest, version=row.number, snapshot=snapshot
     )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairlead.core.errors import JsonValue
-from fairlead.featurestore.definitions import DUMMY_ENTITY
+from fairlead.featurestore.definitions import DUMMY_ENTITY, SERVICE, VIEW
+from fairlead.featurestore.on_demand import ON_DEMAND
 
 Effect = Literal["breaks", "values", "adds"]
 
@@ -26,6 +27,17 @@ class Difference:
     before: JsonValue
     after: JsonValue
     feature: str | None = None
+
+
+def definition_differences(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """What differs between two contents of one kind; of a service, what its views are is left to the views."""
+    if kind == VIEW:
+        return view_differences(before, after)
+    if kind == ON_DEMAND:
+        return on_demand_differences(before, after)
+    if kind == SERVICE:
+        return service_differences(before, after, {}, {})
+    return _member_differences(f"{kind} {after['name']}", before, after)
 
 
 def view_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
@@ -42,9 +54,28 @@ def view_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
             found.append(_difference(f"{at} / {member}", effect, _named(old), _named(new)))
     found += _column_differences(at, before["features"], after["features"])
     found += _member_differences(f"{at} / source", before["source"], after["source"])
-    if before["ttl_seconds"] != after["ttl_seconds"]:
-        found.append(_difference(f"{at} / ttl_seconds", "values", before["ttl_seconds"], after["ttl_seconds"]))
-    return found
+    said = {"name", "keys", "entities", "features", "source"}
+    return found + _member_differences(at, _without(before, said), _without(after, said))
+
+
+def on_demand_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """What differs between two contents of an on-demand view; what its inputs are is left to those views."""
+    at = f"on-demand view {after['name']}"
+    found = _column_differences(at, before["features"], after["features"])
+    order = [[column["name"] for column in side["features"]] for side in (before, after)]
+    if order[0] != order[1] and sorted(order[0]) == sorted(order[1]):
+        found.append(_difference(f"{at} / order of features", "values", order[0], order[1]))
+    asked = [{column["name"]: column["type"] for column in side["request"]} for side in (before, after)]
+    for name in sorted({*asked[0], *asked[1]}):
+        old, new = asked[0].get(name), asked[1].get(name)
+        if old != new:
+            # Whoever asks has to send it; what need not be sent any more is not looked at.
+            effect: Effect = "values" if new is None else "breaks"
+            found.append(_difference(f"{at} / request {name}", effect, old, new))
+    old_inputs, new_inputs = ({each["view"]: each["features"] for each in side["inputs"]} for side in (before, after))
+    found += _member_differences(f"{at} / inputs", old_inputs, new_inputs)
+    said = {"features", "request", "inputs"}
+    return found + _member_differences(at, _without(before, said), _without(after, said))
 
 
 def service_differences(
@@ -53,28 +84,26 @@ def service_differences(
     views_before: Mapping[str, Mapping[str, Any]],
     views_after: Mapping[str, Mapping[str, Any]],
 ) -> list[Difference]:
-    """What differs between two contents of a feature service; the views are the contents that each pins, by name."""
+    """What differs between two contents of a feature service.
+
+    The views are the contents that each pins, by name, on-demand views among them.
+    """
     at = f"service {after['name']}"
-    old = {view["alias"]: view for view in before["views"]}
-    new = {view["alias"]: view for view in after["views"]}
     found: list[Difference] = []
-    for alias in sorted({*old, *new}):
-        where = f"{at} / view {alias}"
-        if alias not in new or alias not in old:
-            gone = alias not in new
-            taken = old[alias]["features"] if gone else new[alias]["features"]
-            found += [
-                _difference(
-                    f"{where} / feature {name}", "breaks" if gone else "adds", name if gone else None,
-                    None if gone else name, feature=name,
-                )
-                for name in taken
-            ]  # fmt: skip
-            continue
-        found += _taken_differences(where, old[alias], new[alias])
+    if before["name"] != after["name"]:
+        found.append(_difference(f"{at} / name", "values", before["name"], after["name"]))
+    for member, noun in (("views", "view"), ("on_demand", "on-demand view")):
+        old = {view["alias"]: view for view in before.get(member, [])}
+        new = {view["alias"]: view for view in after.get(member, [])}
+        for alias in sorted({*old, *new}):
+            found += _projection_differences(f"{at} / {noun} {alias}", old.get(alias), new.get(alias))
+        kept = [alias for alias in old if alias in new]
+        if kept != [alias for alias in new if alias in old]:
+            found.append(_difference(f"{at} / order of {noun}s", "values", list(old), list(new)))
     # A view that is taken twice is described once.
     for name in sorted(views_before.keys() & views_after.keys()):
-        found += view_differences(views_before[name], views_after[name])
+        one, other = views_before[name], views_after[name]
+        found += definition_differences(one["kind"], one, other) if one["kind"] == other["kind"] else []
     return found
 
 
@@ -100,25 +129,38 @@ def snapshot_differences(before: Mapping[str, Any], after: Mapping[str, Any]) ->
     return found
 
 
-def _taken_differences(at: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
+def _projection_differences(at: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[Difference]:
+    """What differs in what a service takes of one view; what it only has fetched for on-demand views nobody reads."""
+    before, after = _taken(old), _taken(new)
     found = [
         _difference(f"{at} / feature {name}", "breaks", name, None, feature=name)
-        for name in old["features"]
-        if name not in new["features"]
+        for name in before
+        if name not in after
     ]
     found += [
-        _difference(f"{at} / feature {name}", "adds", None, name, feature=name)
-        for name in new["features"]
-        if name not in old["features"]
+        _difference(f"{at} / feature {name}", "adds", None, name, feature=name) for name in after if name not in before
     ]
+    if old is None or new is None:
+        return found or [_difference(at, "values", old and old["view"], new and new["view"])]
     if old["view"] != new["view"]:
         found.append(_difference(f"{at} / view", "values", old["view"], new["view"]))
-    if old["join_key_map"] != new["join_key_map"]:
+    if old.get("join_key_map") != new.get("join_key_map"):
         found.append(_difference(f"{at} / join_key_map", "breaks", old["join_key_map"], new["join_key_map"]))
-    kept = [name for name in old["features"] if name in new["features"]]
-    if kept != [name for name in new["features"] if name in old["features"]]:
+    kept = [name for name in before if name in after]
+    if kept != [name for name in after if name in before]:
+        found.append(_difference(f"{at} / order of features", "values", list(before), list(after)))
+    fetched = [[name for name in side["features"] if name in side.get("hidden", ())] for side in (old, new)]
+    if fetched[0] != fetched[1]:
+        found.append(_difference(f"{at} / fetched for on-demand views", "values", fetched[0], fetched[1]))
+    elif not found and list(old["features"]) != list(new["features"]):
         found.append(_difference(f"{at} / order of features", "values", old["features"], new["features"]))
     return found
+
+
+def _taken(projection: Mapping[str, Any] | None) -> list[str]:
+    if projection is None:
+        return []
+    return [name for name in projection["features"] if name not in projection.get("hidden", ())]
 
 
 def _column_differences(
@@ -144,6 +186,10 @@ def _member_differences(at: str, old: Mapping[str, Any], new: Mapping[str, Any])
         elif one != other:
             found.append(_difference(f"{at} / {name}", "values", one, other))
     return found
+
+
+def _without(content: Mapping[str, Any], members: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in members}
 
 
 def _difference(path: str, effect: Effect, before: Any, after: Any, *, feature: str | None = None) -> Difference:

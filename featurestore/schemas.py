@@ -10,8 +10,9 @@ from typing import Annotated, Any, cast
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from fairlead.core.clock import format_time
-from fairlead.featurestore.applied import Change, Definition, PinnedService, PlannedChange
+from fairlead.featurestore.applied import Definition, PinnedService
 from fairlead.featurestore.comparing import Comparison
+from fairlead.featurestore.definition_changes import Change, PlannedChange
 from fairlead.featurestore.definitions import SERVICE
 from fairlead.featurestore.differences import Effect
 from fairlead.featurestore.joins import output_names
@@ -39,6 +40,19 @@ class ApplyRequest(_Body):
     objects: list[ObjectRequest]
     dry_run: bool = False
     force: Annotated[bool, Field(description="Also what breaks a model that holds an environment.")] = False
+    project: Annotated[
+        str | None, Field(max_length=255, description="The Feast project that has these definitions and no others.")
+    ] = None
+    prune: Annotated[bool, Field(description="Take away what the project has no more.")] = False
+
+
+class DifferenceAnswer(BaseModel):
+    """One difference: `breaks` a reader, changes the `values` it gets, or `adds` something; null: not on that side."""
+
+    path: str
+    effect: Effect
+    before: Any
+    after: Any
 
 
 class ChangeAnswer(BaseModel):
@@ -53,6 +67,7 @@ class ChangeAnswer(BaseModel):
     reason: str | None
     breaks: list[str]
     used_by: list[str]
+    differences: list[DifferenceAnswer]
 
     @classmethod
     def of(cls, planned: PlannedChange) -> ChangeAnswer:
@@ -67,6 +82,7 @@ class ChangeAnswer(BaseModel):
             reason=planned.reason,
             breaks=list(planned.breaks),
             used_by=list(planned.used_by),
+            differences=[DifferenceAnswer.model_validate(each, from_attributes=True) for each in planned.differences],
         )
 
 
@@ -75,15 +91,6 @@ class ApplyAnswer(BaseModel):
 
     applied: bool
     changes: list[ChangeAnswer]
-
-
-class DifferenceAnswer(BaseModel):
-    """One difference: `breaks` a reader, changes the `values` it gets, or `adds` something; null: not on that side."""
-
-    path: str
-    effect: Effect
-    before: Any
-    after: Any
 
 
 class SideAnswer(BaseModel):
