@@ -180,15 +180,14 @@ class SnapshotReports:
 
     def _part(self, part: SnapshotPartName, present: _Found, previous: _Found | None, region: str | None) -> PartReport:
         key = (part.name, part.residency)
-        before = (
-            None if previous is None else next((p for p in previous.view.parts if (p.name, p.residency) == key), None)
-        )
+        earlier_parts = () if previous is None else previous.view.parts
+        before = next((each for each in earlier_parts if (each.name, each.residency) == key), None)
         hidden = self._hidden(part.residency, region)
         features: tuple[FeatureReport, ...] = ()
         if hidden is None:
             path = self._replicas.fetch(part.artifact, near=region)
             earlier = None if before is None else self._replicas.fetch(before.artifact, near=region)
-            known = set() if before is None else {feature.name for feature in before.view.features}
+            known = [] if before is None else [feature.name for feature in before.view.features]
             with self._scratch.folder("report-") as folder, open_duckdb(folder) as connection:
                 features = tuple(
                     _feature(connection, feature, path, earlier if feature.name in known else None)
@@ -286,7 +285,8 @@ def _count_missing(connection: DuckDBPyConnection, path: Path, feature: str) -> 
 def _bars(connection: DuckDBPyConnection, files: Sequence[Path], feature: str) -> tuple[Bar, ...]:
     """Bars of equal width where values have an order, else of the most frequent values."""
     name = quote_name(feature)
-    kind = str(fetch_rows(connection, f"DESCRIBE SELECT {name} FROM read_parquet({quote_text(str(files[0]))})")[0][1])
+    described = f"DESCRIBE SELECT {name} FROM read_parquet({quote_text(str(files[0]))})"  # noqa: S608
+    kind = str(fetch_rows(connection, described)[0][1])
     value, is_ordered = comparable(name, kind)
     both = " UNION ALL ".join(
         f"SELECT {value} AS v, {int(number == 0)} AS now FROM read_parquet({quote_text(str(path))}) "  # noqa: S608
@@ -295,15 +295,14 @@ def _bars(connection: DuckDBPyConnection, files: Sequence[Path], feature: str) -
     )
     if not is_ordered:
         return _value_bars(connection, both)
-    low, high = fetch_rows(
-        connection, f"SELECT min(v)::DOUBLE, max(v)::DOUBLE FROM ({both}) WHERE isfinite(v::DOUBLE)"
-    )[0]
+    finite = f"SELECT v::DOUBLE AS v, now FROM ({both}) WHERE isfinite(v::DOUBLE)"  # noqa: S608
+    low, high = fetch_rows(connection, f"SELECT min(v), max(v) FROM ({finite})")[0]  # noqa: S608
     if low is None or high is None:
         return ()
     width = (high - low) / BARS or 1.0
     query = (
-        f"SELECT least(floor((v::DOUBLE - {low!r}) / {width!r}), {BARS - 1})::INTEGER AS bar, "  # noqa: S608
-        f"sum(now), count(*) - sum(now) FROM ({both}) WHERE isfinite(v::DOUBLE) GROUP BY bar"
+        f"SELECT least(floor((v - {low!r}) / {width!r}), {BARS - 1})::INTEGER AS bar, "  # noqa: S608
+        f"sum(now), count(*) - sum(now) FROM ({finite}) GROUP BY bar"
     )
     counts = {int(bar): (int(now), int(before)) for bar, now, before in fetch_rows(connection, query)}
     bars = range(BARS if high > low else 1)

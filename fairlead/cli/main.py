@@ -29,6 +29,7 @@ from fairlead.cli import (
     environment,
     events,
     features,
+    features_expect,
     images,
     imports,
     issuer,
@@ -71,6 +72,7 @@ app.add_typer(promotions.app, name="model")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
+features.app.add_typer(features_expect.app, name="expect")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")
 app.add_typer(policy.role_app, name="role")

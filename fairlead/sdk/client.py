@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from fairlead.sdk.agents import FeatureAgents
 from fairlead.sdk.artifacts import Artifacts
 from fairlead.sdk.budgets import Budgets
 from fairlead.sdk.bundles import Bundles
@@ -12,7 +13,9 @@ from fairlead.sdk.deploy_targets import DeployTargets
 from fairlead.sdk.deployments import Deployments
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.events import Events
+from fairlead.sdk.expectations import Expectations
 from fairlead.sdk.features import Features
+from fairlead.sdk.federation import FederatedReads
 from fairlead.sdk.identity_tokens import IdentitySource, exchange
 from fairlead.sdk.images import Images, Profiles
 from fairlead.sdk.imports import Imports
@@ -48,11 +51,11 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `artifacts`, `locations`, `environments`, `replica_policies`,
-    `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`, `placements`, `images`, `profiles`,
-    `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`,
-    `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`, `lifecycle`, `cards`, `retention`
-    and `record` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `expectations`, `federation`, `agents`, `artifacts`,
+    `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`,
+    `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`,
+    `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`,
+    `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -74,6 +77,9 @@ class Fairlead:
         self.models = Models(transport, self.artifacts, self.record, self.signatures)
         self.imports = Imports(transport, self.models, self.artifacts)
         self.features = Features(transport)
+        self.federation = FederatedReads(transport, region=settings.region)
+        self.agents = FeatureAgents(transport)
+        self.expectations = Expectations(transport)
         self.locations = Locations(transport)
         self.environments = Environments(transport)
         self.replica_policies = ReplicaPolicies(transport)
