@@ -12,14 +12,20 @@ from sqlalchemy.orm import Session
 from fairlead.featurestore.applied import FeatureDefinitions
 from fairlead.featurestore.comparing import Comparisons
 from fairlead.featurestore.duties import feature_duties
+from fairlead.featurestore.expectation_sets import ExpectationSets
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.feature_servers import FeatureServers
 from fairlead.featurestore.historical import HistoricalReads
-from fairlead.featurestore.online import OnlineFolder, OnlineStores
+from fairlead.featurestore.online import OnlineStores
+from fairlead.featurestore.online_choice import EngineChoice, OnlineEngines
+from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_routes import OnlineRouting
+from fairlead.featurestore.online_sqlite import OnlineFolder
 from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.snapshot_report import SnapshotReports
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
+from fairlead.featurestore.stream_assembly import FeatureStreams, StreamRules, assemble_streams
 from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.registry.versions import Versions
 from fairlead.sync.scratch import Scratch
@@ -44,12 +50,15 @@ class FeatureStore:
     definitions: FeatureDefinitions
     comparisons: Comparisons
     snapshots: Snapshots
+    expectations: ExpectationSets
+    reports: SnapshotReports
     historical: HistoricalReads
     online: OnlineStores
     servers: FeatureServers
     routing: OnlineRouting
     feast: FeastRepositories
-    online_folder: OnlineFolder
+    streams: FeatureStreams
+    online_engines: OnlineEngines
     _wake: Callable[[], None]
     _duties: Callable[[Collection[str] | None], Duties]
 
@@ -57,6 +66,7 @@ class FeatureStore:
         """Every router of this package, without the API's prefix."""
         # FastAPI is not needed by a worker.
         from fairlead.featurestore.api import feature_routers
+        from fairlead.featurestore.api_expectations import expectations_router
         from fairlead.featurestore.api_servers import feature_servers_router
 
         routers = feature_routers(
@@ -67,7 +77,12 @@ class FeatureStore:
             online=self.online,
             wake=self._wake,
         )
-        return [*routers, feature_servers_router(self.servers, self.routing)]
+        return [
+            *routers,
+            expectations_router(self.expectations, self.reports),
+            feature_servers_router(self.servers, self.routing),
+            *self.streams.routers(),
+        ]
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -83,7 +98,8 @@ class FeatureStore:
         row = session.get(OnlineStateRow, (workspace_id, service, region))
         if row is None or row.served_snapshot is None:
             return None
-        return str(self.online_folder.path(region, workspace_id, service))
+        name = StoreName(workspace_id=workspace_id, service=service, region=region)
+        return self.online_engines.of(region).address(name)
 
 
 def assemble_features(
@@ -98,6 +114,8 @@ def assemble_features(
     sources: Sources,
     wake: Callable[[], None],
     home_region: str | None = None,
+    online_choices: Mapping[str, EngineChoice] | None = None,
+    stream_rules: StreamRules | None = None,
 ) -> FeatureStore:
     """Build the feature store.
 
@@ -113,10 +131,25 @@ def assemble_features(
         sources: finds the rows of views, in the folders and databases that this process may read.
         wake: tells the worker of this process that the desired state has changed.
         home_region: where this process runs; None where that is not stated (embedded mode).
+        online_choices: the engine of each region's online stores; SQLite by default.
+        stream_rules: how pushed rows are taken; by default in any region, as in embedded mode.
     """
-    online_folder = OnlineFolder(root=folder / "online")
+    online_engines = OnlineEngines(OnlineFolder(root=folder / "online"), online_choices)
     scratch = Scratch(folder / "scratch")
     replicas = ReplicaRows(database, artifacts=artifacts, open_store=open_store, folder=folder / "rows")
+
+    streams = assemble_streams(
+        database=database,
+        clock=clock,
+        catalog=catalog,
+        uploads=uploads,
+        open_store=open_store,
+        replicas=replicas,
+        engines=online_engines,
+        folder=folder / "logs",
+        scratch=scratch,
+        rules=stream_rules or StreamRules(region=home_region, is_anywhere=home_region is None),
+    )
 
     def duties(regions: Collection[str] | None) -> Duties:
         return feature_duties(
@@ -126,7 +159,8 @@ def assemble_features(
             open_store=open_store,
             replicas=replicas,
             sources=sources,
-            online_folder=online_folder,
+            online_engines=online_engines,
+            logged=streams.logged,
             scratch=scratch,
             regions=regions,
         )
@@ -135,12 +169,15 @@ def assemble_features(
         definitions=FeatureDefinitions(database, clock),
         comparisons=Comparisons(database, Versions(database, clock)),
         snapshots=Snapshots(database, clock),
+        expectations=ExpectationSets(database, clock),
+        reports=SnapshotReports(database, replicas=replicas, scratch=scratch, home_region=home_region),
         historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
-        online=OnlineStores(database, clock, catalog=catalog, folder=online_folder, home_region=home_region),
+        online=OnlineStores(database, clock, catalog=catalog, engines=online_engines, home_region=home_region),
         servers=FeatureServers(database, clock, catalog=catalog),
         routing=OnlineRouting(database, clock, catalog=catalog),
-        feast=FeastRepositories(database, replicas=replicas, folder=online_folder),
-        online_folder=online_folder,
+        feast=FeastRepositories(database, replicas=replicas, engines=online_engines),
+        streams=streams,
+        online_engines=online_engines,
         _wake=wake,
         _duties=duties,
     )

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from fairlead.featurestore.check_work import CheckHandler
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states
+from fairlead.featurestore.online_slots import derive_online_slots
 from fairlead.featurestore.online_work import LostStores, MaterializeHandler
+from fairlead.featurestore.snapshot_checks import CHECK, derive_checks
 from fairlead.featurestore.snapshot_work import SnapshotHandler
 from fairlead.featurestore.snapshots import SNAPSHOT, derive_snapshots
 from fairlead.sync.duties import Duties
@@ -17,7 +20,8 @@ from fairlead.sync.duties import Duties
 if TYPE_CHECKING:
     from fairlead.core.db import Database
     from fairlead.core.ports import Clock
-    from fairlead.featurestore.online import OnlineFolder
+    from fairlead.featurestore.logged_rows import LoggedRows
+    from fairlead.featurestore.online_choice import OnlineEngines
     from fairlead.featurestore.replica_rows import ReplicaRows
     from fairlead.featurestore.sources import Sources
     from fairlead.registry.locations import StoreOpener
@@ -33,7 +37,8 @@ def feature_duties(
     open_store: StoreOpener,
     replicas: ReplicaRows,
     sources: Sources,
-    online_folder: OnlineFolder,
+    online_engines: OnlineEngines,
+    logged: LoggedRows,
     scratch: Scratch,
     regions: Collection[str] | None,
 ) -> Duties:
@@ -50,14 +55,20 @@ def feature_duties(
                 uploads=uploads,
                 open_store=open_store,
                 sources=sources,
+                logged=logged,
                 replicas=replicas,
                 scratch=scratch,
             ),
-            MATERIALIZE: MaterializeHandler(database, clock, replicas=replicas, folder=online_folder, scratch=scratch),
+            CHECK: CheckHandler(database, clock, replicas=replicas, scratch=scratch),
+            MATERIALIZE: MaterializeHandler(
+                database, clock, replicas=replicas, engines=online_engines, scratch=scratch
+            ),
         },
         derivers=[
             settle,
-            LostStores(online_folder, None if regions is None else frozenset(regions)),
+            derive_checks,
+            LostStores(database, online_engines, None if regions is None else frozenset(regions)),
             derive_online_states,
+            derive_online_slots,
         ],
     )

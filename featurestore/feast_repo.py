@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.catalog import load_catalog
-from fairlead.core.errors import NotReady
+from fairlead.core.errors import InvalidInput, NotReady
 from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.merged_rows import fetch_view
+from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.services import OnDemandProjection, Projection
 from fairlead.featurestore.snapshot_views import SnapshotPartName, SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fairlead.core.db import Database
     from fairlead.featurestore.applied import PinnedService
     from fairlead.featurestore.joins import ViewRows
-    from fairlead.featurestore.online import OnlineFolder
+    from fairlead.featurestore.online_choice import OnlineEngines
     from fairlead.featurestore.replica_rows import ReplicaRows
     from fairlead.registry.identity import Caller
 
@@ -39,10 +40,10 @@ _PROJECT = "fairlead"
 class FeastRepositories:
     """Writes Feast repositories for regions whose online stores are on this machine."""
 
-    def __init__(self, database: Database, *, replicas: ReplicaRows, folder: OnlineFolder) -> None:
+    def __init__(self, database: Database, *, replicas: ReplicaRows, engines: OnlineEngines) -> None:
         self._database = database
         self._replicas = replicas
-        self._folder = folder
+        self._engines = engines
 
     def write(self, caller: Caller, service: str, region: str, folder: Path) -> str:
         """Write `feature_store.yaml` and `registry.db` into a folder; returns the digest of the snapshot they are of.
@@ -51,8 +52,16 @@ class FeastRepositories:
 
         Raises:
             NotReady: if the region does not serve the service yet.
+            InvalidInput: if its online store is in no file of this machine.
             ReplicaUnavailable: if the region's replica cannot be read.
         """
+        name = StoreName(workspace_id=caller.workspace_id, service=service, region=region)
+        address = self._engines.of(region).address(name)
+        if address is None:
+            raise InvalidInput(
+                f"The online store of {service!r} in {region} is in no file of this machine.",
+                hint="Read it through the feature server of that region.",
+            )
         with self._database.read() as session:
             state = session.get(OnlineStateRow, (caller.workspace_id, service, region))
             if state is None or state.served_snapshot is None:
@@ -68,7 +77,7 @@ class FeastRepositories:
         rows = {name: fetch_view(self._replicas, each, only=region) for name, each in parts.items()}
         folder.mkdir(parents=True, exist_ok=True)
         _put(folder / "registry.db", compile_registry(found, rows))
-        _put(folder / "feature_store.yaml", _config(self._folder.path(region, caller.workspace_id, service)))
+        _put(folder / "feature_store.yaml", _config(address))
         return found.digest
 
 
@@ -184,7 +193,7 @@ def _feast_projection(view: Any, projection: Projection, here: Collection[str]) 
     return taken.with_join_key_map(dict(projection.join_key_map)) if projection.join_key_map else taken
 
 
-def _config(online_path: Path) -> bytes:
+def _config(online_path: str) -> bytes:
     import yaml
 
     config = {
@@ -193,7 +202,7 @@ def _config(online_path: Path) -> bytes:
         # The file is written again when the snapshot changes; Feast looks once a minute.
         "registry": {"path": "registry.db", "cache_ttl_seconds": 60},
         "offline_store": {"type": "file"},
-        "online_store": {"type": _ONLINE_STORE, "path": str(online_path)},
+        "online_store": {"type": _ONLINE_STORE, "path": online_path},
         "entity_key_serialization_version": 3,
     }
     return yaml.safe_dump(config, sort_keys=False).encode()

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import select
@@ -23,8 +22,10 @@ from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
+from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states, online_subject
-from fairlead.featurestore.online_reader import OnlineReader, OnlineStoreError
+from fairlead.featurestore.online_engines import OnlineStoreReader, StoreName
+from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow
 from fairlead.registry import audit
@@ -59,17 +60,6 @@ class OnlineAnswer:
     rows: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineFolder:
-    """Where the online stores of this machine are: `{root}/{region, ":" as "_"}/{workspace}/{service}.sqlite`."""
-
-    root: Path
-
-    def path(self, region: str, workspace_id: str, service: str) -> Path:
-        """The file of one service in one region."""
-        return self.root / region.replace(":", "_") / workspace_id / f"{service}.sqlite"
-
-
 class OnlineStores:
     """Asks for materialization, shows each region's state, and reads features online.
 
@@ -77,7 +67,7 @@ class OnlineStores:
         database: the record.
         clock: the time, which TTLs are measured against.
         catalog: the regions.
-        folder: the online stores of this machine.
+        engines: the online stores that this machine reaches.
         home_region: the region whose store is read where a request names none; None: any that serves, by name.
     """
 
@@ -87,15 +77,15 @@ class OnlineStores:
         clock: Clock,
         *,
         catalog: Catalog,
-        folder: OnlineFolder,
+        engines: OnlineEngines,
         home_region: str | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._catalog = catalog
-        self._folder = folder
+        self._engines = engines
         self._home_region = home_region
-        self._readers: dict[Path, OnlineReader] = {}
+        self._readers: dict[StoreName, OnlineStoreReader] = {}
 
     def materialize(
         self, caller: Caller, service: str, *, snapshot: str | None = None, regions: Sequence[str] | None = None
@@ -143,9 +133,16 @@ class OnlineStores:
             find_pinned_service(session, caller.workspace_id, service)
             return _states(session, caller.workspace_id, service)
 
-    def path(self, caller: Caller, service: str, region: str) -> Path:
-        """Where this machine keeps a region's store of a service; the file may not be there."""
-        return self._folder.path(self._catalog.region(region).id, caller.workspace_id, service)
+    def address(self, caller: Caller, service: str, region: str) -> str | None:
+        """Where this machine keeps a region's store of a service; the file may not be there. None: in no file."""
+        place = self._catalog.region(region).id
+        name = StoreName(workspace_id=caller.workspace_id, service=service, region=place)
+        return self._engines.of(place).address(name)
+
+    def reader(self, name: StoreName) -> OnlineStoreReader:
+        """The reader of a store, which is shared and stays open; the store need not be there."""
+        found = self._readers.get(name)
+        return found or self._readers.setdefault(name, self._engines.of(name.region).reader(name))
 
     def read(
         self, caller: Caller, service: str, entities: Mapping[str, Sequence[Any]], *, region: str | None = None
@@ -168,10 +165,9 @@ class OnlineStores:
                 service=service,
                 region=wanted,
             )
-        path = self._folder.path(chosen.region, caller.workspace_id, service)
-        reader = self._readers.setdefault(path, OnlineReader(path))
+        name = StoreName(workspace_id=caller.workspace_id, service=service, region=chosen.region)
         try:
-            snapshot, rows = reader.read(entities, now=self._clock.now())
+            snapshot, rows = self.reader(name).read(entities, now=self._clock.now())
         except FileNotFoundError:
             raise ReplicaUnavailable(
                 f"The online store of {service!r} in {chosen.region} is not on this machine.",

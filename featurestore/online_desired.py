@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from fairlead.catalog import UNRESTRICTED, load_catalog
-from fairlead.featurestore.replica_rows import verified_regions
+from fairlead.featurestore.online_engines import NEWEST, StoreName
+from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
 from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
+from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry import work
 from fairlead.registry.locations import all_locations
 from fairlead.registry.tables import ModelVersionRow
@@ -22,9 +25,27 @@ MATERIALIZE = "materialize"
 """The work of making one region serve one service's wanted snapshot; its subject is `online_subject`."""
 
 
-def online_subject(service: str, region: str) -> str:
+Region = str
+
+
+def online_subject(service: str, region: str, slot: str = NEWEST) -> str:
     """The subject of the work of materializing a service in a region."""
-    return f"{region}/{service}"
+    return f"{region}/{service}@{slot}" if slot else f"{region}/{service}"
+
+
+def read_subject(workspace_id: str, subject: str) -> StoreName:
+    """The store that such a piece of work is about."""
+    region, _, rest = subject.partition("/")
+    service, _, slot = rest.partition("@")
+    return StoreName(workspace_id=workspace_id, service=service, region=region, slot=slot)
+
+
+def online_regions(session: Session, workspace_id: str) -> frozenset[Region]:
+    """The regions that serve a workspace's features as far as residency lets them."""
+    # Until a location is retired, what is served from its region stays up to date.
+    return frozenset(
+        location.region for location in all_locations(session, workspace_id) if location.state in {"ACTIVE", "DRAINING"}
+    )
 
 
 def derive_online_states(session: Session, now: datetime) -> None:
@@ -33,18 +54,13 @@ def derive_online_states(session: Session, now: datetime) -> None:
         snapshot = _wanted_snapshot(session, workspace_id, service, intent)
         if snapshot is not None:
             found = snapshot_view(session, snapshot)
-            # Until a location is retired, what is served from its region stays up to date.
-            regions = {
-                location.region
-                for location in all_locations(session, workspace_id)
-                if location.state in {"ACTIVE", "DRAINING"}
-            }
+            regions = set(online_regions(session, workspace_id))
             if intent is not None and intent.regions is not None:
                 regions &= set(intent.regions)
             for region in sorted(regions):
                 row = _desired_state(session, found, (workspace_id, service, region), now)
                 if row is not None and row.state != "READY":
-                    _require(session, found, row, now)
+                    require_materialization(session, found, row, now)
 
 
 def _desired_state(
@@ -57,10 +73,8 @@ def _desired_state(
         return None
     missing = list(found.missing(jurisdiction))
     fresh = {"state": "WAITING", "wanted_snapshot": found.digest, "missing_views": missing, "updated_at": now}
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    # Another deriver, or a request, may be inserting the same row.
-    insert = dialect.insert(OnlineStateRow).values(workspace_id=workspace_id, service=service, region=region, **fresh)
-    session.execute(insert.on_conflict_do_nothing())
+    values = {"workspace_id": workspace_id, "service": service, "region": region}
+    insert_unless_there(session, OnlineStateRow, values | fresh)
     row = session.get_one(OnlineStateRow, key)
     if row.wanted_snapshot != found.digest:
         for name, value in fresh.items():
@@ -68,20 +82,36 @@ def _desired_state(
     return row
 
 
-def _require(session: Session, found: SnapshotView, row: OnlineStateRow, now: datetime) -> None:
-    """Ask for the work once the region's own replicas of all its views are verified."""
-    wanted = [part.artifact for part in found.permitted(load_catalog().region(row.region).jurisdiction)]
+def insert_unless_there(session: Session, table: type[DeclarativeBase], values: Mapping[str, Any]) -> None:
+    """Insert a row, which another deriver, or a request, may be inserting as well."""
+    dialect: Any = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    session.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())
+
+
+def require_materialization(
+    session: Session,
+    found: SnapshotView | None,
+    row: OnlineStateRow | OnlineSlotRow,
+    now: datetime,
+    *,
+    slot: str = NEWEST,
+) -> None:
+    """Ask for the work once the region's own replicas of all its views are verified; None: the store is to go."""
+    wanted: list[ArtifactName] = []
+    if found is not None:
+        wanted = [part.artifact for part in found.permitted(load_catalog().region(row.region).jurisdiction)]
     is_here = all(row.region in verified_regions(session, artifact) for artifact in wanted)
-    state = "PENDING" if is_here else "WAITING"
+    state = row.state if found is None else "PENDING" if is_here else "WAITING"
     if row.state != state:
         row.state, row.updated_at = state, now
     if is_here:
+        classes = [artifact.residency for artifact in wanted] or [UNRESTRICTED]
         work.require_work(
             session,
             workspace_id=row.workspace_id,
-            residency=max((artifact.residency for artifact in wanted), key=lambda each: (each != UNRESTRICTED, each)),
+            residency=max(classes, key=lambda each: (each != UNRESTRICTED, each)),
             kind=MATERIALIZE,
-            subject=online_subject(row.service, row.region),
+            subject=online_subject(row.service, row.region, slot),
             region=row.region,
             priority=work.USUAL,
             now=now,

@@ -153,6 +153,10 @@ class OnlineEngine(Protocol):
         """
         ...
 
+    def address(self, name: StoreName) -> str | None:
+        """Where a bundle's `OnlineReader` on this machine finds a store; None: it cannot read this engine's."""
+        ...
+
     def reader(self, name: StoreName) -> OnlineStoreReader:
         """A reader of a store, which need not exist yet and may be replaced any number of times."""
         ...

@@ -13,13 +13,13 @@ import os
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.core.errors import StorageFull
+from fairlead.core.errors import InvalidInput, StorageFull
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.duck import fetch_batches, open_duckdb
 from fairlead.featurestore.online_engines import PushedRow, StoreChanges, StoreContents, StoreName
@@ -63,8 +63,14 @@ class SqliteEngine:
     is_atomic = True
     forgets_keys = True
 
-    def __init__(self, folder: OnlineFolder) -> None:
+    def __init__(self, options: Mapping[str, Any], folder: OnlineFolder) -> None:
+        if options:
+            raise InvalidInput(f"The online engine `sqlite` has no option {min(options)!r}.", hint="Leave it out.")
         self._folder = folder
+
+    def address(self, name: StoreName) -> str:
+        """As `OnlineEngine.address`."""
+        return str(self.path(name))
 
     def path(self, name: StoreName) -> Path:
         """Where a store's file is."""

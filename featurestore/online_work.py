@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +13,20 @@ from sqlalchemy.orm import Session
 from fairlead.catalog import load_catalog
 from fairlead.core.clock import format_time
 from fairlead.core.db import Database
+from fairlead.core.errors import FairleadError
 from fairlead.core.ports import Clock
+from fairlead.featurestore.freshness import note_freshness, watermarks
 from fairlead.featurestore.joins import ViewRows
-from fairlead.featurestore.online import OnlineFolder
-from fairlead.featurestore.online_reader import OnlineReader, OnlineStoreError
-from fairlead.featurestore.online_writer import write_online_store
+from fairlead.featurestore.online_choice import OnlineEngines
+from fairlead.featurestore.online_desired import read_subject
+from fairlead.featurestore.online_engines import NEWEST, OnlineStoreReader, StoreChanges, StoreContents, StoreName
+from fairlead.featurestore.online_reader import OnlineStoreError
+from fairlead.featurestore.online_slots import LEAVING
 from fairlead.featurestore.replica_rows import ReplicaRows
-from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
+from fairlead.featurestore.snapshot_views import SnapshotPartName, SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
+from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry import audit, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.work import LeasedWork
@@ -29,117 +35,237 @@ from fairlead.sync.scratch import Scratch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
+    """A store and what it should hold. `base` is what it holds by the record's word, for an incremental step."""
+
+    name: StoreName
     found: SnapshotView
+    base: SnapshotView | None
     as_of: datetime
     missing: tuple[str, ...]
-    service: str
-    region: str
+
+    @property
+    def parts(self) -> tuple[SnapshotPartName, ...]:
+        return self.found.permitted(load_catalog().region(self.name.region).jurisdiction)
 
 
 class MaterializeHandler:
-    """Makes one region serve the wanted snapshot of one service; a handler for work of the kind `materialize`."""
+    """Makes one region serve a snapshot of one service; a handler for work of the kind `materialize`."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, replicas: ReplicaRows, folder: OnlineFolder, scratch: Scratch
+        self, database: Database, clock: Clock, *, replicas: ReplicaRows, engines: OnlineEngines, scratch: Scratch
     ) -> None:
         self._database = database
         self._clock = clock
         self._replicas = replicas
-        self._folder = folder
+        self._engines = engines
         self._scratch = scratch
 
     def __call__(self, leased: LeasedWork) -> None:
-        """Build the store, put it into its place, and note what is served.
+        """Make the store hold what is wanted, or take it away, and note what is served.
 
         Raises:
             LeaseLost: if another worker took over.
-            ReplicaUnavailable, StorageFull: if it cannot be done now; it is tried again, and what was served still is.
+            ReplicaUnavailable, StorageFull, Unavailable: if it cannot be done now; it is tried again, and what was
+                served still is.
         """
-        task = self._load(leased)
+        name = read_subject(leased.workspace_id, leased.subject)
+        task = self._load(leased, name)
         if task is None:
             return
         # The region's own replica only: that is what makes a region stand by itself.
         rows: dict[str, list[ViewRows]] = {}
-        for part in task.found.permitted(load_catalog().region(task.region).jurisdiction):
-            path = self._replicas.fetch(part.artifact, only=task.region)
+        for part in task.parts:
+            path = self._replicas.fetch(part.artifact, only=name.region)
             rows.setdefault(part.name, []).append(ViewRows(view=part.view, path=path))
+        contents = StoreContents(
+            service=task.found.pinned.service,
+            views=task.found.pinned.views,
+            rows=rows,
+            meta={
+                "service_digest": task.found.pinned.digest,
+                "snapshot": task.found.digest,
+                "as_of": format_time(task.as_of),
+                "region": name.region,
+            },
+        )
+        engine = self._engines.of(name.region)
         with self._scratch.folder("online-") as scratch:
-            count = write_online_store(
-                self._folder.path(task.region, leased.workspace_id, task.service),
-                service=task.found.pinned.service,
-                views=task.found.pinned.views,
-                rows=rows,
-                meta={
-                    "service_digest": task.found.pinned.digest,
-                    "snapshot": task.found.digest,
-                    "as_of": format_time(task.as_of),
-                    "region": task.region,
-                },
-                scratch=scratch,
-            )
-        self._note(leased, task, count)
+            latest = watermarks(rows, scratch=scratch)
+            count, changes = None, self._changes(task)
+            if changes is not None:
+                count = engine.apply(name, contents, changes, scratch=scratch)
+            is_whole = count is None
+            if count is None:
+                count = engine.write(name, contents, scratch=scratch)
+        done = _Done(kind=engine.kind, rows=count, is_whole=is_whole, watermarks=latest)
+        self._note(leased, task, done)
 
-    def _load(self, leased: LeasedWork) -> _Task | None:
-        region, _, service = leased.subject.partition("/")
+    def _load(self, leased: LeasedWork, name: StoreName) -> _Task | None:
+        with self._database.read() as session:
+            row = _find(session, name)
+            if isinstance(row, OnlineSlotRow) and row.state == LEAVING:
+                is_leaving, snapshot = True, None
+            else:
+                is_leaving = False
+                wanted = None if row is None or row.state != "PENDING" else _wanted(row)
+                snapshot = None if wanted is None else find_snapshot(session, name.workspace_id, wanted)
+            if row is not None and snapshot is not None:
+                return _Task(
+                    name=name,
+                    found=snapshot_view(session, snapshot),
+                    base=_served(session, row),
+                    as_of=snapshot.as_of,
+                    missing=tuple(row.missing_views),
+                )
+        if is_leaving:
+            self._engines.of(name.region).drop(name)
         with self._database.write() as session:
-            state = session.get(OnlineStateRow, (leased.workspace_id, service, region))
-            if state is None or state.state != "PENDING":
-                work.finish(session, leased)
-                return None
-            snapshot = find_snapshot(session, leased.workspace_id, state.wanted_snapshot)
-            return _Task(
-                found=snapshot_view(session, snapshot),
-                as_of=snapshot.as_of,
-                missing=tuple(state.missing_views),
-                service=service,
-                region=region,
-            )
+            row = _find(session, name, lock=True)
+            if isinstance(row, OnlineSlotRow) and row.state == LEAVING and is_leaving:
+                session.delete(row)
+            work.finish(session, leased)
+        return None
 
-    def _note(self, leased: LeasedWork, task: _Task, count: int) -> None:
+    def _changes(self, task: _Task) -> StoreChanges | None:
+        """How the wanted snapshot differs from what is served; None where that is not known, or in another form."""
+        before = task.base
+        if before is None or before.pinned.digest != task.found.pinned.digest:
+            return None
+        old = {(part.name, part.residency): part for part in before.parts}
+        files: dict[str, list[Sequence[Path]]] = {}
+        for part in task.parts:
+            former = old.get((part.name, part.residency))
+            if former is None:
+                return None
+            changed: Sequence[Path] = ()
+            if former.artifact != part.artifact:
+                try:
+                    delta = self._replicas.fetch_delta(former.artifact, part.artifact, only=task.name.region)
+                except FairleadError:
+                    # The one before may have been collected; the new one is all that is needed.
+                    return None
+                if delta is None:
+                    return None
+                changed = (delta.added, delta.removed)
+            files.setdefault(part.name, []).append(changed)
+        return StoreChanges(base=before.digest, files=files)
+
+    def _note(self, leased: LeasedWork, task: _Task, done: _Done) -> None:
         now = self._clock.now()
         with self._database.write() as session:
-            state = session.get(OnlineStateRow, (leased.workspace_id, task.service, task.region), with_for_update=True)
-            if state is not None:
-                state.served_snapshot, state.row_count = task.found.digest, count
-                state.materialized_at = state.updated_at = now
-                # Another one may be wanted by now; then this piece of work is derived again.
-                is_wanted = (state.wanted_snapshot, tuple(state.missing_views)) == (task.found.digest, task.missing)
-                state.state = "READY" if is_wanted else "PENDING"
+            row = _find(session, task.name, lock=True)
+            if row is not None:
+                row.served_snapshot, row.row_count, row.engine = task.found.digest, done.rows, done.kind
+                row.materialized_at = row.updated_at = now
+                if row.state != LEAVING:
+                    # Another one may be wanted by now; then this piece of work is derived again.
+                    is_wanted = (_wanted(row), tuple(row.missing_views)) == (task.found.digest, task.missing)
+                    row.state = "READY" if is_wanted else "PENDING"
+                if isinstance(row, OnlineStateRow):
+                    residencies: dict[str, list[str]] = {}
+                    for part in task.parts:
+                        residencies.setdefault(part.name, []).append(part.residency)
+                    note_freshness(
+                        session, row, as_of=task.as_of, residencies=residencies, watermarks=done.watermarks, now=now
+                    )
                 audit.record(
                     session,
                     system_caller(leased.workspace_id, "worker"),
                     self._clock,
                     action="online.ready",
-                    subject=task.service,
+                    subject=task.name.service,
                     facts={
-                        "region": task.region,
+                        "region": task.name.region,
                         "snapshot": task.found.digest,
-                        "rows": count,
+                        "slot": task.name.slot,
+                        "engine": done.kind,
+                        "is_whole": done.is_whole,
+                        "rows": done.rows,
                         "missing_views": list(task.missing),
                     },
                 )
             work.finish(session, leased)
 
 
-class LostStores:
-    """A deriver for the machine that keeps the files: what is served is what the file there says of itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """What was written: by which engine, how many rows there are, and whether all of them were written anew."""
 
-    def __init__(self, folder: OnlineFolder, regions: frozenset[str] | None) -> None:
-        self._folder = folder
+    kind: str
+    rows: int
+    is_whole: bool
+    watermarks: Mapping[str, datetime | None]
+
+
+def _find(session: Session, name: StoreName, *, lock: bool = False) -> OnlineStateRow | OnlineSlotRow | None:
+    key = (name.workspace_id, name.service, name.region)
+    if name.slot == NEWEST:
+        return session.get(OnlineStateRow, key, with_for_update=lock)
+    return session.get(OnlineSlotRow, (*key, name.slot), with_for_update=lock)
+
+
+def _wanted(row: OnlineStateRow | OnlineSlotRow) -> str:
+    return row.wanted_snapshot if isinstance(row, OnlineStateRow) else row.slot
+
+
+def _served(session: Session, row: OnlineStateRow | OnlineSlotRow) -> SnapshotView | None:
+    if row.served_snapshot is None:
+        return None
+    try:
+        return snapshot_view(session, find_snapshot(session, row.workspace_id, row.served_snapshot))
+    except FairleadError:
+        return None
+
+
+class LostStores:
+    """A deriver where stores are within reach: what is served is what the store itself says."""
+
+    def __init__(self, database: Database, engines: OnlineEngines, regions: frozenset[str] | None) -> None:
+        self._database = database
+        self._engines = engines
         self._regions = regions
-        self._readers: dict[Path, OnlineReader] = {}
+        self._readers: dict[StoreName, OnlineStoreReader] = {}
+        self._lost: dict[StoreName, tuple[str | None, str | None]] = {}
+
+    def prepare(self, _now: datetime) -> None:
+        """Ask every store that should be READY what it holds."""
+        with self._database.read() as session:
+            expected = {_name_of(row): row.served_snapshot for row in self._ready(session)}
+        self._lost = {}
+        for name, snapshot in expected.items():
+            try:
+                found = self._served(name)
+            except FairleadError:
+                # A server that does not answer has lost nothing yet.
+                continue
+            if found != snapshot:
+                self._lost[name] = (snapshot, found)
 
     def __call__(self, session: Session, now: datetime) -> None:
         """Take note of stores that are lost or hold another snapshot, so that they are made again."""
-        for state in session.scalars(select(OnlineStateRow).where(OnlineStateRow.state == "READY")):
-            if self._regions is not None and state.region not in self._regions:
-                continue
-            found = self._served(self._folder.path(state.region, state.workspace_id, state.service))
-            if found != state.served_snapshot:
-                state.served_snapshot, state.state, state.updated_at = found, "PENDING", now
+        if not self._lost:
+            return
+        for row in self._ready(session):
+            expected, found = self._lost.get(_name_of(row), (None, None))
+            # What was materialized since then is looked at next time.
+            if expected is not None and row.served_snapshot == expected:
+                row.served_snapshot, row.state, row.updated_at = found, "PENDING", now
 
-    def _served(self, path: Path) -> str | None:
+    def _ready(self, session: Session) -> list[OnlineStateRow | OnlineSlotRow]:
+        rows: list[OnlineStateRow | OnlineSlotRow] = [
+            *session.scalars(select(OnlineStateRow).where(OnlineStateRow.state == "READY")),
+            *session.scalars(select(OnlineSlotRow).where(OnlineSlotRow.state == "READY")),
+        ]
+        return [row for row in rows if self._regions is None or row.region in self._regions]
+
+    def _served(self, name: StoreName) -> str | None:
+        reader = self._readers.get(name) or self._readers.setdefault(name, self._engines.of(name.region).reader(name))
         try:
-            return self._readers.setdefault(path, OnlineReader(path)).meta.get("snapshot")
+            return reader.meta.get("snapshot")
         except (FileNotFoundError, OnlineStoreError):
             return None
+
+
+def _name_of(row: OnlineStateRow | OnlineSlotRow) -> StoreName:
+    slot = row.slot if isinstance(row, OnlineSlotRow) else NEWEST
+    return StoreName(workspace_id=row.workspace_id, service=row.service, region=row.region, slot=slot)

@@ -104,7 +104,7 @@ def test_a_newer_snapshot_replaces_the_one_that_is_served(world: FeatureFleet) -
     first = world.snapshot(as_of=day(5))
     world.store.online.materialize(ADMIN, "diagnosis")
     world.run()
-    path = world.store.online.path(ADMIN, "diagnosis", EU)
+    path = Path(world.store.online.address(ADMIN, "diagnosis", EU) or "")
     reader = OnlineReader(path)
     assert reader.read({"patient_id": [1]}, now=day(10))[0] == first.digest
     second = world.snapshot()
@@ -116,7 +116,7 @@ def test_a_lost_store_is_made_again(world: FeatureFleet) -> None:
     snapshot = world.snapshot()
     world.store.online.materialize(ADMIN, "diagnosis")
     world.run()
-    path = world.store.online.path(ADMIN, "diagnosis", EU)
+    path = Path(world.store.online.address(ADMIN, "diagnosis", EU) or "")
     path.unlink()
     with pytest.raises(ReplicaUnavailable, match="not on this machine"):
         world.store.online.read(ADMIN, "diagnosis", {"patient_id": [1]}, region=EU)

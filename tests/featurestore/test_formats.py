@@ -21,7 +21,8 @@ from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
 from fairlead.featurestore.definitions import Column, EntityDefinition, ViewDefinition, content_digest
 from fairlead.featurestore.joins import ViewRows
-from fairlead.featurestore.online_writer import write_online_store
+from fairlead.featurestore.online_engines import StoreContents, StoreName
+from fairlead.featurestore.online_sqlite import OnlineFolder, SqliteEngine
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.snapshots import record_of
@@ -181,18 +182,23 @@ def test_rows_are_plain_parquet_in_canonical_order(rows: Path) -> None:
     assert str(found.rows[0][2]) == "-0.0"
 
 
+def write_online_store(folder: Path, contents: StoreContents) -> Path:
+    engine = SqliteEngine({}, OnlineFolder(root=folder / "online"))
+    name = StoreName(workspace_id="default", service=contents.service.name, region="aws:eu-west-1")
+    engine.write(name, contents, scratch=folder)
+    return engine.path(name)
+
+
 def test_an_online_store_is_a_sqlite_file_of_three_kinds_of_tables(rows: Path, tmp_path: Path) -> None:
     meta = {"service_digest": SERVICE_DIGEST, "snapshot": SNAPSHOT_DIGEST, "as_of": "t", "region": "aws:eu-west-1"}
-    write_online_store(
-        tmp_path / "online.sqlite",
-        service=SERVICE,
-        views={"cells": VIEW},
-        rows={"cells": [ViewRows(view=VIEW, path=rows)]},
-        meta=meta,
-        scratch=tmp_path,
-    )
-    with closing(sqlite3.connect(tmp_path / "online.sqlite")) as connection:
-        assert dict(connection.execute("SELECT * FROM meta")) == meta | {"format": "1", "service": "diagnosis"}
+    rows_of = {"cells": [ViewRows(view=VIEW, path=rows)]}
+    path = write_online_store(tmp_path, StoreContents(service=SERVICE, views={"cells": VIEW}, rows=rows_of, meta=meta))
+    with closing(sqlite3.connect(path)) as connection:
+        assert dict(connection.execute("SELECT * FROM meta")) == meta | {
+            "format": "1",
+            "service": "diagnosis",
+            "rows": "4",
+        }
         views = connection.execute(
             "SELECT position, alias, store, keys, features, ttl_microseconds, is_missing FROM views ORDER BY position"
         ).fetchall()
@@ -208,9 +214,11 @@ def test_an_online_store_is_a_sqlite_file_of_three_kinds_of_tables(rows: Path, t
                 *(86_400_000_000, 0),
             ),
         ]
-        assert connection.execute("SELECT k0, event_timestamp, f0, f1 FROM view_0 ORDER BY k0").fetchall() == [
-            (1, micros(2), 3.0, "b"),
-            (2, micros(1), 0.5, "é"),
+        assert connection.execute(
+            "SELECT k0, event_timestamp, created_timestamp, f0, f1 FROM view_0 ORDER BY k0"
+        ).fetchall() == [
+            (1, micros(2), micros(3), 3.0, "b"),
+            (2, micros(1), None, 0.5, "é"),
         ]
         assert connection.execute("SELECT k0, event_timestamp, f0 FROM view_1 ORDER BY k0").fetchall() == [
             (1, micros(2), 3.0),
@@ -221,8 +229,8 @@ def test_an_online_store_is_a_sqlite_file_of_three_kinds_of_tables(rows: Path, t
 
 
 def test_an_online_store_says_which_views_its_region_may_not_hold(tmp_path: Path) -> None:
-    path = tmp_path / "online.sqlite"
-    write_online_store(path, service=SERVICE, views={"cells": VIEW}, rows={}, meta={"snapshot": "s"}, scratch=tmp_path)
+    contents = StoreContents(service=SERVICE, views={"cells": VIEW}, rows={}, meta={"snapshot": "s"})
+    path = write_online_store(tmp_path, contents)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT alias, is_missing FROM views").fetchall() == [("first", 1), ("second", 1)]
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master ORDER BY name")]

@@ -20,8 +20,9 @@ from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.featurestore import online_reader
 from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
+from fairlead.featurestore.online_engines import StoreContents, StoreName
 from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
-from fairlead.featurestore.online_writer import write_online_store
+from fairlead.featurestore.online_sqlite import OnlineFolder, SqliteEngine
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
@@ -72,15 +73,16 @@ def materialize(folder: Path, table: Any, view: ViewDefinition, *, snapshot: str
     projection = Projection(
         view="cells", alias="cells", features=tuple(column.name for column in view.features), join_key_map={}
     )
-    write_online_store(
-        folder / "online" / "a store?#%.sqlite",
+    engine = SqliteEngine({}, OnlineFolder(root=folder / "online"))
+    name = StoreName(workspace_id="default", service="a store?#%", region="aws:us-east-1")
+    contents = StoreContents(
         service=ServiceDefinition(name="diagnosis", projections=(projection,)),
         views={"cells": view},
         rows={"cells": [ViewRows(view=view, path=folder / "rows.parquet")]},
         meta=META | {"snapshot": snapshot},
-        scratch=folder,
     )
-    return OnlineReader(folder / "online" / "a store?#%.sqlite")
+    engine.write(name, contents, scratch=folder)
+    return engine.reader(name)
 
 
 ID = (Column(name="id", type="INT64"),)
@@ -138,7 +140,9 @@ def test_a_reader_sees_one_snapshot_or_the_next(tmp_path: Path) -> None:
     materialize(tmp_path, arrow.table({"id": [1], "event_timestamp": [NOW], "x": [2]}), view, snapshot="sha256:b")
     assert (reader.read({"id": [1]})[0], reader.meta["snapshot"]) == ("sha256:b", "sha256:b")
     assert reader.read({"id": [1]})[1][0]["x"] == 2
-    assert [path.name for path in (tmp_path / "online").iterdir()] == ["a store?#%.sqlite"]
+    assert [path.name for path in (tmp_path / "online" / "aws_us-east-1" / "default").iterdir()] == [
+        "a store?#%.sqlite"
+    ]
     reader.close()
 
 

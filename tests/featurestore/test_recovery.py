@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> Iterator[FeatureFleet]:
 
 
 def served(world: FeatureFleet, region: str) -> str:
-    return OnlineReader(world.store.online.path(ADMIN, "diagnosis", region)).meta["snapshot"]
+    return OnlineReader(world.store.online.address(ADMIN, "diagnosis", region) or "").meta["snapshot"]
 
 
 class Killed(BaseException):
@@ -119,7 +119,7 @@ def test_a_store_that_a_slow_worker_put_back_is_replaced(world: FeatureFleet) ->
     first = world.snapshot(as_of=day(5))
     world.store.online.materialize(ADMIN, "diagnosis")
     world.run()
-    path = world.store.online.path(ADMIN, "diagnosis", EU)
+    path = Path(world.store.online.address(ADMIN, "diagnosis", EU) or "")
     shutil.copy(path, path.with_suffix(".old"))
     second = world.snapshot()
     assert served(world, EU) == second.digest

@@ -1,0 +1,129 @@
+"""The snapshots that regions keep materialized beside the newest, so that who goes back finds its features at once.
+
+A model version that pins a snapshot needs that snapshot's version of its feature service: while the version holds an
+environment, or held it before the present holder, each region that may serve the model keeps the snapshot in a slot of
+its own. A slot that nobody needs any longer is taken away by the region's worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from fairlead.catalog import Residency, load_catalog, permits
+from fairlead.featurestore.online_desired import (
+    Region,
+    insert_unless_there,
+    online_regions,
+    require_materialization,
+)
+from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
+from fairlead.featurestore.tables import OnlineIntentRow, SnapshotRow
+from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.registry.tables import AliasMoveRow, AliasRow, EnvironmentRow, ModelVersionRow, RegisteredModelRow
+
+LEAVING = "LEAVING"
+
+
+def derive_online_slots(session: Session, now: datetime) -> None:
+    """Bring the slots of every region up to date, and require the work that they lack."""
+    wanted = _wanted_slots(session)
+    rows = {
+        (row.workspace_id, row.service, row.region, row.slot): row for row in session.scalars(select(OnlineSlotRow))
+    }
+    for key, found in wanted.items():
+        row = rows.get(key) or _insert(session, key, found, now)
+        if row.state == LEAVING:
+            # What is there is looked at again.
+            row.state, row.updated_at = "WAITING", now
+        if row.state != "READY":
+            require_materialization(session, found, row, now, slot=row.slot)
+    for key in rows.keys() - wanted.keys():
+        row = rows[key]
+        if row.state != LEAVING:
+            row.state, row.updated_at = LEAVING, now
+        require_materialization(session, None, row, now, slot=row.slot)
+
+
+def needed_snapshots(session: Session) -> dict[tuple[str, str], set[str]]:
+    """The residency classes of the models that need a snapshot, by workspace and the snapshot's digest."""
+    holders = _holders(session)
+    pinning = (
+        select(ModelVersionRow)
+        .join(
+            RegisteredModelRow,
+            and_(
+                RegisteredModelRow.workspace_id == ModelVersionRow.workspace_id,
+                RegisteredModelRow.id == ModelVersionRow.model_id,
+            ),
+        )
+        .where(
+            ModelVersionRow.snapshot_digest.is_not(None),
+            ModelVersionRow.feature_service.is_not(None),
+            ModelVersionRow.deleted_at.is_(None),
+            RegisteredModelRow.deleted_at.is_(None),
+        )
+    )
+    needed: dict[tuple[str, str], set[str]] = {}
+    for version in session.scalars(pinning):
+        held = (version.workspace_id, version.model_id, version.version)
+        if held in holders:
+            needed.setdefault((version.workspace_id, version.snapshot_digest or ""), set()).add(version.residency)
+    return needed
+
+
+def _holders(session: Session) -> set[tuple[str, str, int]]:
+    """Of each model and environment the version that holds it, and the one that held it before."""
+    environment = and_(EnvironmentRow.workspace_id == AliasRow.workspace_id, EnvironmentRow.name == AliasRow.name)
+    current = {
+        (row.workspace_id, row.model_id, row.name): row.version
+        for row in session.scalars(
+            select(AliasRow).join(EnvironmentRow, environment).where(AliasRow.version.is_not(None))
+        )
+    }
+    found = {(workspace_id, model, version or 0) for (workspace_id, model, _), version in current.items()}
+    moves = select(
+        AliasMoveRow.workspace_id, AliasMoveRow.model_id, AliasMoveRow.name, AliasMoveRow.to_version
+    ).order_by(AliasMoveRow.revision.desc())
+    has_previous: set[tuple[str, str, str]] = set()
+    for workspace_id, model, name, version in session.execute(moves):
+        place = (workspace_id, model, name)
+        if place in current and place not in has_previous and version not in {None, current[place]}:
+            has_previous.add(place)
+            found.add((workspace_id, model, version or 0))
+    return found
+
+
+def _wanted_slots(session: Session) -> Mapping[tuple[str, str, str, str], SnapshotView]:
+    wanted: dict[tuple[str, str, str, str], SnapshotView] = {}
+    regions: dict[str, frozenset[Region]] = {}
+    for (workspace_id, digest), residencies in needed_snapshots(session).items():
+        query = select(SnapshotRow).where(
+            SnapshotRow.workspace_id == workspace_id, SnapshotRow.digest == digest, SnapshotRow.state == "READY"
+        )
+        snapshot = session.scalars(query.order_by(SnapshotRow.id)).first()
+        if snapshot is None:
+            continue
+        if workspace_id not in regions:
+            regions[workspace_id] = online_regions(session, workspace_id)
+        intent = session.get(OnlineIntentRow, (workspace_id, snapshot.service))
+        found = snapshot_view(session, snapshot)
+        for region in regions[workspace_id]:
+            jurisdiction = load_catalog().region(region).jurisdiction
+            may_serve = any(permits(Residency(each), jurisdiction) for each in residencies)
+            is_asked = intent is None or intent.regions is None or region in intent.regions
+            if may_serve and is_asked and found.permitted(jurisdiction):
+                wanted[(workspace_id, snapshot.service, region, digest)] = found
+    return wanted
+
+
+def _insert(session: Session, key: tuple[str, str, str, str], found: SnapshotView, now: datetime) -> OnlineSlotRow:
+    workspace_id, service, region, slot = key
+    missing = list(found.missing(load_catalog().region(region).jurisdiction))
+    values = {"workspace_id": workspace_id, "service": service, "region": region, "slot": slot}
+    fresh = {"state": "WAITING", "missing_views": missing, "updated_at": now}
+    insert_unless_there(session, OnlineSlotRow, values | fresh)
+    return session.get_one(OnlineSlotRow, (workspace_id, service, region, slot))
