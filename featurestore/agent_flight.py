@@ -1,10 +1,10 @@
 """The feature agent: an Arrow Flight server that joins in its region what tickets say, and nothing else.
 
-One method is answered, `DoExchange`: its command is a ticket, its header `authorization` the caller's token; entity rows
-come in, and what goes back is the row number with the columns that were asked for. A call is judged before its rows are
-read: that this registry signed the ticket, for this region and this token, and that no residency rule forbids it. Rows,
-bytes, joins at once and time are limited. Every error carries its problem document, as in the REST API; neither that
-nor a log holds a key or value.
+One method is answered, `DoExchange`: its command is a ticket, its header `authorization` the caller's token. Entity
+rows come in, and what goes back is the row number with the columns that were asked for. A call is judged before its
+rows are read: that this registry signed the ticket, for this region and this token, and that no residency rule forbids
+it. Rows, bytes, joins at once and time are limited. Every error carries its problem document, as in the REST API;
+neither that nor a log holds a key or value.
 """
 
 from __future__ import annotations

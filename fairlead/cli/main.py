@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from fairlead import __version__
 from fairlead.cli import (
+    agent,
     artifact,
     audit,
     budget,
@@ -72,6 +73,7 @@ app.add_typer(promotions.app, name="model")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
+app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")

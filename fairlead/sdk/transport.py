@@ -161,6 +161,7 @@ class Transport:
         if_match: int | None = None,
         is_repeatable: bool = True,
         silence_seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         """One call, repeated while the server is away or overloaded and the repeat is harmless.
 
@@ -174,14 +175,14 @@ class Transport:
         import httpx2
         import stamina
 
-        headers: dict[str, str] = {"fairlead-dry-run": "true"} if self.is_dry_run else {}
+        sent: dict[str, str] = {**(headers or {}), **({"fairlead-dry-run": "true"} if self.is_dry_run else {})}
         if content_type is not None:
-            headers["content-type"] = content_type
+            sent["content-type"] = content_type
         if if_match is not None:
-            headers["if-match"] = f'"{if_match}"'
+            sent["if-match"] = f'"{if_match}"'
         if method == "POST":
             # One key for all tries: whatever a lost answer created is found again, not created twice.
-            headers["idempotency-key"] = str(uuid.uuid4())
+            sent["idempotency-key"] = str(uuid.uuid4())
         may_repeat = is_repeatable and if_match is None
 
         def is_worth_repeating(error: Exception) -> bool:
@@ -193,7 +194,7 @@ class Transport:
 
         def call() -> httpx2.Response:
             return self._http.request(
-                method, path, params=_query(query), content=content, headers=headers, timeout=timeout
+                method, path, params=_query(query), content=content, headers=sent, timeout=timeout
             )
 
         tries = stamina.retry_context(

@@ -1,0 +1,318 @@
+"""`fairlead agent serve`: a region's feature agent, in a process of its own, that speaks to its registry by HTTP alone.
+
+It needs no access to the metadata database. Cut off from the registry, it goes on with what it has: tickets that were
+signed before (five minutes at most), definitions it looked up and rows it fetched. What it has not is `Unavailable`.
+What crossed it is told when the registry is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairlead.app.edge_cache import connect_as
+from fairlead.app.kept_answers import KeptAnswers
+from fairlead.app.settings import ServerSettings
+from fairlead.app.wiring import feature_sources
+from fairlead.core.clock import SystemClock
+from fairlead.core.errors import (
+    Conflict,
+    FairleadError,
+    FeatureAgentNotFound,
+    InvalidInput,
+    ReplicaUnavailable,
+    Unavailable,
+)
+from fairlead.core.loopback import is_loopback
+from fairlead.featurestore.agent_flight import AgentLimits, FeatureAgentServer
+from fairlead.featurestore.agents import fingerprint
+from fairlead.featurestore.definitions import ViewDefinition, view_from_content
+from fairlead.featurestore.rows import ROWS_FILE
+from fairlead.featurestore.ticket_joins import TicketJoins
+from fairlead.featurestore.tickets import LIFE, Ticket, TicketPart, TicketView, token_hash
+from fairlead.sync.scratch import Scratch
+
+if TYPE_CHECKING:
+    from fairlead.featurestore.agents import Crossing
+    from fairlead.sdk.client import Fairlead
+
+SIGN_SECONDS = 5.0
+_REPORTS_KEPT = 10_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentIdentity:
+    """What an agent shows: PEM of its certificate and key, and of what callers hold it to (that, or its authority)."""
+
+    certificate: bytes
+    key: bytes
+    anchor: bytes
+
+    @property
+    def certificate_sha256(self) -> str:
+        """The fingerprint of what callers hold it to."""
+        return fingerprint(self.anchor.decode())
+
+
+class RegistryLink:
+    """An agent's registry over HTTP: where it finds definitions and rows, asks about tokens, and tells what it did."""
+
+    def __init__(self, client: Fairlead, *, region: str) -> None:
+        self._client = client
+        self._artifacts = client.artifacts.without_caches()
+        self._region = region
+        self._connect = connect_as(client.settings, client.url)
+        self._definitions: dict[str, ViewDefinition] = {}
+        self._paths: dict[str, Path] = {}
+        self._tokens: KeptAnswers[str, bool] = KeptAnswers(time.monotonic)
+        self._reports: deque[tuple[str, Crossing]] = deque(maxlen=_REPORTS_KEPT)
+        self._lock = threading.Lock()
+        self._keys: tuple[bytes, ...] = ()
+        self._workspace = ""
+
+    @property
+    def workspace(self) -> str:
+        """The workspace that the agent is of."""
+        return self._workspace
+
+    def public_keys(self) -> tuple[bytes, ...]:
+        """The keys that sign tickets, as they were last heard."""
+        return self._keys
+
+    def sign(self, address: str, certificate_sha256: str, *, leaves: bool = False) -> None:
+        """Say that the agent serves, or leaves; hear which keys sign tickets.
+
+        Raises:
+            FeatureAgentNotFound, PermissionDenied: if the registry knows no such agent of this token's.
+            ServerUnavailable: if it is away.
+        """
+        heard = self._client.agents.sign(
+            region=self._region, address=address, certificate_sha256=certificate_sha256, leaves=leaves
+        )
+        self._keys, self._workspace = heard.ticket_keys, heard.workspace
+
+    def check_token(self, token: str) -> None:
+        """Ask whether a token is still good, once a minute; while the registry is away, its ticket says so.
+
+        Raises:
+            Unauthenticated: if it is not.
+        """
+
+        def ask() -> bool:
+            client = self._connect(token)
+            try:
+                client.whoami()
+            except Unavailable:
+                _log.warning("the registry is away: a token stands by its ticket")
+            finally:
+                client.close()
+            return True
+
+        self._tokens.get(token_hash(token), ask, stands_seconds=LIFE.total_seconds())
+
+    def definition(self, ticket: Ticket, view: TicketView) -> ViewDefinition:
+        """The view of that digest: looked up once, since it never changes, and compared with the digest.
+
+        Raises:
+            FeatureViewNotFound: if the registry has none.
+            ServerUnavailable: if it is away.
+        """
+        del ticket
+        found = self._definitions.get(view.view_digest)
+        if found is None:
+            answer = self._client.agents.view_version(view.view_digest)
+            content, classes = answer["content"], answer["column_residency"]
+            assert isinstance(content, dict)  # noqa: S101  (an answer of our own)
+            assert isinstance(classes, dict)  # noqa: S101
+            found = view_from_content(
+                content, str(answer["residency"]), None, {name: str(under) for name, under in classes.items()}
+            )
+            if found.digest != view.view_digest:
+                raise InvalidInput("The registry answered another definition than was asked for.")
+            self._definitions[view.view_digest] = found
+        return found
+
+    def rows(self, ticket: Ticket, part: TicketPart) -> Path:
+        """The rows of a part from a replica in this region, verified when they come and when the file has changed.
+
+        Raises:
+            ReplicaUnavailable: if no replica here can be read.
+        """
+        del ticket
+        digest = part.digest or ""
+        with self._lock:
+            path = self._paths.get(digest)
+            if path is None or not path.exists():
+                try:
+                    path = self._artifacts.download(digest, only=self._region) / ROWS_FILE
+                except ReplicaUnavailable as error:
+                    raise ReplicaUnavailable(
+                        f"{self._region} has no verified replica of {digest} that can be read.",
+                        hint="Bring it there: fairlead location backfill, or read the view where its replica is.",
+                        digest=digest,
+                        region=self._region,
+                    ) from error
+                self._paths[digest] = path
+        return path
+
+    def report(self, ticket: str, crossing: Crossing) -> None:
+        """Keep what went through until it is told."""
+        self._reports.append((ticket, crossing))
+
+    def tell(self) -> None:
+        """Tell what went through; what cannot be told now is kept, what is refused is dropped."""
+        while self._reports:
+            ticket, crossing = self._reports[0]
+            try:
+                self._client.agents.report({"ticket": ticket, **asdict(crossing)})
+            except Unavailable:
+                return
+            except FairleadError as error:
+                _log.warning("what went through for a call was not taken: %s", error.code)
+            self._reports.popleft()
+
+
+def serve_agent(
+    client: Fairlead,
+    *,
+    region: str,
+    host: str,
+    port: int,
+    address: str | None,
+    identity: AgentIdentity | None,
+    limits: AgentLimits,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        InvalidInput: if others could reach it, and it has no certificate of its own.
+        PermissionDenied: if it is not registered, and the token may not do so.
+        Conflict: if the port is taken.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    if identity is None:
+        if not is_loopback(f"https://{host}"):
+            raise InvalidInput(
+                f"An agent at {host} needs a certificate.", hint="Give --certificate FILE and --key FILE (PEM)."
+            )
+        identity = loopback_identity()
+    settings = ServerSettings.read(home=client.settings.home)
+    link = RegistryLink(client, region=region)
+    joins = TicketJoins(link, sources=feature_sources(settings, is_embedded=False), region=region)
+    folder = settings.folder / "agents" / region.replace(":", "-")
+    try:
+        server = FeatureAgentServer(
+            joins,
+            link,
+            SystemClock(),
+            region=region,
+            host=host,
+            port=port,
+            certificate=identity.certificate,
+            key=identity.key,
+            scratch=Scratch(folder),
+            limits=limits,
+        )
+    except OSError as error:
+        raise Conflict(f"Nothing can listen on {host}:{port}.", hint="Choose another with --port.") from error
+    at = address or f"{f'[{host}]' if ':' in host else host}:{server.port}"
+    try:
+        _introduce(client, link, region, at, identity)
+    except FairleadError:
+        server.shutdown()
+        raise
+    _run(server, link, region, at, identity)
+
+
+def loopback_identity() -> AgentIdentity:
+    """A certificate of its own that is good for loopback names alone, for a month, and kept nowhere."""
+    import datetime as dt
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fairlead feature agent")])
+    now = dt.datetime.now(dt.UTC)
+    names = [
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+        x509.DNSName("localhost"),
+    ]
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate = made.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return AgentIdentity(certificate=certificate, key=private, anchor=certificate)
+
+
+def read_identity(certificate: Path, key: Path, authority: Path | None) -> AgentIdentity:
+    """An identity from files; callers hold the agent to its own certificate, unless an authority's is given.
+
+    Raises:
+        InvalidInput: if one cannot be read.
+    """
+    try:
+        found = AgentIdentity(
+            certificate=certificate.read_bytes(),
+            key=key.read_bytes(),
+            anchor=(authority or certificate).read_bytes(),
+        )
+    except OSError as error:
+        raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}.", hint="Give files in PEM.") from error
+    _ = found.certificate_sha256
+    return found
+
+
+def _introduce(client: Fairlead, link: RegistryLink, region: str, address: str, identity: AgentIdentity) -> None:
+    try:
+        link.sign(address, identity.certificate_sha256)
+    except FeatureAgentNotFound:
+        # Whoever may, registers the agent; for others an admin did, or has to.
+        client.agents.add(region=region, address=address, certificate=identity.anchor.decode())
+        link.sign(address, identity.certificate_sha256)
+
+
+def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: str, identity: AgentIdentity) -> None:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    serving = threading.Thread(target=server.serve, name="fairlead-agent", daemon=True)
+    serving.start()
+    sys.stdout.write(f"The feature agent of {region} answers at {address}\n")
+    sys.stdout.flush()
+    while not stop.wait(SIGN_SECONDS):
+        try:
+            link.sign(address, identity.certificate_sha256)
+            link.tell()
+        except FairleadError as error:
+            _log.warning("the registry did not hear this agent: %s", error.code)
+    server.shutdown()
+    serving.join(timeout=10)
+    try:
+        link.tell()
+        link.sign(address, identity.certificate_sha256, leaves=True)
+    except FairleadError as error:
+        _log.warning("the registry did not hear that this agent leaves: %s", error.code)
