@@ -52,10 +52,10 @@ class Fairlead:
     """A connection to one Fairlead server.
 
     Safe to share between threads. `models`, `features`, `expectations`, `federation`, `agents`, `artifacts`,
-    `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`, `targets`,
-    `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`, `events`,
-    `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys`, `signers`, `signatures`,
-    `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
+    `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`,
+    `targets`, `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`,
+    `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys`, `signers`,
+    `signatures`, `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
@@ -76,7 +76,7 @@ class Fairlead:
         self.signers = Signers(transport)
         self.models = Models(transport, self.artifacts, self.record, self.signatures)
         self.imports = Imports(transport, self.models, self.artifacts)
-        self.features = Features(transport)
+        self.features = Features(transport, settings)
         self.federation = FederatedReads(transport, region=settings.region)
         self.agents = FeatureAgents(transport)
         self.expectations = Expectations(transport)
