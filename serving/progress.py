@@ -89,7 +89,7 @@ class Progress:
             if row.wanted_workload != (said := wanted.to_json()):
                 row.wanted_workload = said
             row.wanted_version, row.wanted_digest = self.revision.version, self.revision.bundle_digest
-            row.wanted_store, row.wanted_revision = wanted.online_store, self.revision.pointer_revision
+            row.wanted_revision = self.revision.pointer_revision
 
     def _move(self, spec: DeploymentSpec, step: DeploymentStepRow, steps: Sequence[DeploymentStepRow]) -> bool:
         """Do what a step needs next; whether another look at what follows is worth it."""

@@ -121,7 +121,6 @@ class DeploymentRegionRow(InWorkspace):
     workload: Mapped[JsonObject | None] = mapped_column(JsonType)
     wanted_version: Mapped[int | None] = mapped_column(Integer)
     wanted_digest: Mapped[str | None] = mapped_column(DIGEST)
-    wanted_store: Mapped[str | None] = mapped_column(Text)
     wanted_revision: Mapped[int] = mapped_column(BigInteger, default=0)
     version: Mapped[int | None] = mapped_column(Integer)
     bundle_digest: Mapped[str | None] = mapped_column(DIGEST)
