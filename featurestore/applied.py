@@ -241,6 +241,9 @@ class FeatureDefinitions:
             if is_same and project in {None, row.project}:
                 return
         row.digest, row.spec, row.home, row.removed_at = planned.digest, dict(read.spec), home, None
+        if planned.kind == VIEW:
+            # Also of features that are gone: they may come back.
+            row.column_residency = {**(row.column_residency or {}), **read.column_residency}
         row.project = project or row.project
         row.updated_by, row.updated_at = caller.principal, now
         session.flush()
@@ -302,7 +305,7 @@ def find_pinned_service(session: Session, workspace_id: str, name: str, digest: 
         found = version_content(session, workspace_id, VIEW, view, view_digest)
         assert row is not None  # noqa: S101  (definitions and versions are never removed)
         assert found is not None  # noqa: S101
-        views[view] = view_from_content(found, row.residency, row.home)
+        views[view] = view_from_content(found, row.residency, row.home, row.column_residency)
     tags = tags_of(SERVICE, present.spec)
     labels = {label: tags[label] for label in LABELS if label in tags}
     on_demand = {

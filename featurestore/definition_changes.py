@@ -16,6 +16,7 @@ from fairlead.featurestore.definitions import RESIDENCY_TAG, SERVICE, VIEW
 from fairlead.featurestore.differences import Difference, definition_differences
 from fairlead.featurestore.homes import what_a_move_does
 from fairlead.featurestore.on_demand import ON_DEMAND
+from fairlead.featurestore.residency_tags import changed_class, feature_names
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.users import ServiceUser
 from fairlead.registry.identity import Caller
@@ -66,11 +67,24 @@ def check_residency(key: Key, read: ReadDefinition, row: FeatureDefinitionRow | 
     Raises:
         FeatureDefinitionInvalid
     """
-    if row is not None and row.residency != read.residency:
+    if row is None:
+        return
+    if row.residency != read.residency:
         raise FeatureDefinitionInvalid(
             f"View {key[1]!r} is under the residency class {row.residency!r}, which cannot become {read.residency!r}: "
             "its earlier snapshots lie where that class let them.",
             hint=f"Keep its tag {RESIDENCY_TAG}, or give the view another name.",
+            view=key[1],
+        )
+    known = row.column_residency
+    if known is None:
+        # From before features had classes of their own.
+        known = {name: row.residency for name in feature_names(row.spec)} if key[0] == VIEW else {}
+    if (feature := changed_class(known, read.column_residency)) is not None:
+        raise FeatureDefinitionInvalid(
+            f"Feature {feature!r} of view {key[1]!r} is under the residency class {known[feature]!r}, which cannot "
+            f"become {read.column_residency[feature]!r}: its earlier snapshots lie where that class let them.",
+            hint=f"Keep its tag {RESIDENCY_TAG}, or give the feature another name.",
             view=key[1],
         )
 

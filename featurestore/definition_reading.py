@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fairlead.catalog.residency import UNRESTRICTED, Residency
@@ -43,12 +43,16 @@ class FeatureObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadDefinition:
-    """A definition: its content, the content's digest, the residency class of its data, and what was sent."""
+    """A definition: its content, the content's digest, the residency class of its data, and what was sent.
+
+    `column_residency` has the class of each feature of a view.
+    """
 
     content: dict[str, JsonValue]
     digest: Digest
     residency: Residency
     spec: Mapping[str, Any]
+    column_residency: Mapping[str, Residency] = field(default_factory=dict[str, Residency])
 
 
 def by_name(objects: Sequence[FeatureObject]) -> dict[Key, Mapping[str, Any]]:
@@ -118,8 +122,18 @@ def read_all(specs: Mapping[Key, Mapping[str, Any]]) -> dict[Key, ReadDefinition
     contents |= {
         (SERVICE, name): (service.content(digests, computed), UNRESTRICTED) for name, service in services.items()
     }
+    classes = {
+        (VIEW, name): {feature.name: view.residency_of(feature.name) for feature in view.features}
+        for name, view in views.items()
+    }
     return {
-        key: ReadDefinition(content=content, digest=content_digest(content), residency=residency, spec=specs[key])
+        key: ReadDefinition(
+            content=content,
+            digest=content_digest(content),
+            residency=residency,
+            spec=specs[key],
+            column_residency=classes.get(key, {}),
+        )
         for key, (content, residency) in contents.items()
     }
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
-from fairlead.catalog.residency import UNRESTRICTED, Residency, parse_residency
+from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
 from fairlead.core.ids import Digest, sha256_digest
 from fairlead.featurestore.feast_json import column_name, inner, list_of, name_of, object_of
+from fairlead.featurestore.residency_tags import RESIDENCY_TAG, read_column_residency, read_residency
 from fairlead.featurestore.source_definitions import SourceDefinition, read_source, source_from_content
 from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_from_content, transformation_digest
 
-RESIDENCY_TAG = "fairlead.residency"
 HOME_TAG = "fairlead.home"
 """The tag that names the region where a view's source is read and joins run; it changes no value, so no version."""
 
@@ -215,6 +215,7 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
             f"View {name!r} has more than one column {repeated[0]!r}.", hint="Give each column its own name.", view=name
         )
     tags = object_of(members.get("tags", {}), VIEW)
+    residency = read_residency(members)
     return ViewDefinition(
         name=name,
         entities=tuple(str(each) for each in cast("list[object]", members.get("entities", []))),
@@ -222,10 +223,11 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
         features=features,
         source=source,
         ttl_seconds=_read_ttl(name, members.get("ttl")),
-        residency=parse_residency(str(tags.get(RESIDENCY_TAG, UNRESTRICTED))),
+        residency=residency,
         stream=read_stream(object_of(streamed, VIEW), owner=name) if streamed else None,
         transformation=transformation_digest(members) if streamed else None,
         home=str(tags.get(HOME_TAG, "")).strip() or None,
+        column_residency=read_column_residency(name, members, {key.name for key in keys}, residency),
     )
 
 
