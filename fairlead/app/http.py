@@ -11,6 +11,7 @@ import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
 
 from fairlead import __version__
 from fairlead.app.express import Express
@@ -96,7 +97,8 @@ keeps: each more would open a connection for one request and close it again."""
 class Server(uvicorn.Server):
     """uvicorn, telling when it answers; SIGTERM and SIGINT end it after running requests."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: Starlette, *, tls: tuple[str, str] | None = None) -> None:
+        """`tls` are the files of a certificate and of its key."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -105,6 +107,8 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 timeout_graceful_shutdown=10,
+                ssl_certfile=None if tls is None else tls[0],
+                ssl_keyfile=None if tls is None else tls[1],
             )
         )
         self._on_ready: Callable[[], None] = lambda: None

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from fairlead.core.clock import format_time
-from fairlead.core.errors import CodeRefused, JsonValue, MissingExtra
+from fairlead.core.errors import CodeRefused, InvalidInput, JsonValue, MissingExtra
 from fairlead.core.ids import parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
+from fairlead.sdk.feature_servers import FeatureServers
+from fairlead.sdk.local_reads import LocalReads
+from fairlead.sdk.online_reads import OnlineReads
 from fairlead.sdk.records import OnlineState, Snapshot
+from fairlead.sdk.settings import ClientSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import pandas as pd
 
@@ -57,8 +61,10 @@ class TrainingSet:
 class Features:
     """Feature views and services, defined with Feast's own objects."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, settings: ClientSettings | None = None) -> None:
         self._transport = transport
+        self._settings = settings or ClientSettings()
+        self.servers = FeatureServers(transport)
 
     def apply(
         self, definitions: Path | str | Sequence[object], *, dry_run: bool = False, force: bool = False
@@ -190,8 +196,7 @@ class Features:
     def _with_on_demand(self, snapshot: Snapshot, frame: pd.DataFrame, *, run_code: bool) -> pd.DataFrame:
         from fairlead.sdk.on_demand import add_on_demand
 
-        path = f"{_service_path(snapshot.service)}/on-demand"
-        found = self._transport.get(path, digest=snapshot.service_digest)
+        found = self.on_demand(snapshot.service, digest=snapshot.service_digest)
         if not found["views"]:
             return frame
         if not run_code:
@@ -200,6 +205,16 @@ class Features:
                 hint="Where you trust who applied them: training_set(..., run_code=True).",
             )
         return add_on_demand(frame, found)
+
+    def on_demand(self, service: str, *, digest: str | None = None) -> JsonObject:
+        """What a version of a service computes of its stored features where they are read, with its code as data.
+
+        `{service_digest, inputs: [{column, view, feature, is_hidden}], views: [{view, alias, features, spec}]}`.
+
+        Raises:
+            FeatureServiceNotFound: if there is no such service or version.
+        """
+        return self._transport.get(f"{_service_path(service)}/on-demand", digest=digest)
 
     def materialize(
         self, service: str, *, snapshot: str | None = None, regions: Sequence[str] | None = None, wait: bool = True
@@ -258,6 +273,56 @@ class Features:
             "entities": {key: list(values) for key, values in entities.items()},
         }
         return self._transport.post("/api/v1/features/online", body)
+
+    def reader(
+        self,
+        service: str,
+        *,
+        near: str | None = None,
+        max_staleness: timedelta | None = None,
+        timeout_seconds: float = 2.0,
+    ) -> OnlineReads:
+        """Read a service from feature servers: the nearest region's first, the next where that does not answer.
+
+        `SERVICE@DIGEST` is one snapshot of it. `near` is the region that this process is in (FAIRLEAD_REGION by
+        default); a service with data under a residency class takes one. Keep the reader for many reads, and close it.
+        """
+        return OnlineReads(
+            self.servers,
+            authorization=lambda: self._transport.authorization,
+            service=service,
+            near=near or self._settings.region,
+            max_staleness=max_staleness,
+            timeout_seconds=timeout_seconds,
+        )
+
+    def local_reader(
+        self,
+        service: str,
+        *,
+        region: str | None = None,
+        workspace: str | None = None,
+        max_staleness: timedelta | None = None,
+    ) -> LocalReads:
+        """Read a service from a region's store in this process, with no server in between.
+
+        `region` is FAIRLEAD_REGION by default, `workspace` the caller's.
+
+        Raises:
+            InvalidInput: if no region is said.
+            MissingExtra: without `fairlead[features]`.
+        """
+        place = region or self._settings.region
+        if place is None:
+            raise InvalidInput("No region is said.", hint="Name the one that this runs in: region=REGION.")
+        return LocalReads(
+            service,
+            region=place,
+            workspace=workspace or str(self._transport.get("/api/v1/whoami")["workspace_id"]),
+            folder=self._settings.home.expanduser(),
+            engine=self._settings.feature_online_engine,
+            max_staleness=max_staleness,
+        )
 
 
 def _service_path(service: str) -> str:

@@ -55,6 +55,14 @@ class ClientSettings:
             "public one of the client's region, where no replica is; `none`: never.",
         },
     )
+    feature_online_engine: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "env": "FAIRLEAD_FEATURE_ONLINE_ENGINE",
+            "help": "Engine of online stores that this process reads by itself; unset: SQLite below FAIRLEAD_HOME.",
+        },
+    )
     timeout_seconds: float = field(
         default=DEFAULT_TIMEOUT_SECONDS,
         metadata={"env": "FAIRLEAD_TIMEOUT_SECONDS", "help": "Longest silence of the server within one call."},
@@ -139,6 +147,7 @@ class ClientSettings:
             region=setting("region") or None,
             key_file=tuple(Path(part).expanduser() for part in setting("key_file").split(os.pathsep) if part),
             edge_cache=setting("edge_cache") or None,
+            feature_online_engine=setting("feature_online_engine"),
             timeout_seconds=_check_seconds(setting("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS),
             workspace=setting("workspace") or None,
             audience=setting("audience") or None,
