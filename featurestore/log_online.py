@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 from fairlead.featurestore.event_log import ONLINE, OWN_COLUMNS, SEQUENCE, TO, Appended, EventLog
 from fairlead.featurestore.event_logs import EventLogs
+from fairlead.featurestore.log_positions import Positions
 from fairlead.featurestore.log_segments import Segment, segments_of
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.snapshots import find_snapshot
@@ -269,7 +270,7 @@ def _end_of(session: Session, store: _Store, row: FeatureLogRow) -> int:
     return min(ends, default=0)
 
 
-def _through(positions: Sequence[Mapping[str, str | int]], log: str) -> int:
+def _through(positions: Positions, log: str) -> int:
     return next((int(each["through"]) for each in positions if each["log"] == log), 0)
 
 

@@ -9,6 +9,7 @@ first, by time and then by the log's id.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -54,6 +55,20 @@ class _Log:
     pieces: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
 
+class LoggedReading:
+    """The pushed rows of one view up to one time, for `rows.write_rows`; `positions` says what was read."""
+
+    def __init__(self, read: Callable[[DuckDBPyConnection], LoggedRelation | None]) -> None:
+        self._read = read
+        self.positions: tuple[LogPosition, ...] = ()
+
+    def __call__(self, connection: DuckDBPyConnection) -> str | None:
+        """The relation on this connection, or None where the view has no log."""
+        found = self._read(connection)
+        self.positions = () if found is None else found.positions
+        return None if found is None else found.sql
+
+
 class LoggedRows:
     """Finds the pushed rows of views.
 
@@ -97,6 +112,12 @@ class LoggedRows:
                 parts.append(f"SELECT *, {quote_text(log.id)} AS __log FROM ({rows}) WHERE {is_meant}")  # noqa: S608
         columns = [quote_name(column.name) for column in row_columns(view)]
         return LoggedRelation(sql=_once(parts, columns) or _none_of(view), positions=tuple(positions))
+
+    def reading(self, workspace_id: str, view: ViewDefinition, *, as_of: datetime, region: str) -> LoggedReading:
+        """What `relation` gives, to be asked for later."""
+        return LoggedReading(
+            lambda connection: self.relation(connection, workspace_id, view, as_of=as_of, region=region)
+        )
 
     def _find(self, connection: DuckDBPyConnection, workspace_id: str, view: ViewDefinition, region: str) -> list[_Log]:
         # What is in a file of this machine is looked at first: what leaves it then is in a segment.

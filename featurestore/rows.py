@@ -12,7 +12,7 @@ A row without a key or without an event timestamp belongs to nobody and to no ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,16 +41,26 @@ if TYPE_CHECKING:
 ROWS_FILE = "rows.parquet"
 """What such a file is called where it is an artifact by itself."""
 
+FurtherRows = Callable[["DuckDBPyConnection"], str | None]
+"""Gives an SQL relation of more rows of a view on a connection, with its columns in the order of `row_columns`."""
+
 _TIMES = ("TIMESTAMP", "DATE", "VARCHAR")
 _FLOATS = ("FLOAT", "DOUBLE")
 
 
 def write_rows(
-    view: ViewDefinition, *, as_of: datetime, sources: Sources, destination: Path, scratch: Path
+    view: ViewDefinition,
+    *,
+    as_of: datetime,
+    sources: Sources,
+    destination: Path,
+    scratch: Path,
+    further: FurtherRows | None = None,
 ) -> RowStatistics:
     """Write the view's rows up to `as_of` to a Parquet file; `scratch` is a folder for what does not fit in memory.
 
     A row counts when its event timestamp, and its created timestamp where there is one, are not after `as_of`.
+    `further` gives rows that are not in the source.
 
     Raises:
         FeatureSourceInvalid: if a file or column is missing, or holds what the definition's type cannot.
@@ -68,7 +78,8 @@ def write_rows(
             plan.check_whole_numbers(connection, relation)
             left_out = fetch_number(connection, plan.count_left_out(relation))
             try:
-                written = _write(connection, plan.select(relation, as_of), view, destination)
+                pushed = None if further is None else further(connection)
+                written = _write(connection, plan.select(relation, as_of, pushed), view, destination)
             except (duckdb.ConversionException, duckdb.BinderException, duckdb.OutOfRangeException) as error:
                 raise plan.explain(connection, relation) from error
         except (duckdb.InvalidInputException, duckdb.IOException) as error:
@@ -127,7 +138,7 @@ class _Plan:
         # A value that cannot be read is reported by name when the rows are written.
         return f"SELECT count(*) FROM {relation} WHERE {is_null.replace('CAST(', 'TRY_CAST(')}"  # noqa: S608
 
-    def select(self, relation: str, as_of: datetime) -> str:
+    def select(self, relation: str, as_of: datetime, further: str | None = None) -> str:
         view = self._view
         moment = f"TIMESTAMPTZ {quote_text(format_time(as_of))}"
         event, created = quote_name(view.source.timestamp_field), view.source.created_timestamp_column
@@ -144,10 +155,9 @@ class _Plan:
             if feature.type in _FLOATS:
                 # 0.0 and -0.0 compare as equal and are different bytes.
                 order.append(f"signbit({quote_name(feature.name)}) DESC")
-        return (
-            f"SELECT * FROM (SELECT {casts} FROM {relation}) "  # noqa: S608  (every name and text is quoted)
-            f"WHERE {' AND '.join(conditions)} ORDER BY {', '.join(order)}"
-        )
+        rows = f"SELECT {casts} FROM {relation}"  # noqa: S608  (every name and text is quoted)
+        rows += "" if further is None else f" UNION ALL FROM {further}"
+        return f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)} ORDER BY {', '.join(order)}"  # noqa: S608
 
     def explain(self, connection: DuckDBPyConnection, relation: str) -> FeatureSourceInvalid:
         """Which column could not be read as its type, and in how many rows; never what it held."""

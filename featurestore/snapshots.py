@@ -26,6 +26,7 @@ from fairlead.core.ids import parse_digest, sha256_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.log_positions import Positions, positions_of
 from fairlead.featurestore.releases import releasable
 from fairlead.featurestore.snapshot_checks import require_checks
 from fairlead.featurestore.sub_views import sub_views
@@ -211,8 +212,11 @@ def fail_snapshot(session: Session, clock: Clock, snapshot: SnapshotRow, code: s
     )
 
 
-def record_of(snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> dict[str, JsonValue]:
-    """The record whose sha256 is the snapshot digest."""
+def record_of(
+    snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow], logs: Mapping[tuple[str, str], Positions] | None = None
+) -> dict[str, JsonValue]:
+    """The record whose sha256 is the snapshot digest; `logs` says what parts hold of pushed rows."""
+    read = {key: [dict(each) for each in positions] for key, positions in (logs or {}).items()}
     # What was written before rows had a digest of their own keeps its name.
     is_whole = all(part.rows_digest is not None for part in parts)
     return {
@@ -228,6 +232,7 @@ def record_of(snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> dict[s
                 "digest": part.artifact_digest,
                 "rows": part.row_count,
                 **({"features": [*sorted(part.features or ())], "rows_digest": part.rows_digest} if is_whole else {}),
+                **({"logs": [*found]} if (found := read.get((part.view, part.residency))) else {}),
             }
             for part in sorted(parts, key=lambda part: (part.view, part.residency))
         ],
@@ -311,7 +316,7 @@ def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
 
 
 def _settle(session: Session, clock: Clock, snapshot: SnapshotRow, parts: Sequence[SnapshotPartRow]) -> None:
-    snapshot.digest = sha256_digest(canonical_json(record_of(snapshot, parts)))
+    snapshot.digest = sha256_digest(canonical_json(record_of(snapshot, parts, positions_of(session, snapshot))))
     now = clock.now()
     snapshot.state, snapshot.ready_at = "READY", now
     require_checks(session, snapshot, now)

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fairlead.core.db import JsonType, UtcDateTime, name_type
-from fairlead.registry.tables import DIGEST, ROW_ID, InWorkspace
+from fairlead.registry.tables import DIGEST, ROW_ID, InWorkspace, JsonObject
 
 _LOG = ["feature_logs.workspace_id", "feature_logs.id"]
 
@@ -90,4 +90,4 @@ class SnapshotLogRow(InWorkspace):
     snapshot_id: Mapped[str] = mapped_column(ROW_ID, primary_key=True)
     view: Mapped[str] = mapped_column(name_type(), primary_key=True)
     residency: Mapped[str] = mapped_column(name_type(63), primary_key=True)
-    positions: Mapped[list[dict[str, str | int]]] = mapped_column(JsonType)
+    positions: Mapped[list[JsonObject]] = mapped_column(JsonType)
