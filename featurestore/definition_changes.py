@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 from fairlead.core.errors import FeatureDefinitionInvalid, FeaturesInUse
 from fairlead.core.ids import Digest
 from fairlead.featurestore.definition_reading import Key, ReadDefinition
-from fairlead.featurestore.definitions import RESIDENCY_TAG, SERVICE, VIEW
+from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.differences import Difference, definition_differences
 from fairlead.featurestore.homes import what_a_move_does
 from fairlead.featurestore.on_demand import ON_DEMAND
-from fairlead.featurestore.residency_tags import changed_class, feature_names
+from fairlead.featurestore.residency_tags import RESIDENCY_TAG, changed_class, feature_names
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.users import ServiceUser
 from fairlead.registry.identity import Caller

@@ -22,7 +22,7 @@ from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
 from fairlead.core.ids import Digest, sha256_digest
 from fairlead.featurestore.feast_json import column_name, inner, list_of, name_of, object_of
-from fairlead.featurestore.residency_tags import RESIDENCY_TAG, read_column_residency, read_residency
+from fairlead.featurestore.residency_tags import read_column_residency, read_residency
 from fairlead.featurestore.source_definitions import SourceDefinition, read_source, source_from_content
 from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_from_content, transformation_digest
 
