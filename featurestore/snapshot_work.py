@@ -116,7 +116,7 @@ class SnapshotHandler:
         try:
             with self._scratch.folder("snapshot-") as folder:
                 path = folder / ROWS_FILE
-                self._say(leased, "reading the source")
+                self._say(leased, "read")
                 pushed = self._logged.reading(leased.workspace_id, task.view, as_of=task.as_of, region=leased.region)
                 statistics = write_rows(
                     task.view,
@@ -158,13 +158,13 @@ class SnapshotHandler:
         )
 
     def _store(self, leased: LeasedWork, task: _Task, flat: Path, statistics: RowStatistics, folder: Path) -> _Stored:
-        self._say(leased, "comparing with the snapshot before", flat.stat().st_size)
+        self._say(leased, "compare", flat.stat().st_size)
         successor = self._successor(leased, task, flat, statistics, folder) or write_base(flat)
         caller = system_caller(leased.workspace_id, "worker")
         upload = self._uploads.begin(
             caller, kind="snapshot", residency=task.view.residency, labels=task.labels, region=leased.region
         )
-        self._say(leased, "writing", sum(path.stat().st_size for path in successor.files.values()))
+        self._say(leased, "write", sum(path.stat().st_size for path in successor.files.values()))
         published = publish(self._uploads, self._open_store, caller, upload, successor.files)
         digest = published.written.digest
         name = ArtifactName(workspace_id=leased.workspace_id, residency=task.view.residency, digest=digest)

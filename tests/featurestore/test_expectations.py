@@ -193,6 +193,6 @@ def test_findings_tell_promotions_the_value_and_the_limit(fleet: FeatureFleet) -
     expect(fleet, {"kind": "rows", "min": 1000}, view="cells")
     taken = fleet.snapshot(as_of=day(2))
     (found,) = SnapshotFindings(fleet.fleet.database).findings(WORKSPACE, taken.digest or "")
-    assert (found.name, found.measure, found.value, found.limit) == ("quality: cells-rows", "rows", 20.0, ">= 1000")
+    assert (found.name, found.measure, found.value, found.limit) == ("quality: rows", "rows", 20.0, ">= 1000")
     assert found.is_required
     assert not found.is_passed
