@@ -31,6 +31,7 @@ from fairlead.cli import (
     events,
     features,
     features_expect,
+    features_online,
     images,
     imports,
     issuer,
@@ -75,6 +76,7 @@ app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
+features.app.add_typer(features_online.servers, name="servers")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")
 app.add_typer(policy.role_app, name="role")
