@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.featurestore.log_segments import LogPosition
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
-from fairlead.featurestore.tables_streams import SnapshotLogRow
+from fairlead.featurestore.tables_streams import FeatureLogRow, SnapshotLogRow
 
 Positions = Sequence[Mapping[str, Any]]
 """As in the record: `{"log", "region", "through"}`, by log."""
@@ -24,6 +24,13 @@ def note_positions(session: Session, part: SnapshotPartRow, positions: Sequence[
         )
         row.positions = [position.to_json() for position in sorted(positions, key=lambda each: each.log)]
         session.merge(row)
+
+
+def log_regions(session: Session, workspace_id: str) -> Mapping[str, str]:
+    """By view, the region whose logs took most of its rows."""
+    query = select(FeatureLogRow).where(FeatureLogRow.workspace_id == workspace_id)
+    rows = session.scalars(query.order_by(FeatureLogRow.last_sequence, FeatureLogRow.region.desc()))
+    return {row.view: row.region for row in rows}
 
 
 def positions_of(session: Session, snapshot: SnapshotRow) -> Mapping[tuple[str, str], Positions]:

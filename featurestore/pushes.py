@@ -107,6 +107,11 @@ class FeaturePushes:
         with self._database.read() as session:
             return find_push_source(session, caller.workspace_id, name)
 
+    def forget_sources(self) -> None:
+        """Look definitions up anew, for who has just changed one."""
+        with self._guard:
+            self._sources.clear()
+
     def push(
         self,
         caller: Caller,

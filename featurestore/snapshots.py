@@ -26,7 +26,7 @@ from fairlead.core.ids import parse_digest, sha256_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
-from fairlead.featurestore.log_positions import Positions, positions_of
+from fairlead.featurestore.log_positions import Positions, log_regions, positions_of
 from fairlead.featurestore.releases import releasable
 from fairlead.featurestore.snapshot_checks import require_checks
 from fairlead.featurestore.sub_views import sub_views
@@ -141,7 +141,8 @@ class Snapshots:
         pinned = find_pinned_service(session, caller.workspace_id, name)
         locations = traffic_locations(session, caller.workspace_id)
         parts = [part for view in pinned.views.values() for part in sub_views(view).values()]
-        regions = [_choose_region(part, locations) for part in parts]
+        logged = log_regions(session, caller.workspace_id)
+        regions = [_choose_region(part, locations, logged.get(part.name)) for part in parts]
         row = SnapshotRow(
             workspace_id=caller.workspace_id,
             service=name,
@@ -354,8 +355,12 @@ def _require_part(session: Session, part: SnapshotPartRow, now: datetime) -> Non
     )
 
 
-def _choose_region(view: ViewDefinition, locations: Sequence[Location]) -> str:
-    """A region where the class of a view's part lets it be: the view's home, or else the first location's by name."""
+def _choose_region(view: ViewDefinition, locations: Sequence[Location], logged: str | None) -> str:
+    """A region where the class of a view's part lets it be.
+
+    It is the view's home; or else the one that takes most of its pushed rows, which has them first; or else that of the
+    first location by name.
+    """
     if not locations:
         raise LocationNotFound(
             "The workspace has no location yet.", hint="Add one: fairlead location add NAME --region REGION --url URL"
@@ -369,4 +374,4 @@ def _choose_region(view: ViewDefinition, locations: Sequence[Location]) -> str:
             view=view.name,
             residency=view.residency,
         )
-    return view.home if view.home in lawful else lawful[0]
+    return next((region for region in (view.home, logged) if region in lawful), lawful[0])
