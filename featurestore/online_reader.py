@@ -37,7 +37,8 @@ from typing import Any
 FORMAT = "1"
 STATUS = "_status"
 """The member of each row that says, by view: `present`, `not_found`, `expired` (older than its TTL), or
-`not_in_region` (the view's residency class keeps it out of this region)."""
+`not_in_region` (the view's residency class keeps it out of this region). A feature that a class of its own keeps out
+of the region says so too, as `view:feature`."""
 
 # Statements are kept by their text, so few lengths are asked for; SQLite takes 999 values at least.
 _LENGTHS = (1, 8, 32, 128, 512)
@@ -176,9 +177,12 @@ class FeatureReader:
         """
         meta, found = self.read_columns(entities, now=now)
         views = [each.view for each in found]
+        # `view:feature` of what a class of columns keeps out; stores of before there were any say nothing.
+        kept_out = dict.fromkeys(json.loads(meta.get("not_in_region", "[]")), "not_in_region")
         statuses = zip(*(view.statuses for view in found), strict=True)
         names = [*entities, STATUS]
-        columns: list[Sequence[Any]] = [*entities.values(), [dict(zip(views, each, strict=True)) for each in statuses]]
+        said = [dict(zip(views, each, strict=True)) | kept_out for each in statuses]
+        columns: list[Sequence[Any]] = [*entities.values(), said]
         for view in found:
             names += view.features
             columns += view.features.values()

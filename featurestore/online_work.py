@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,17 @@ class _Task:
     def parts(self) -> tuple[SnapshotPartName, ...]:
         return self.found.permitted(load_catalog().region(self.name.region).jurisdiction)
 
+    @property
+    def features_kept_out(self) -> list[str]:
+        """What may not be in the region of views that are otherwise there, as `alias:feature`."""
+        absent = set(self.found.missing(load_catalog().region(self.name.region).jurisdiction))
+        return [
+            f"{projection.alias}:{feature}"
+            for projection in self.found.pinned.service.projections
+            for feature in projection.features
+            if f"{projection.view}:{feature}" in absent
+        ]
+
 
 class MaterializeHandler:
     """Makes one region serve a snapshot of one service; a handler for work of the kind `materialize`."""
@@ -86,6 +98,7 @@ class MaterializeHandler:
                 "snapshot": task.found.digest,
                 "as_of": format_time(task.as_of),
                 "region": name.region,
+                "not_in_region": json.dumps(task.features_kept_out),
             },
         )
         engine = self._engines.of(name.region)
