@@ -5,13 +5,14 @@ The latter are written after the public API references of the projects named bes
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from typing import Any
 
 import kubernetes_validate.utils as kube
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
+
+from tests.serving.kserve_types import check_kserve
 
 VERSION = "v1.37.0"
 _FOLDER = f"kubernetes-json-schema/{VERSION}-local-strict"
@@ -59,7 +60,7 @@ SPECS: dict[tuple[str, str], dict[str, Any]] = {
             ),
         },
     ),
-    # KServe 0.16 (Apache-2.0), serving.kserve.io/v1beta1; a predictor is a pod with members of its own
+    # KServe, serving.kserve.io/v1beta1: by its own types, and a predictor is a pod with members of its own
     ("serving.kserve.io/v1beta1", "InferenceService"): _object(("predictor",), predictor=_OPEN),
     # KubeRay 1.4 (Apache-2.0), ray.io/v1
     ("ray.io/v1", "RayService"): _object(
@@ -157,14 +158,8 @@ SERVE = _object(
     },
 )
 
-_PREDICTOR = {
-    "minReplicas": _COUNT,
-    "maxReplicas": _COUNT,
-    "canaryTrafficPercent": {"type": "integer", "minimum": 0, "maximum": 100},
-    "scaleMetric": {"enum": ["cpu", "memory", "concurrency", "rps"]},
-    "scaleTarget": _COUNT,
-    "timeout": _COUNT,
-}
+PREDICTOR = frozenset({"minReplicas", "maxReplicas", "canaryTrafficPercent", "scaleMetric", "scaleTarget", "timeout"})
+"""Members that KServe adds to those of a pod."""
 
 
 def check_manifest(found: dict[str, Any]) -> None:
@@ -179,10 +174,8 @@ def check_manifest(found: dict[str, Any]) -> None:
     assert set(found) == {"apiVersion", "kind", "metadata", "spec"}
     Draft202012Validator(spec).validate(found["spec"])
     if found["kind"] == "InferenceService":
-        pod = copy.deepcopy(found["spec"]["predictor"])
-        Draft202012Validator(_object((), **_PREDICTOR)).validate(
-            {name: pod.pop(name) for name in _PREDICTOR if name in pod}
-        )
+        check_kserve("V1beta1InferenceServiceSpec", found["spec"])
+        pod = {name: value for name, value in found["spec"]["predictor"].items() if name not in PREDICTOR}
         _validator("podspec-v1").validate(pod)
     if found["kind"] == "RayService":
         cluster = found["spec"]["rayClusterConfig"]
