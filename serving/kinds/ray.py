@@ -106,6 +106,11 @@ def _service(workload: Workload, settings: RaySettings, serve: str) -> Manifest:
         "rayStartParams": {},
         "template": _template(workload, settings, "ray-worker"),
     }
+    head = _template(workload, settings, "ray-head")
+    if is_scaled := most > least:
+        # KubeRay's autoscaler runs there and calls the cluster's API, as an account that KubeRay makes for it.
+        for name in ("serviceAccountName", "automountServiceAccountToken"):
+            del head["spec"][name]
     return manifest(
         "ray.io/v1/RayService",
         workload,
@@ -117,11 +122,11 @@ def _service(workload: Workload, settings: RaySettings, serve: str) -> Manifest:
             "serveConfigV2": serve,
             "rayClusterConfig": {
                 "rayVersion": settings.ray_version,
-                "enableInTreeAutoscaling": most > least,
+                "enableInTreeAutoscaling": is_scaled,
                 # The head only leads: no replica is put there.
                 "headGroupSpec": {
                     "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},  # noqa: S104  (in a pod)
-                    "template": _template(workload, settings, "ray-head"),
+                    "template": head,
                 },
                 "workerGroupSpecs": [worker],
             },
