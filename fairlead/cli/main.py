@@ -31,6 +31,7 @@ from fairlead.cli import (
     events,
     features,
     features_expect,
+    features_federation,
     features_online,
     images,
     imports,
@@ -76,6 +77,7 @@ app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
+features.app.add_typer(features_federation.app)
 features.app.add_typer(features_online.servers, name="servers")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")
