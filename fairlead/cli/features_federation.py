@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from fairlead.core.clock import parse_time
 from fairlead.core.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
-    from fairlead.sdk.federation import FederatedRead, HopOutcome, OnUnavailable
+    from fairlead.sdk.federation import FederatedRead, HopOutcome
 
 app = group("Features of views that live in different regions.")
 
@@ -56,7 +56,7 @@ def get_historical(
         "live_until": None if live_until is None else parse_time(live_until),
         "region": region,
         "residency": residency,
-        "on_unavailable": cast("OnUnavailable", on_unavailable),
+        "on_unavailable": on_unavailable,
     }
     with connected() as (client, output):
         plan = client.federation.plan(table, **wanted)
@@ -65,11 +65,10 @@ def get_historical(
             return
         if explain and output.form == "human":
             output.message(describe_plan(plan))
-        found = client.federation.get_historical_features(table.to_pandas(), plan=plan, run_code=run_code)
+        found = client.federation.get_historical_features(table, plan=plan, run_code=run_code)
         write_table(found.table, destination)
-        output.record(
-            _record(found, destination), human=lambda _: describe_read(found, destination), name="destination"
-        )
+        shown = _record(found, destination)
+        output.record(shown, human=lambda _: describe_read(found, destination), name="destination")
 
 
 def describe_plan(plan: dict[str, Any]) -> str:

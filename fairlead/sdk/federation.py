@@ -191,9 +191,9 @@ class FederatedReads:
         return FederatedRead(table=table, plan=going, hops=outcomes)
 
     def get_historical_features(
-        self, entity_rows: pd.DataFrame, *, run_code: bool = False, **wanted: Any
+        self, entity_rows: pd.DataFrame | Any, *, run_code: bool = False, **wanted: Any
     ) -> FederatedRead:
-        """As `read`, of a data frame, with the features that on-demand views make, where `run_code` allows it.
+        """As `read`, of a data frame or Arrow table, with the features of on-demand views, where `run_code` allows it.
 
         `entity_rows` holds the join keys, `event_timestamp` (aware, UTC), and any columns to keep, such as labels,
         which go nowhere.
@@ -203,7 +203,9 @@ class FederatedReads:
             FairleadError: as `read` says.
         """
         arrow = _load_arrow()
-        found = self.read(arrow.Table.from_pandas(entity_rows, preserve_index=False), **wanted)
+        is_table = isinstance(entity_rows, arrow.Table)
+        table = entity_rows if is_table else arrow.Table.from_pandas(entity_rows, preserve_index=False)
+        found = self.read(table, **wanted)
         plan = found.plan
         if plan["service_digest"] is None:
             return found
