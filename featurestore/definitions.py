@@ -47,6 +47,17 @@ _SCALARS = {
     "UNIX_TIMESTAMP": "TIMESTAMPTZ",
 }
 DUCKDB_TYPES = _SCALARS | {f"{name}_LIST": f"{kind}[]" for name, kind in _SCALARS.items()}
+# What is kept as one of those: JSON as its text, whatever Feast calls it.
+_KEPT_AS = {
+    "JSON": "STRING",
+    "MAP": "STRING",
+    "SCALAR_MAP": "STRING",
+    "STRUCT": "STRING",
+    "UUID": "STRING",
+    "TIME_UUID": "STRING",
+    "PDF_BYTES": "BYTES",
+    "IMAGE_BYTES": "BYTES",
+}
 KEY_TYPES = frozenset({"INT32", "INT64", "STRING"})
 
 # Parts of a view whose values would come from running somebody's code or from another kind of source.
@@ -270,10 +281,11 @@ def read_columns(view: str, value: object) -> tuple[Column, ...]:
     for each in list_of(value, VIEW):
         members = object_of(each, VIEW)
         name, kind = column_name(str(members.get("name", "")), VIEW, view), str(members.get("valueType", "INVALID"))
+        kind = _KEPT_AS.get(kind, kind)
         if kind not in DUCKDB_TYPES:
             raise FeatureDefinitionInvalid(
                 f"Feature {name!r} of view {view!r} is of type {kind[:40]}, which is not supported.",
-                hint=f"Use one of: {', '.join(sorted(DUCKDB_TYPES))}.",
+                hint=f"Use one of: {', '.join(sorted({*DUCKDB_TYPES, *_KEPT_AS}))}.",
                 view=view,
             )
         found.append(Column(name=name, type=kind))

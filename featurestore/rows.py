@@ -183,6 +183,8 @@ class _Plan:
             name = f"nullif({name}, 'nan'::DOUBLE)"
         if column.type in _FLOATS:
             return f"nullif(CAST({name} AS {target}), 'nan'::{target})"
+        if column.type == "STRING" and self._found[source].startswith(("STRUCT(", "MAP(")):
+            name = f"to_json({name})"
         return f"CAST({name} AS {target})"
 
     def _not_castable(self, source: str, kind: str, count: int | None = None) -> FeatureSourceInvalid:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 # Parsed from a repository by Feast, and neither definitions nor anything that has values.
 _LEFT_OUT = frozenset({"Project", "Permission", "RequestSource"})
 _MADE_BY_FEAST = "__dummy"
+_LATEST_LABEL = "LAST_WRITE_WINS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRepository:
+    """What a Feast repository defines, and the name of its project."""
+
+    project: str
+    objects: list[object]
 
 
 def to_wire(objects: Iterable[object]) -> list[dict[str, JsonValue]]:
@@ -43,18 +53,36 @@ def to_wire(objects: Iterable[object]) -> list[dict[str, JsonValue]]:
             )
         if kind in _LEFT_OUT or getattr(each, "name", "") == _MADE_BY_FEAST:
             continue
-        wire.append({"kind": kind, "spec": to_dict(to_proto())})
+        spec: Any = to_dict(to_proto())
+        wire.append(_label_view_as_view(spec) if kind == "LabelView" else {"kind": kind, "spec": spec})
     return wire
 
 
-def load_repository(path: Path) -> list[object]:
+def _label_view_as_view(spec: Any) -> dict[str, JsonValue]:
+    """A view of labels as a view: where the latest label counts, it is a view that labels are pushed to."""
+    members: dict[str, Any] = spec["spec"]
+    name, policy = members.get("name", ""), members.get("conflictPolicy", _LATEST_LABEL)
+    source: dict[str, Any] = members.get("source") or {}
+    if policy != _LATEST_LABEL or not source:
+        raise FeatureDefinitionInvalid(
+            f"Label view {name!r} " + ("has no source." if not source else f"settles conflicts by {policy}."),
+            hint="Give it a source, and ConflictPolicy.LAST_WRITE_WINS: others are not kept.",
+        )
+    kept = {key: members[key] for key in ("name", "entities", "features", "entityColumns", "tags", "ttl", "online",
+                                          "description", "owner") if key in members}  # fmt: skip
+    streams = {"streamSource": source, "batchSource": source.get("batchSource")} if "batchSource" in source else {}
+    return {"kind": "FeatureView", "spec": {"spec": {**kept, **(streams or {"batchSource": source})}}}
+
+
+def load_repository(path: Path) -> LoadedRepository:
     """Everything that a Feast repository (a folder with `feature_store.yaml` and Python files) defines.
 
-    Relative paths of file sources are taken from the repository's folder.
+    Relative paths of sources are taken from the repository's folder. What the definitions leave to be found out (types
+    of keys, columns) is read from their sources, as `feast apply` does.
 
     Raises:
         InvalidInput: if there is no such repository.
-        FeatureDefinitionInvalid: if its code fails, with what it said.
+        FeatureDefinitionInvalid: if its code fails, with what it said, or something cannot be found out.
         MissingExtra: if Feast is not installed.
     """
     folder = path.expanduser().absolute()
@@ -72,12 +100,15 @@ def load_repository(path: Path) -> list[object]:
             f"The repository {str(path)!r} cannot be loaded: {type(error).__name__}: {error}",
             hint="Run `feast plan` there; what it reports is wrong here too.",
         ) from error
+    from fairlead.sdk.feast_inference import fill_in, project_of
+
     objects: list[object] = []
     for members in contents:
         objects.extend(members)
     for each in objects:
         _anchor_paths(each, folder)
-    return objects
+    fill_in(contents, folder)
+    return LoadedRepository(project=project_of(contents, folder), objects=objects)
 
 
 @contextmanager
@@ -109,11 +140,12 @@ def _standing_in(folder: Path) -> Generator[None]:
 
 
 def _anchor_paths(each: object, folder: Path) -> None:
+    source: Any
     for source in (each, getattr(each, "batch_source", None)):
-        options: Any = getattr(source, "file_options", None)
-        uri = getattr(options, "uri", None)
-        if isinstance(uri, str) and uri and "://" not in uri:
-            options.uri = str(folder / uri)
+        for owner, member in ((getattr(source, "file_options", None), "uri"), (source, "database")):
+            path = getattr(owner, member, None)
+            if isinstance(path, str) and path and "://" not in path:
+                setattr(owner, member, str(folder / path))
 
 
 def _import(module: str) -> Any:

@@ -67,12 +67,18 @@ class Features:
         self.servers = FeatureServers(transport)
 
     def apply(
-        self, definitions: Path | str | Sequence[object], *, dry_run: bool = False, force: bool = False
+        self,
+        definitions: Path | str | Sequence[object],
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        prune: bool = False,
     ) -> JsonObject:
         """Apply Feast objects, or the path of a Feast repository; answers what was added, changed or left.
 
         Each view's version is the hash of what changes its values or schema. The definitions are read here, on the
-        client; the server executes none of it. `force` also does what breaks a model that holds an environment.
+        client; the server executes none of it. `force` also does what breaks a model that holds an environment, and
+        `prune` takes away what the repository's project has no more.
 
         Raises:
             FeatureDefinitionInvalid: naming the object and the field.
@@ -82,9 +88,13 @@ class Features:
         """
         from fairlead.sdk.feast_objects import load_repository, to_wire
 
-        objects = load_repository(Path(definitions)) if isinstance(definitions, str | Path) else list(definitions)
-        wire = cast("list[JsonValue]", to_wire(objects))
-        body: dict[str, JsonValue] = {"objects": wire, "dry_run": dry_run, "force": force}
+        body: dict[str, JsonValue] = {"dry_run": dry_run, "force": force, "prune": prune}
+        if isinstance(definitions, str | Path):
+            repository = load_repository(Path(definitions))
+            objects, body["project"] = repository.objects, repository.project
+        else:
+            objects = list(definitions)
+        body["objects"] = cast("list[JsonValue]", to_wire(objects))
         return self._transport.post("/api/v1/features/apply", body)
 
     def diff(self, before: str, after: str) -> JsonObject:

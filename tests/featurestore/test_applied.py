@@ -129,7 +129,7 @@ def test_the_order_of_a_views_features_says_nothing_and_that_of_a_services_does(
         ([patient(), cells_view(CELLS, batchSource={"type": "BATCH_BIGQUERY"})], "which is not read"),
         ([patient(), cells_view(CELLS, batchSource={"fileOptions": {"uri": "x"}})], "no timestamp_field"),
         ([patient(), cells_view(CELLS, ttl="soon")], "no length of time"),
-        ([patient(), cells_view(CELLS, features=[{"name": "r", "valueType": "MAP"}])], "type MAP"),
+        ([patient(), cells_view(CELLS, features=[{"name": "r", "valueType": "STRING_SET"}])], "type STRING_SET"),
         ([patient(), cells_view(CELLS, features=[{"name": 'r"; DROP', "valueType": "FLOAT"}])], "cannot be one"),
         ([patient(), cells_view(CELLS, features=[{"name": "Patient_id", "valueType": "FLOAT"}])], "more than one"),
         ([patient(), cells_view(CELLS, streamSource={"type": "STREAM_PULSAR"})], "stream source"),

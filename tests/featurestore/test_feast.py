@@ -151,7 +151,7 @@ diagnosis = FeatureService(name="diagnosis", features=[genes, scaled])
 def load(world: FeatureFleet, text: str) -> list[FeatureObject]:
     (world.sources / "feature_store.yaml").write_text("project: clinic\nprovider: local\nregistry: registry.db\n")
     (world.sources / "definitions.py").write_text(text)
-    wire: Any = to_wire(load_repository(world.sources))
+    wire: Any = to_wire(load_repository(world.sources).objects)
     return [FeatureObject(kind=each["kind"], spec=each["spec"]) for each in wire]
 
 
