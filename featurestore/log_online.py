@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -26,7 +25,8 @@ from fairlead.featurestore.event_log import ONLINE, OWN_COLUMNS, SEQUENCE, TO, A
 from fairlead.featurestore.event_logs import EventLogs
 from fairlead.featurestore.log_positions import Positions
 from fairlead.featurestore.log_segments import Segment, segments_of
-from fairlead.featurestore.online_engines import StoreName
+from fairlead.featurestore.online_engines import OnlineStoreReader, StoreName
+from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.featurestore.tables_streams import FeatureLogReaderRow, FeatureLogRow, SnapshotLogRow
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fairlead.featurestore.online_choice import OnlineEngines
     from fairlead.featurestore.replica_rows import ReplicaRows
 
-_KEPT_SECONDS = 1.0
+_KEPT = timedelta(seconds=1)
 _ROWS_AT_ONCE = 10_000
 _logger = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ class OnlineFollower:
         self._engines = engines
         self._logs = logs
         self._replicas = replicas
-        self._kept: tuple[float, list[_Store]] | None = None
+        self._kept: tuple[datetime, list[_Store]] | None = None
         self._views: dict[tuple[str, str], frozenset[str]] = {}
         self._put: dict[_ReaderKey, tuple[datetime, int]] = {}
+        self._readers: dict[StoreName, OnlineStoreReader] = {}
         self._guard = threading.Lock()
 
     def apply(self, log: EventLog, taken: Appended) -> bool:
@@ -102,6 +103,7 @@ class OnlineFollower:
             for store in self._stores()
             if (store.name.workspace_id, store.name.region) == (log.workspace_id, log.region)
             and log.view in store.views
+            and self._is_here(store)
         ]
         if rows is not None and rows.num_rows and taken.first is not None and taken.last is not None:
             for store in stores:
@@ -117,7 +119,7 @@ class OnlineFollower:
             return
         local = {log.id: log for log in self._logs.local()}
         for store in self._stores(is_fresh=True):
-            if regions is not None and store.name.region not in regions:
+            if (regions is not None and store.name.region not in regions) or not self._is_here(store):
                 continue
             for row in logs:
                 if row.workspace_id == store.name.workspace_id and row.view in store.views:
@@ -131,6 +133,16 @@ class OnlineFollower:
                             store.name.region,
                             error,
                         )
+
+    def _is_here(self, store: _Store) -> bool:
+        """Whether this process reaches the store: an embedded one is on the machine of the region's worker alone."""
+        try:
+            reader = self._readers.get(store.name)
+            if reader is None:
+                reader = self._readers[store.name] = self._engines.of(store.name.region).reader(store.name)
+            return bool(reader.meta)
+        except (FileNotFoundError, FairleadError, OnlineStoreError):
+            return False
 
     def _follow(self, store: _Store, row: FeatureLogRow, log: EventLog | None) -> None:
         known, position = self._position(store, row)
@@ -233,13 +245,13 @@ class OnlineFollower:
         """Every store that serves; at most a second old, unless it has to be fresh."""
         with self._guard:
             kept = self._kept
-        if kept is not None and not is_fresh and time.monotonic() - kept[0] < _KEPT_SECONDS:
+        if kept is not None and not is_fresh and self._clock.now() - kept[0] < _KEPT:
             return kept[1]
         with self._database.read() as session:
             query = select(OnlineStateRow).where(OnlineStateRow.served_snapshot.is_not(None))
             stores = [store for state in session.scalars(query) if (store := self._store(session, state)) is not None]
         with self._guard:
-            self._kept = (time.monotonic(), stores)
+            self._kept = (self._clock.now(), stores)
         return stores
 
     def _store(self, session: Session, state: OnlineStateRow) -> _Store | None:

@@ -81,19 +81,26 @@ class LogSealing:
         self._rows = rows
         self._after = after
         self._reported: dict[str, tuple[int, int]] = {}
+        self._is_idle = True
 
     def run(self) -> bool:
         """Take every log one step on, and tell the record where each stands; whether there is something to wake for."""
-        has_sealed = False
+        has_sealed, is_idle = False, True
         for log in self._logs.local():
             try:
                 with _only_one(log.path) as is_mine:
                     if is_mine:
                         has_sealed |= self._step(log)
-                self._report(log)
+                is_idle &= self._report(log)
             except FairleadError as error:
                 _logger.warning("the log %s of view %r is sealed later: %s", log.id, log.view, error)
+        self._is_idle = is_idle
         return has_sealed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every row was read back from a segment in the last round, but for those that failed in it."""
+        return self._is_idle
 
     def _step(self, log: EventLog) -> bool:
         has_sealed = False
@@ -197,13 +204,15 @@ class LogSealing:
                 },
             )
 
-    def _report(self, log: EventLog) -> None:
+    def _report(self, log: EventLog) -> bool:
+        """Tell the record where a log stands, if that is news; whether all of it is sealed."""
         state = log.state()
         seen = (state.last, state.unsealed_rows)
         if self._reported.get(log.id) != seen:
             with self._database.write() as session:
                 report(session, log, state, self._clock.now())
             self._reported[log.id] = seen
+        return not state.unsealed_rows
 
 
 def view_at(session: Session, workspace_id: str, name: str, digest: str) -> ViewDefinition:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Literal
 
 from fairlead.catalog import Catalog, Residency, permits
@@ -31,7 +31,7 @@ PushTo = Literal["online", "offline", "online_and_offline"]
 """Where pushed rows go, in Feast's words."""
 
 _DESTINATIONS = {"online": ONLINE, "offline": OFFLINE, "online_and_offline": ONLINE | OFFLINE}
-_KEPT_SECONDS = 1.0
+_KEPT = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
 
 ApplyOnline = Callable[[EventLog, Appended], bool]
@@ -95,7 +95,7 @@ class FeaturePushes:
         self._apply_online = apply_online
         self._home_region = home_region
         self._is_anywhere = is_anywhere
-        self._sources: dict[tuple[str, str], tuple[float, PushSource]] = {}
+        self._sources: dict[tuple[str, str], tuple[datetime, PushSource]] = {}
         self._guard = threading.Lock()
 
     def source(self, caller: Caller, name: str) -> PushSource:
@@ -106,11 +106,6 @@ class FeaturePushes:
         """
         with self._database.read() as session:
             return find_push_source(session, caller.workspace_id, name)
-
-    def forget_sources(self) -> None:
-        """Look definitions up anew, for who has just changed one."""
-        with self._guard:
-            self._sources.clear()
 
     def push(
         self,
@@ -183,10 +178,10 @@ class FeaturePushes:
 
     def _source(self, caller: Caller, name: str) -> PushSource:
         """The stream as it was defined at most a second ago: who pushes single rows does so all the time."""
-        key, now = (caller.workspace_id, name), time.monotonic()
+        key, now = (caller.workspace_id, name), self._clock.now()
         with self._guard:
             kept = self._sources.get(key)
-        if kept is not None and now - kept[0] < _KEPT_SECONDS:
+        if kept is not None and now - kept[0] < _KEPT:
             return kept[1]
         found = self.source(caller, name)
         with self._guard:

@@ -67,7 +67,9 @@ class FeatureStreams:
 
         Whether there is something for a worker to do.
         """
-        self.follower.follow(regions)
+        # Whoever takes rows in a region looks after what it could not put online at once.
+        own = {log.region for log in self.logs.local()}
+        self.follower.follow(None if regions is None else own.union(regions))
         return self.sealing.run()
 
 

@@ -25,6 +25,7 @@ from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
 from fairlead.featurestore.federation_assembly import Federation, assemble_federation
 from fairlead.featurestore.snapshot_checks import SnapshotFindings
+from fairlead.featurestore.stream_assembly import StreamRules
 from fairlead.registry import work
 from fairlead.registry.audit import Sealer
 from fairlead.registry.events import EventLog, Streams
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
 
 SEAL_SECONDS = 0.5
 GATEWAY_SECONDS = 0.5
+STREAMS_SECONDS = 0.5
 FORGET_SECONDS = 3600.0
 RETENTION_EVERY = timedelta(hours=1)
 PROMPT_THREADS = DEPLOY_THREADS = REST_THREADS = PULL_THREADS = 2
@@ -123,6 +125,7 @@ class Service:
     _wakers: list[Worker] = field(default_factory=list[Worker])
     _stopping: threading.Event = field(default_factory=threading.Event)
     _sealing: threading.Thread | None = None
+    _tending: threading.Thread | None = None
 
     @classmethod
     def build(cls, settings: ServerSettings, clock: Clock, *, is_embedded: bool) -> Service:
@@ -160,6 +163,13 @@ class Service:
             folder=home / "features",
             sources=sources,
             wake=wake,
+            home_region=settings.region,
+            stream_rules=StreamRules(
+                region=settings.region,
+                is_anywhere=is_embedded,
+                seal_rows=settings.feature_log_rows,
+                seal_after=settings.feature_log_after,
+            ),
         )
         signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         federation = assemble_federation(
@@ -340,6 +350,9 @@ class Service:
         self._sealing = threading.Thread(target=self._seal, name="fairlead-seal", daemon=True)
         self._sealing.start()
         self.catalog.start(has_worker=has_worker)
+        kept = regions if has_worker else ()
+        self._tending = threading.Thread(target=self._tend_streams, args=(kept,), name="fairlead-streams", daemon=True)
+        self._tending.start()
         if not has_worker:
             return
         threading.Thread(target=self._tend_gateway, name="fairlead-gateway", daemon=True).start()
@@ -393,10 +406,12 @@ class Service:
         self.webhooks.deliverer.stop()
         for worker in self._wakers:
             worker.stop()
-        if self._sealing is not None:
-            self._sealing.join(timeout=10)
+        for thread in (self._sealing, self._tending):
+            if thread is not None:
+                thread.join(timeout=10)
         self.catalog.close()
         self.storing.close()
+        self.features.streams.logs.close()
         self.quick_reads.close()
         self.database.close()
 
@@ -413,6 +428,7 @@ class Service:
         """Whether nothing runs, is deployed or waits but what was tried in vain, which the next server tries again."""
         # Endpoints want somebody to tend them.
         is_sending = self.webhooks.deliverer.is_busy or not self.storing.is_idle
+        is_sending |= not self.features.streams.sealing.is_idle
         if is_sending or any(worker.is_busy for worker in self._wakers) or self.serving.target.is_used:
             return False
         with self.database.read() as session:
@@ -459,6 +475,14 @@ class Service:
     def _wake(self) -> None:
         for worker in self._wakers:
             worker.wake()
+
+    def _tend_streams(self, regions: Sequence[str] | None) -> None:
+        while not self._stopping.wait(STREAMS_SECONDS):
+            try:
+                if self.features.streams.keep(regions):
+                    self._wake()
+            except Exception:  # noqa: BLE001  (the loop goes on)
+                _log.exception("logs of pushed rows were not looked after and are next time")
 
     def _tend_gateway(self) -> None:
         while not self._stopping.wait(GATEWAY_SECONDS):

@@ -97,6 +97,23 @@ class ServerSettings(BaseSettings):
         gt=timedelta(0),
         description="The embedded server leaves after this long without a call or work.",
     )
+    region: str | None = Field(
+        default=None,
+        max_length=63,
+        description="Region that this server runs in, such as aws:us-east-1: rows that are pushed to it are taken "
+        "there. None: it takes none that are under a residency class; the embedded server stands for every region.",
+    )
+    feature_log_rows: int = Field(
+        default=100_000,
+        ge=1,
+        le=10_000_000,
+        description="Pushed rows of a view that are sealed at once, as a segment that goes to other regions.",
+    )
+    feature_log_after: timedelta = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        description="How long a pushed row waits for others at most until it is sealed.",
+    )
     feature_source_roots: Annotated[list[Path] | None, NoDecode] = Field(
         default=None,
         description="Local folders that feature sources may lie in, separated by colons. None: any for the embedded "
