@@ -12,7 +12,7 @@ A row without a key or without an event timestamp belongs to nobody and to no ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ from fairlead.featurestore.duck import (
     quote_name,
     quote_text,
 )
+from fairlead.featurestore.forgotten import Forgotten, is_kept
 from fairlead.featurestore.row_files import ROW_GROUP, RowWriter, WrittenRows, arrow_schema
 from fairlead.featurestore.row_statistics import RowStatistics, measure_rows
 from fairlead.featurestore.source_queries import Needs
@@ -56,11 +57,12 @@ def write_rows(
     destination: Path,
     scratch: Path,
     further: FurtherRows | None = None,
+    forgotten: Sequence[Forgotten] = (),
 ) -> RowStatistics:
     """Write the view's rows up to `as_of` to a Parquet file; `scratch` is a folder for what does not fit in memory.
 
     A row counts when its event timestamp, and its created timestamp where there is one, are not after `as_of`.
-    `further` gives rows that are not in the source.
+    `further` gives rows that are not in the source. Rows of whoever is `forgotten` are left out and not counted.
 
     Raises:
         FeatureSourceInvalid: if a file or column is missing, or holds what the definition's type cannot.
@@ -79,7 +81,7 @@ def write_rows(
             left_out = fetch_number(connection, plan.count_left_out(relation))
             try:
                 pushed = None if further is None else further(connection)
-                written = _write(connection, plan.select(relation, as_of, pushed), view, destination)
+                written = _write(connection, plan.select(relation, as_of, pushed, forgotten), view, destination)
             except (duckdb.ConversionException, duckdb.BinderException, duckdb.OutOfRangeException) as error:
                 raise plan.explain(connection, relation) from error
         except (duckdb.InvalidInputException, duckdb.IOException) as error:
@@ -138,7 +140,9 @@ class _Plan:
         # A value that cannot be read is reported by name when the rows are written.
         return f"SELECT count(*) FROM {relation} WHERE {is_null.replace('CAST(', 'TRY_CAST(')}"  # noqa: S608
 
-    def select(self, relation: str, as_of: datetime, further: str | None = None) -> str:
+    def select(
+        self, relation: str, as_of: datetime, further: str | None = None, forgotten: Sequence[Forgotten] = ()
+    ) -> str:
         view = self._view
         moment = f"TIMESTAMPTZ {quote_text(format_time(as_of))}"
         event, created = quote_name(view.source.timestamp_field), view.source.created_timestamp_column
@@ -146,6 +150,7 @@ class _Plan:
             f"{self._cast(column, source)} AS {quote_name(column.name)}" for column, source in self._columns
         )
         conditions = [f"{quote_name(key.name)} IS NOT NULL" for key in view.keys] + [f"{event} <= {moment}"]
+        conditions.append(is_kept(forgotten, view.source.timestamp_field))
         order = [quote_name(key.name) for key in view.keys] + [event]
         if created:
             conditions.append(f"({quote_name(created)} IS NULL OR {quote_name(created)} <= {moment})")

@@ -28,6 +28,7 @@ from fairlead.core.errors import (
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.forgotten import Forgotten, forgotten_of
 from fairlead.featurestore.log_positions import note_positions
 from fairlead.featurestore.log_segments import LogPosition
 from fairlead.featurestore.logged_rows import LoggedRows
@@ -58,6 +59,7 @@ class _Task:
     view: ViewDefinition
     as_of: datetime
     labels: Mapping[str, str]
+    forgotten: Sequence[Forgotten]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,7 @@ class SnapshotHandler:
                     destination=path,
                     scratch=folder,
                     further=pushed,
+                    forgotten=task.forgotten,
                 )
                 stored = self._known(leased, statistics) or self._store(leased, task, path, statistics, folder)
         except _FINAL as error:
@@ -141,7 +144,8 @@ class SnapshotHandler:
             pinned = find_pinned_service(session, leased.workspace_id, snapshot.service, snapshot.service_digest)
             labels = {"owner": snapshot.created_by} | dict(pinned.labels)
             view = part_view(pinned.views[part.view], part)
-            return _Task(view=view, as_of=snapshot.as_of, labels=labels)
+            forgotten = forgotten_of(session, leased.workspace_id, view)
+            return _Task(view=view, as_of=snapshot.as_of, labels=labels, forgotten=forgotten)
 
     def _say(self, leased: LeasedWork, phase: str, size: int = 0) -> None:
         work.report_progress(self._database, leased, 0, size, phase=phase)
