@@ -163,9 +163,10 @@ class Service:
             folder=home / "features",
             sources=sources,
             wake=wake,
-            home_region=settings.region,
+            # The embedded server stands for every region.
+            home_region=None if is_embedded else settings.region,
             stream_rules=StreamRules(
-                region=settings.region,
+                region=None if is_embedded else settings.region,
                 is_anywhere=is_embedded,
                 seal_rows=settings.feature_log_rows,
                 seal_after=settings.feature_log_after,

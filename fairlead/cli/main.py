@@ -33,6 +33,7 @@ from fairlead.cli import (
     features_expect,
     features_federation,
     features_online,
+    features_push,
     images,
     imports,
     issuer,
@@ -78,6 +79,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
 features.app.add_typer(features_federation.app)
+features.app.add_typer(features_push.app)
 features.app.add_typer(features_online.servers, name="servers")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")

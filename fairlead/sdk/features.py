@@ -15,6 +15,7 @@ from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_u
 from fairlead.sdk.feature_servers import FeatureServers
 from fairlead.sdk.local_reads import LocalReads
 from fairlead.sdk.online_reads import OnlineReads
+from fairlead.sdk.pushes import PushedRows, push_path, push_rows
 from fairlead.sdk.records import OnlineState, Snapshot
 from fairlead.sdk.settings import ClientSettings
 
@@ -96,6 +97,44 @@ class Features:
             objects = list(definitions)
         body["objects"] = cast("list[JsonValue]", to_wire(objects))
         return self._transport.post("/api/v1/features/apply", body)
+
+    def push(
+        self,
+        source: str,
+        rows: pd.DataFrame | Sequence[Mapping[str, Any]],
+        *,
+        to: str = "online_and_offline",
+        region: str | None = None,
+        event_ids: Sequence[str] | None = None,
+    ) -> list[PushedRows]:
+        """Push rows of a stream into every view that takes them: online and into the offline log, at once.
+
+        When this returns, the rows are durable. Each event counts once, whatever is pushed again: its id is in the
+        column `event_id` or in `event_ids`, or else derived from the row. `to` is `online`, `offline` or
+        `online_and_offline`. `rows` are a data frame, an Arrow table, or a list of objects.
+
+        Raises:
+            PushSourceNotFound: if no view takes rows from it.
+            FeatureRowsInvalid: naming the rows that do not fit; of their request none was taken.
+            ResidencyViolation: naming the regions where the rows may be pushed.
+        """
+        return push_rows(self._transport, source, rows, to=to, region=region, event_ids=event_ids)
+
+    def push_source(self, source: str) -> JsonObject:
+        """A stream: its topic, the format of its messages and the views that it feeds.
+
+        Raises:
+            PushSourceNotFound
+        """
+        return self._transport.get(push_path(source))
+
+    def logs(self, view: str) -> list[JsonObject]:
+        """The logs of a view's pushed rows, and how far each region is behind them.
+
+        Raises:
+            NotFound: if there is no such view.
+        """
+        return list(self._transport.items(f"/api/v1/features/views/{quote(view, safe='')}/logs"))
 
     def diff(self, before: str, after: str) -> JsonObject:
         """What differs between two versions: `{before, after, differences: [{path, effect, before, after}]}`.

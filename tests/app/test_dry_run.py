@@ -159,7 +159,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     features = FeatureFleet(fleet=Fleet(root=folder, database=service.database), store=service.features, sources=folder)
     features.cells([(1, 0, 1.0), (2, 2, 2.5)])
     features.genes([(1, 1, "a")])
-    objects = features.definitions()
+    objects = features.definitions(streamSource={"name": "measurements", "type": "PUSH_SOURCE"})
     service.features.definitions.apply(world.owner, objects)
     taken = service.features.snapshots.take(world.owner, "diagnosis")
     worker = Worker(
@@ -355,6 +355,10 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
             },
         ),
         "POST /features/services/{name}/snapshots": Call(path="/features/services/diagnosis/snapshots", body={}),
+        "POST /features/push/{source}": Call(
+            path="/features/push/measurements",
+            body={"rows": [{"patient_id": 1, "event_timestamp": "2026-02-20T12:00:00Z", "radius": 2.0}]},
+        ),
         "POST /features/historical": Call(
             path="/features/historical?service=diagnosis&region=gcp:europe-west4", content=ipc(entity_rows([(1, 5)]))
         ),
