@@ -38,12 +38,16 @@ class RedisReader(FeatureReader):
         self._head: Head | None = None
 
     def read_columns(
-        self, entities: Mapping[str, Sequence[Any]], *, now: datetime | None = None
+        self,
+        entities: Mapping[str, Sequence[Any]],
+        *,
+        now: datetime | None = None,
+        views: Collection[str] | None = None,
     ) -> tuple[dict[str, str], list[ViewColumns]]:
         """As `FeatureReader.read_columns`: all of one snapshot."""
         for _ in range(_TRIES):
             try:
-                return super().read_columns(entities, now=now)
+                return super().read_columns(entities, now=now, views=views)
             except _MovedError:
                 continue
         raise _too_quick()

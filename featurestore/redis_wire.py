@@ -178,13 +178,13 @@ def speaking() -> Generator[None]:
         StorageFull: if the server has no memory left.
         Unavailable: if it does not answer, or refuses.
     """
-    import redis
+    from redis.exceptions import OutOfMemoryError, RedisError
 
     try:
         yield
-    except redis.exceptions.OutOfMemoryError as error:
+    except OutOfMemoryError as error:
         raise _full() from error
-    except redis.exceptions.RedisError as error:
+    except RedisError as error:
         raise Unavailable(
             "The Redis server of the online stores does not answer as it should.",
             hint="See that it runs, and that its address and credentials are right; the work is tried again by itself.",
@@ -268,7 +268,8 @@ def _check_token(client: Any, key: str, token: str) -> None:
 
 
 def _exchange(wire: Any, commands: Any) -> int:
-    import redis
+    from redis.exceptions import ConnectionError as NoConnection
+    from redis.exceptions import ResponseError
 
     _, offsets, data = commands.buffers()
     first, last = (
@@ -283,15 +284,15 @@ def _exchange(wire: Any, commands: Any) -> int:
         while answers.count(b"\r\n") < len(commands):
             received = socket.recv(2**18)
             if not received:
-                raise redis.exceptions.ConnectionError("the server closed the connection")
+                raise NoConnection("the server closed the connection")
             answers += received
     except OSError as error:
-        raise redis.exceptions.ConnectionError(str(error)) from error
+        raise NoConnection(str(error)) from error
     if answers.startswith(b"-") or b"\r\n-" in answers:
         problem = next(line for line in bytes(answers).split(b"\r\n") if line.startswith(b"-")).decode(errors="replace")
         if problem.startswith("-OOM"):
             raise _full()
-        raise redis.exceptions.ResponseError(problem[1:])
+        raise ResponseError(problem[1:])
     lines = bytes(answers).split(b"\r\n")
     return lines.count(b":1") - lines.count(b":-1")
 

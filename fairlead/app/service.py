@@ -23,6 +23,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
+from fairlead.featurestore.online_choice import read_choices
 from fairlead.featurestore.federation_assembly import Federation, assemble_federation
 from fairlead.featurestore.snapshot_checks import SnapshotFindings
 from fairlead.featurestore.stream_assembly import StreamRules
@@ -165,6 +166,7 @@ class Service:
             wake=wake,
             # The embedded server stands for every region.
             home_region=None if is_embedded else settings.region,
+            online_choices=read_choices(settings.feature_online_engine.get_secret_value()),
             stream_rules=StreamRules(
                 region=None if is_embedded else settings.region,
                 is_anywhere=is_embedded,

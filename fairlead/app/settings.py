@@ -119,6 +119,12 @@ class ServerSettings(BaseSettings):
         description="Local folders that feature sources may lie in, separated by colons. None: any for the embedded "
         "server, none at all for others.",
     )
+    feature_online_engine: SecretStr = Field(
+        default=SecretStr("sqlite"),
+        description="What keeps online stores: `sqlite` (files in the home) or JSON with a type and its options, for "
+        'every region or by region: {"type": "redis", "url": "redis://HOST:6379/0"}. Servers and workers of a region '
+        "need the same.",
+    )
     feature_connections: dict[str, SecretStr] = Field(
         default_factory=dict[str, SecretStr],
         description="Addresses, with their passwords, of the databases that feature sources name: a JSON object such "
