@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fairlead.core.clock import parse_time
 from fairlead.core.ids import parse_name
+from fairlead.sdk.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
 
-    from fairlead.sdk.transport import JsonObject, Transport
+    from fairlead.sdk.transport import Transport
 
 _PATH = "/api/v1/features/servers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureServer:
+class FeatureServer(Record):
     """A feature server. `is_alive` is whether the record heard of it lately."""
 
     id: str
@@ -28,21 +28,9 @@ class FeatureServer:
     is_alive: bool
     seen_at: datetime
 
-    @classmethod
-    def from_json(cls, answer: JsonObject) -> Self:
-        """Read what the API says."""
-        said: Any = answer
-        return cls(
-            id=said["id"],
-            region=said["region"],
-            url=said["url"],
-            is_alive=said["is_alive"],
-            seen_at=parse_time(said["seen_at"]),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnlineRoute:
+class OnlineRoute(Record):
     """A region that may answer, its feature servers, and what it served when the record last heard of it."""
 
     region: str
@@ -50,17 +38,6 @@ class OnlineRoute:
     round_trip_ms: float | None
     snapshot: str
     as_of: datetime
-
-    @classmethod
-    def from_json(cls, said: Any) -> Self:
-        """Read what the API says."""
-        return cls(
-            region=said["region"],
-            urls=tuple(said["urls"]),
-            round_trip_ms=said["round_trip_ms"],
-            snapshot=said["snapshot"],
-            as_of=parse_time(said["as_of"]),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
