@@ -188,7 +188,8 @@ class FeatureDefinitions:
             planned, is_known = plan_change(session, caller, key, read, present.get(key), home=home, users=users)
             if key not in sent and planned.change == "unchanged":
                 continue
-            planned = replace(planned, reason=planned.reason or (None if key in sent else "what it stands on changed"))
+            if planned.change == "changed" and not planned.differences:
+                planned = replace(planned, reason=planned.reason or "what it stands on changed")
             check_use(planned, options)
             plan.append(planned)
             if not options.dry_run:

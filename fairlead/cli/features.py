@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fairlead.cli.context import command, connected, group, is_dry_run
+from fairlead.cli.feature_plans import plan_text
 from fairlead.cli.parsing import parse_pairs
 from fairlead.core.clock import parse_time
 
@@ -25,18 +26,11 @@ def apply(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also what breaks a model in an environment.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Take away what the project has no more.")] = False,
 ) -> None:
     """Apply a Feast repository's definitions, each versioned by its content."""
     with connected() as (client, output):
-        plan = client.features.apply(path, dry_run=dry_run, force=force)
-        if output.form != "human":
-            output.record(plan)
-            return
-        rows: Any = plan["changes"]
-        output.table(rows, ["name", "kind", "change", "version", "digest", "reason"])
-        for row in rows:
-            if row["used_by"]:
-                output.message(f"{row['name']} loses {', '.join(row['breaks'])}: used by {', '.join(row['used_by'])}.")
+        output.record(client.features.apply(path, dry_run=dry_run, force=force, prune=prune), human=plan_text)
 
 
 @command(app, "diff")
