@@ -15,6 +15,7 @@ from fairlead.featurestore.duties import feature_duties
 from fairlead.featurestore.expectation_sets import ExpectationSets
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.feature_servers import FeatureServers
+from fairlead.featurestore.freshness import OnlineMetrics
 from fairlead.featurestore.historical import HistoricalReads
 from fairlead.featurestore.online import OnlineStores
 from fairlead.featurestore.online_choice import EngineChoice, OnlineEngines
@@ -59,6 +60,7 @@ class FeatureStore:
     feast: FeastRepositories
     streams: FeatureStreams
     online_engines: OnlineEngines
+    metrics: OnlineMetrics
     _wake: Callable[[], None]
     _duties: Callable[[Collection[str] | None], Duties]
 
@@ -67,6 +69,7 @@ class FeatureStore:
         # FastAPI is not needed by a worker.
         from fairlead.featurestore.api import feature_routers
         from fairlead.featurestore.api_expectations import expectations_router
+        from fairlead.featurestore.api_freshness import freshness_router
         from fairlead.featurestore.api_servers import feature_servers_router
 
         routers = feature_routers(
@@ -81,6 +84,7 @@ class FeatureStore:
             *routers,
             expectations_router(self.expectations, self.reports),
             feature_servers_router(self.servers, self.routing),
+            freshness_router(self.metrics),
             *self.streams.routers(),
         ]
 
@@ -178,6 +182,7 @@ def assemble_features(
         feast=FeastRepositories(database, replicas=replicas, engines=online_engines),
         streams=streams,
         online_engines=online_engines,
+        metrics=OnlineMetrics(database, clock),
         _wake=wake,
         _duties=duties,
     )

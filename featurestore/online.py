@@ -22,12 +22,14 @@ from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
+from fairlead.featurestore.freshness import ViewFreshness, freshness_of
 from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states, online_subject
 from fairlead.featurestore.online_engines import OnlineStoreReader, StoreName
 from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow
+from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.tables import WorkRow
@@ -36,8 +38,22 @@ OnlineStateName = Literal["WAITING", "PENDING", "READY", "FAILED"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSnapshot:
+    """A snapshot that a region keeps beside what it serves, for those who hold or held an environment."""
+
+    snapshot: str
+    state: str
+    rows: int | None
+    materialized_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineState:
-    """What a region serves of a service, and what it should. `missing_views` may not be in the region at all."""
+    """What a region serves of a service, and what it should.
+
+    `missing_views` may not be in the region at all. Unless `is_atomic`, its `engine` shows rows of two snapshots while
+    one takes the place of the other. `views` says how fresh it is, `kept` what else is there.
+    """
 
     service: str
     region: str
@@ -46,7 +62,11 @@ class OnlineState:
     snapshot: str | None
     rows: int | None
     missing_views: tuple[str, ...]
+    engine: str | None
+    is_atomic: bool | None
     materialized_at: datetime | None
+    views: tuple[ViewFreshness, ...]
+    kept: tuple[KeptSnapshot, ...]
     error_code: str | None
     error_detail: str | None
 
@@ -209,10 +229,26 @@ def _check_snapshot(session: Session, caller: Caller, service: str, reference: s
 
 def _states(session: Session, workspace_id: str, service: str) -> list[OnlineState]:
     query = select(OnlineStateRow).where(OnlineStateRow.workspace_id == workspace_id, OnlineStateRow.service == service)
-    return [_to_state(session, row) for row in session.scalars(query.order_by(OnlineStateRow.region))]
+    views, kept = freshness_of(session, workspace_id, service), _kept(session, workspace_id, service)
+    return [
+        _to_state(session, row, views.get(row.region, []), kept.get(row.region, []))
+        for row in session.scalars(query.order_by(OnlineStateRow.region))
+    ]
 
 
-def _to_state(session: Session, row: OnlineStateRow) -> OnlineState:
+def _kept(session: Session, workspace_id: str, service: str) -> dict[str, list[KeptSnapshot]]:
+    query = select(OnlineSlotRow).where(OnlineSlotRow.workspace_id == workspace_id, OnlineSlotRow.service == service)
+    found: dict[str, list[KeptSnapshot]] = {}
+    for row in session.scalars(query.order_by(OnlineSlotRow.region, OnlineSlotRow.slot)):
+        found.setdefault(row.region, []).append(
+            KeptSnapshot(snapshot=row.slot, state=row.state, rows=row.row_count, materialized_at=row.materialized_at)
+        )
+    return found
+
+
+def _to_state(
+    session: Session, row: OnlineStateRow, views: Sequence[ViewFreshness], kept: Sequence[KeptSnapshot]
+) -> OnlineState:
     query = select(WorkRow).where(
         WorkRow.workspace_id == row.workspace_id,
         WorkRow.kind == MATERIALIZE,
@@ -229,7 +265,11 @@ def _to_state(session: Session, row: OnlineStateRow) -> OnlineState:
         snapshot=row.served_snapshot,
         rows=row.row_count,
         missing_views=tuple(row.missing_views),
+        engine=row.engine,
+        is_atomic=row.is_atomic,
         materialized_at=row.materialized_at,
+        views=tuple(views),
+        kept=tuple(kept),
         error_code=error,
         error_detail=None if error is None or work is None else work.error_detail,
     )

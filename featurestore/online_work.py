@@ -20,7 +20,14 @@ from fairlead.featurestore.freshness import note_freshness, watermarks
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import read_subject
-from fairlead.featurestore.online_engines import NEWEST, OnlineStoreReader, StoreChanges, StoreContents, StoreName
+from fairlead.featurestore.online_engines import (
+    NEWEST,
+    OnlineEngine,
+    OnlineStoreReader,
+    StoreChanges,
+    StoreContents,
+    StoreName,
+)
 from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.online_slots import LEAVING
 from fairlead.featurestore.replica_rows import ReplicaRows
@@ -110,7 +117,7 @@ class MaterializeHandler:
             is_whole = count is None
             if count is None:
                 count = engine.write(name, contents, scratch=scratch)
-        done = _Done(kind=engine.kind, rows=count, is_whole=is_whole, watermarks=latest)
+        done = _Done(engine=engine, rows=count, is_whole=is_whole, watermarks=latest)
         self._note(leased, task, done)
 
     def _load(self, leased: LeasedWork, name: StoreName) -> _Task | None:
@@ -168,7 +175,8 @@ class MaterializeHandler:
         with self._database.write() as session:
             row = _find(session, task.name, lock=True)
             if row is not None:
-                row.served_snapshot, row.row_count, row.engine = task.found.digest, done.rows, done.kind
+                row.served_snapshot, row.row_count = task.found.digest, done.rows
+                row.engine, row.is_atomic = done.engine.kind, done.engine.is_atomic
                 row.materialized_at = row.updated_at = now
                 if row.state != LEAVING:
                     # Another one may be wanted by now; then this piece of work is derived again.
@@ -191,7 +199,7 @@ class MaterializeHandler:
                         "region": task.name.region,
                         "snapshot": task.found.digest,
                         "slot": task.name.slot,
-                        "engine": done.kind,
+                        "engine": done.engine.kind,
                         "is_whole": done.is_whole,
                         "rows": done.rows,
                         "missing_views": list(task.missing),
@@ -204,7 +212,7 @@ class MaterializeHandler:
 class _Done:
     """What was written: by which engine, how many rows there are, and whether all of them were written anew."""
 
-    kind: str
+    engine: OnlineEngine
     rows: int
     is_whole: bool
     watermarks: Mapping[str, datetime | None]

@@ -293,8 +293,29 @@ class MaterializeRequest(_Body):
     regions: list[str] | None = None
 
 
+class ViewFreshnessAnswer(BaseModel):
+    """How far a region is in one view; the watermark, its latest event time, is null where it may not be told."""
+
+    view: str
+    watermark: Time | None
+    as_of: Time
+    materialized_at: Time
+
+
+class KeptSnapshotAnswer(BaseModel):
+    """A snapshot that a region keeps beside what it serves, for those who hold or held an environment."""
+
+    snapshot: str
+    state: str
+    rows: int | None
+    materialized_at: Time | None
+
+
 class OnlineStateAnswer(BaseModel):
-    """What one region serves of a service. `path` is shown to admins."""
+    """What one region serves of a service. `path` is shown to admins.
+
+    Unless `is_atomic`, reads see rows of two snapshots while one takes the place of the other.
+    """
 
     service: str
     region: str
@@ -303,7 +324,11 @@ class OnlineStateAnswer(BaseModel):
     snapshot: str | None
     rows: int | None
     missing_views: list[str]
+    engine: str | None
+    is_atomic: bool | None
     materialized_at: Time | None
+    views: list[ViewFreshnessAnswer]
+    kept: list[KeptSnapshotAnswer]
     error: ErrorAnswer | None
     path: str | None = None
 
@@ -318,7 +343,11 @@ class OnlineStateAnswer(BaseModel):
             snapshot=state.snapshot,
             rows=state.rows,
             missing_views=list(state.missing_views),
+            engine=state.engine,
+            is_atomic=state.is_atomic,
             materialized_at=state.materialized_at,
+            views=[ViewFreshnessAnswer.model_validate(each, from_attributes=True) for each in state.views],
+            kept=[KeptSnapshotAnswer.model_validate(each, from_attributes=True) for each in state.kept],
             error=_error(state.error_code, state.error_detail),
             path=path,
         )

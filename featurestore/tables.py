@@ -152,7 +152,8 @@ class OnlineStateRow(InWorkspace):
     served_snapshot: Mapped[str | None] = mapped_column(DIGEST)
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     missing_views: Mapped[list[str]] = mapped_column(JsonType, default=list)
-    # What its region's worker keeps it with.
+    # What its region's worker keeps it with, and whether that switches from one snapshot to the next at once.
     engine: Mapped[str | None] = mapped_column(name_type())
+    is_atomic: Mapped[bool | None]
     materialized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -27,6 +27,7 @@ class OnlineSlotRow(InWorkspace):
     state: Mapped[str] = mapped_column(String(16))
     served_snapshot: Mapped[str | None] = mapped_column(DIGEST)
     engine: Mapped[str | None] = mapped_column(name_type())
+    is_atomic: Mapped[bool | None]
     row_count: Mapped[int | None] = mapped_column(BigInteger)
     missing_views: Mapped[list[str]] = mapped_column(JsonType, default=list)
     materialized_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -34,6 +34,7 @@ from fairlead.cli import (
     features_federation,
     features_online,
     features_push,
+    features_stores,
     images,
     imports,
     issuer,
@@ -52,6 +53,7 @@ from fairlead.cli import (
     server,
     signer,
     store,
+    stream,
     target,
     token,
     tracking_server,
@@ -76,10 +78,12 @@ app.add_typer(promotions.app, name="model")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
+app.add_typer(stream.app, name="stream")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
 features.app.add_typer(features_federation.app)
 features.app.add_typer(features_push.app)
+features.app.add_typer(features_stores.app)
 features.app.add_typer(features_online.servers, name="servers")
 app.add_typer(environment.app, name="environment")
 app.add_typer(policy.app, name="policy")

@@ -327,8 +327,31 @@ class Snapshot(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewFreshness(Record):
+    """How far a region is in one view: the latest event time that it serves (None: not told), and as of when."""
+
+    view: str
+    as_of: datetime
+    materialized_at: datetime
+    watermark: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSnapshot(Record):
+    """A snapshot that a region keeps beside what it serves, for those who hold or held an environment."""
+
+    snapshot: str
+    state: str
+    rows: int | None = None
+    materialized_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineState(Record):
-    """What one region's online store serves, and should. `missing_views` may not be in the region at all."""
+    """What one region's online store serves, and should. `missing_views` may not be in the region at all.
+
+    Unless `is_atomic`, reads see rows of two snapshots while one takes the place of the other.
+    """
 
     region: str
     state: str
@@ -337,7 +360,11 @@ class OnlineState(Record):
     snapshot: str | None = None
     rows: int | None = None
     missing_views: tuple[str, ...] = ()
+    engine: str | None = None
+    is_atomic: bool | None = None
     materialized_at: datetime | None = None
+    views: tuple[ViewFreshness, ...] = ()
+    kept: tuple[KeptSnapshot, ...] = ()
     error: JsonObject | None = None
 
 

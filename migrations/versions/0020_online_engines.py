@@ -16,6 +16,7 @@ depends_on = None
 def upgrade() -> None:
     """Add the tables, and the name of the engine that serves a region."""
     op.add_column("online_states", sa.Column("engine", name_type(255), nullable=True))
+    op.add_column("online_states", sa.Column("is_atomic", sa.Boolean(), nullable=True))
     op.create_table(
         "online_slots",
         sa.Column("workspace_id", name_type(63), nullable=False),
@@ -25,6 +26,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("served_snapshot", name_type(71), nullable=True),
         sa.Column("engine", name_type(255), nullable=True),
+        sa.Column("is_atomic", sa.Boolean(), nullable=True),
         sa.Column("row_count", sa.BigInteger(), nullable=True),
         sa.Column("missing_views", JsonType, nullable=False),
         sa.Column("materialized_at", UtcDateTime(), nullable=True),
@@ -60,4 +62,5 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_online_slots_workspace_id_state"), table_name="online_slots")
     op.drop_table("online_slots")
     with op.batch_alter_table("online_states") as batch:
+        batch.drop_column("is_atomic")
         batch.drop_column("engine")
