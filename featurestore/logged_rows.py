@@ -121,7 +121,7 @@ class LoggedRows:
 
     def _find(self, connection: DuckDBPyConnection, workspace_id: str, view: ViewDefinition, region: str) -> list[_Log]:
         # What is in a file of this machine is looked at first: what leaves it then is in a segment.
-        unsealed = {log.id: _unsealed(log) for log in self._logs.of_view(workspace_id, view.name)}
+        unsealed = {log.id: unsealed_rows(log) for log in self._logs.of_view(workspace_id, view.name)}
         query = select(FeatureLogRow).where(FeatureLogRow.workspace_id == workspace_id, FeatureLogRow.view == view.name)
         with self._database.read() as session:
             rows = session.scalars(query.order_by(FeatureLogRow.id)).all()
@@ -144,7 +144,8 @@ class LoggedRows:
         return list(logs.values())
 
 
-def _unsealed(log: EventLog) -> list[LogRows]:
+def unsealed_rows(log: EventLog) -> list[LogRows]:
+    """The rows of a log that lie here and in no segment, a batch at a time."""
     found: list[LogRows] = []
     after = 0
     while (batch := log.read(after=after)) is not None:

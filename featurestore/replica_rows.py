@@ -117,6 +117,21 @@ class ReplicaRows:
             digest=name.digest,
         ) from problem
 
+    def block_digests(self, name: ArtifactName, *, near: str | None = None) -> set[Digest]:
+        """The names of the blocks that an artifact's files are stored in, where it was last fetched from.
+
+        Raises:
+            ReplicaUnavailable: if there is no verified replica.
+        """
+        with self._database.read() as session:
+            source = next(iter(_verified(session, name, near)), None)
+        if source is None:
+            raise ReplicaUnavailable(f"{name.digest} has no verified replica.", hint="See: fairlead work")
+        store = open_location(self._open_store, source.location)
+        domain = domain_of_layout(source.layout_key, name.workspace_id, name.residency)
+        layout = ArtifactReader.open(store, domain, Digest(name.digest), source.layout_key).layout
+        return {block.digest for blocks in layout.files.values() for block in blocks}
+
     def fetch_delta(self, old: ArtifactName, new: ArtifactName, *, only: str | None = None) -> RowDelta | None:
         """What turns the rows of one artifact into those of another of the same sub-view; None: take all of the new ones.
 

@@ -1,0 +1,416 @@
+"""What an erasure still needs, from what is there: artifacts first, then online stores and logs, then locations.
+
+    artifacts   every part of a snapshot and every segment of a log whose keys can name the subject is looked through,
+                and one that holds it is written anew without it; the record then points at the new one
+    stores      each region's online stores forget the subject, and so does what was pushed there and not sealed yet;
+                then the old artifacts are nobody's
+    locations   what they alone stood on is taken out of packs that others share, and collected; a location is clean
+                once it was listed, and its packs' indexes read, without any of it
+
+New artifacts that turn up meanwhile (a snapshot that was being taken) are looked through like the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.orm import Session
+
+from fairlead.catalog import UNRESTRICTED
+from fairlead.core.ids import Digest, digest_hex
+from fairlead.featurestore.definitions import SERVICE, VIEW
+from fairlead.featurestore.online_desired import insert_unless_there
+from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
+from fairlead.featurestore.tables import (
+    FeatureVersionRow,
+    OnlineStateRow,
+    SnapshotPartRow,
+    SnapshotRow,
+)
+from fairlead.featurestore.tables_erasures import (
+    ErasedArtifactRow,
+    ErasedLocationRow,
+    ErasedPartRow,
+    ErasedStoreRow,
+    ErasureRow,
+)
+from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow
+from fairlead.registry import work
+from fairlead.registry.locations import all_locations
+from fairlead.registry.tables import ArtifactRow, ModelVersionRow, ReplicaRow, UploadRow
+
+if TYPE_CHECKING:
+    from fairlead.registry.locations import Location
+
+ERASE_ROWS = "erase-rows"
+"""The work of looking through one artifact; its subject is `{erasure}/{residency class}/{digest, hexadecimal}`."""
+
+ERASE_STORE = "erase-store"
+"""The work of having a service's online stores in a region forget; its subject is `{erasure}/{region}/{service}`."""
+
+ERASE_LOCATION = "erase-location"
+"""The work of clearing one location, or of reading whether it is clear; its subject is `{erasure}/{location}`."""
+
+RUNNING, DONE = "RUNNING", "DONE"
+WAITING, UNTOUCHED, VERIFYING, REPLACED = "WAITING", "UNTOUCHED", "VERIFYING", "REPLACED"
+CLEARING, CLEAN = "CLEARING", "CLEAN"
+LOG = "log/"
+"""What the name of a log begins with, among the online stores of an erasure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A view's artifact that may hold the subject."""
+
+    artifact: ArtifactName
+    kind: str
+    view: str
+    view_digest: str
+
+
+def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> None:
+    """Look for artifacts that may hold the subject, require the work on them, and switch to those written anew."""
+    known = {(row.residency, row.digest): row for row in artifacts_of(session, erasure)}
+    made = {(row.residency, row.new_digest) for row in known.values()}
+    for held in held_by(session, erasure):
+        key = (held.artifact.residency, held.artifact.digest)
+        if key in known or key in made:
+            continue
+        values = {
+            "workspace_id": erasure.workspace_id,
+            "erasure_id": erasure.id,
+            "residency": held.artifact.residency,
+            "digest": held.artifact.digest,
+            "kind": held.kind,
+            "state": WAITING,
+            "facts": {"view": held.view, "view_digest": held.view_digest},
+            "changed_at": now,
+        }
+        insert_unless_there(session, ErasedArtifactRow, values)
+        known[key] = session.get_one(ErasedArtifactRow, (erasure.workspace_id, erasure.id, *key))
+    for row in known.values():
+        if row.state == VERIFYING:
+            _settle_upload(session, row, now)
+        elif row.state == REPLACED:
+            # A snapshot that was being taken may have come to stand on it again.
+            _switch(session, row)
+        if row.state == WAITING:
+            _require_rows(session, row, now)
+
+
+def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
+    """The artifacts of READY snapshots and of logs, of views whose keys can name the subject."""
+    concerned = _Concerned(session, erasure)
+    parts = (
+        select(
+            SnapshotPartRow.residency,
+            SnapshotPartRow.artifact_digest,
+            SnapshotPartRow.view,
+            SnapshotPartRow.view_digest,
+        )
+        .join(
+            SnapshotRow,
+            (SnapshotRow.workspace_id == SnapshotPartRow.workspace_id)
+            & (SnapshotRow.id == SnapshotPartRow.snapshot_id),
+        )
+        .where(
+            SnapshotPartRow.workspace_id == erasure.workspace_id,
+            SnapshotPartRow.artifact_digest.is_not(None),
+            SnapshotRow.state == "READY",
+        )
+        .distinct()
+    )
+    segments = (
+        select(
+            FeatureLogSegmentRow.residency,
+            FeatureLogSegmentRow.artifact_digest,
+            FeatureLogSegmentRow.view,
+            FeatureLogSegmentRow.view_digest,
+        )
+        .where(FeatureLogSegmentRow.workspace_id == erasure.workspace_id)
+        .distinct()
+    )
+    for kind, query in (("snapshot", parts), ("feature-log", segments)):
+        for residency, digest, view, view_digest in session.execute(query).all():
+            if concerned.view(view, view_digest):
+                artifact = ArtifactName(workspace_id=erasure.workspace_id, residency=residency, digest=digest or "")
+                yield Held(artifact=artifact, kind=kind, view=view, view_digest=view_digest)
+
+
+def derive_stores(session: Session, erasure: ErasureRow, now: datetime) -> None:
+    """Require that every online store of a service that the subject may be in forgets it."""
+    concerned = _Concerned(session, erasure)
+    places: set[tuple[str, str]] = set()
+    for table in (OnlineStateRow, OnlineSlotRow):
+        query = select(table.region, table.service).where(table.workspace_id == erasure.workspace_id).distinct()
+        places |= {(region, service) for region, service in session.execute(query).all() if concerned.service(service)}
+    logs = select(FeatureLogRow.region, FeatureLogRow.id, FeatureLogRow.view).where(
+        FeatureLogRow.workspace_id == erasure.workspace_id
+    )
+    places |= {
+        (region, f"{LOG}{log}") for region, log, view in session.execute(logs).all() if concerned.view(view, None)
+    }
+    for region, service in sorted(places):
+        values = {
+            "workspace_id": erasure.workspace_id,
+            "erasure_id": erasure.id,
+            "region": region,
+            "service": service,
+            "state": WAITING,
+            "changed_at": now,
+        }
+        insert_unless_there(session, ErasedStoreRow, values)
+    for row in stores_of(session, erasure):
+        # A log is read by whichever machine has it.
+        if row.state == WAITING and not row.service.startswith(LOG):
+            _require(session, row, ERASE_STORE, f"{erasure.id}/{row.region}/{row.service}", now)
+
+
+def derive_locations(session: Session, erasure: ErasureRow, is_due: Any, now: datetime) -> None:
+    """Require that every location is cleared, and looked at again when `is_due(row, location)`."""
+    for location in storage_locations(session, erasure):
+        values = {
+            "workspace_id": erasure.workspace_id,
+            "erasure_id": erasure.id,
+            "location_id": location.id,
+            "state": WAITING,
+            "objects_deleted": 0,
+        }
+        insert_unless_there(session, ErasedLocationRow, values)
+        row = session.get_one(ErasedLocationRow, (erasure.workspace_id, erasure.id, location.id))
+        if row.state == WAITING or (row.state == CLEARING and is_due(session, row, location, now)):
+            _require(session, row, ERASE_LOCATION, f"{erasure.id}/{location.id}", now, region=location.region)
+
+
+def storage_locations(session: Session, erasure: ErasureRow) -> list[Location]:
+    """The locations that can hold artifacts of the workspace."""
+    return [each for each in all_locations(session, erasure.workspace_id) if each.kind == "storage"]
+
+
+def artifacts_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedArtifactRow]:
+    """The artifacts of an erasure, by class and digest."""
+    query = select(ErasedArtifactRow).where(
+        ErasedArtifactRow.workspace_id == erasure.workspace_id, ErasedArtifactRow.erasure_id == erasure.id
+    )
+    return session.scalars(query.order_by(ErasedArtifactRow.residency, ErasedArtifactRow.digest)).all()
+
+
+def parts_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedPartRow]:
+    """The parts of snapshots that an erasure rewrote."""
+    query = select(ErasedPartRow).where(
+        ErasedPartRow.workspace_id == erasure.workspace_id, ErasedPartRow.erasure_id == erasure.id
+    )
+    return session.scalars(query.order_by(ErasedPartRow.snapshot_id, ErasedPartRow.view, ErasedPartRow.residency)).all()
+
+
+def stores_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedStoreRow]:
+    """The online stores and logs of an erasure."""
+    query = select(ErasedStoreRow).where(
+        ErasedStoreRow.workspace_id == erasure.workspace_id, ErasedStoreRow.erasure_id == erasure.id
+    )
+    return session.scalars(query.order_by(ErasedStoreRow.region, ErasedStoreRow.service)).all()
+
+
+def locations_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedLocationRow]:
+    """The locations of an erasure."""
+    query = select(ErasedLocationRow).where(
+        ErasedLocationRow.workspace_id == erasure.workspace_id, ErasedLocationRow.erasure_id == erasure.id
+    )
+    return session.scalars(query.order_by(ErasedLocationRow.location_id)).all()
+
+
+def missing_of(session: Session, erasure: ErasureRow) -> list[str]:
+    """What is still to be done, in words, in its order."""
+    artifacts = artifacts_of(session, erasure)
+    found: list[str] = []
+    for row in artifacts:
+        if row.state in {WAITING, VERIFYING}:
+            what = "looked through" if row.state == WAITING else "read back after it was written anew"
+            found.append(f"artifact {row.digest} ({row.residency}) is to be {what}")
+        elif row.state == REPLACED and (model := _model_with(session, row)):
+            found.append(f"artifact {row.digest} is also the file of {model}: delete and release that version")
+    found += [f"snapshot {each} is being taken" for each in _pending_snapshots(session, erasure)]
+    for store in stores_of(session, erasure):
+        if store.state != DONE:
+            what = "log" if store.service.startswith(LOG) else "online store"
+            found.append(f"{what} {store.service.removeprefix(LOG)} in {store.region} is to forget")
+    names = {each.id: each.name for each in all_locations(session, erasure.workspace_id)}
+    rows = {row.location_id: row for row in locations_of(session, erasure)}
+    for location in storage_locations(session, erasure):
+        row = rows.get(location.id)
+        if row is None or row.state != CLEAN:
+            left = "" if row is None or row.objects is None else f" ({len(row.objects)} objects are to be collected)"
+            found.append(f"location {names[location.id]} is to be cleared{left}")
+    return found
+
+
+def is_settled(session: Session, erasure: ErasureRow) -> bool:
+    """Whether every artifact there is was looked through and, where it held the subject, replaced."""
+    rows = artifacts_of(session, erasure)
+    known = {(row.residency, digest) for row in rows for digest in (row.digest, row.new_digest)}
+    return (
+        all(row.state in {UNTOUCHED, REPLACED} for row in rows)
+        and not any(row.state == REPLACED and _model_with(session, row) for row in rows)
+        and not _pending_snapshots(session, erasure)
+        and all((held.artifact.residency, held.artifact.digest) in known for held in held_by(session, erasure))
+    )
+
+
+class _Concerned:
+    """Which views and services the subject may have rows in, by their keys."""
+
+    def __init__(self, session: Session, erasure: ErasureRow) -> None:
+        self._session = session
+        self._erasure = erasure
+        query = select(FeatureVersionRow).where(
+            FeatureVersionRow.workspace_id == erasure.workspace_id, FeatureVersionRow.kind == VIEW
+        )
+        keys = set(erasure.keys)
+        versions = session.scalars(query).all()
+        self._versions = {
+            (row.name, row.digest) for row in versions if keys <= {key["name"] for key in row.content["keys"]}
+        }
+        self._views = {name for name, _ in self._versions}
+
+    def view(self, name: str, digest: str | None) -> bool:
+        """Whether a version of a view (None: any) has the keys."""
+        return name in self._views if digest is None else (name, digest) in self._versions
+
+    def service(self, name: str) -> bool:
+        """Whether any version of a service takes such a view."""
+        query = select(FeatureVersionRow.content).where(
+            FeatureVersionRow.workspace_id == self._erasure.workspace_id,
+            FeatureVersionRow.kind == SERVICE,
+            FeatureVersionRow.name == name,
+        )
+        return any(
+            view["view"] in self._views for content in self._session.scalars(query).all() for view in content["views"]
+        )
+
+
+def _settle_upload(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
+    upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
+    if upload is None or upload.state in {"FAILED", "EXPIRED"}:
+        row.state, row.upload_id, row.new_digest, row.changed_at = WAITING, None, None, now
+    elif upload.state == "READY":
+        row.state, row.changed_at = REPLACED, now
+        _switch(session, row)
+
+
+def _switch(session: Session, row: ErasedArtifactRow) -> None:
+    """Point whatever has the old artifact at the new one."""
+    facts: Mapping[str, Any] = row.facts or {}
+    assert row.new_digest is not None  # noqa: S101  (it is written anew)
+    parts = select(SnapshotPartRow).where(
+        SnapshotPartRow.workspace_id == row.workspace_id,
+        SnapshotPartRow.residency == row.residency,
+        SnapshotPartRow.artifact_digest == row.digest,
+    )
+    for part in session.scalars(parts.with_for_update()).all():
+        values = {
+            "workspace_id": row.workspace_id,
+            "erasure_id": row.erasure_id,
+            "snapshot_id": part.snapshot_id,
+            "view": part.view,
+            "residency": part.residency,
+            "old_digest": row.digest,
+            "new_digest": row.new_digest,
+            "rows_digest": facts.get("rows_digest"),
+            "rows_removed": (part.row_count or 0) - facts["rows"],
+        }
+        insert_unless_there(session, ErasedPartRow, values)
+        left_out = (part.statistics or {}).get("left_out", 0)
+        part.artifact_digest, part.upload_id = row.new_digest, row.upload_id
+        part.row_count, part.rows_digest, part.delta_count = facts["rows"], facts.get("rows_digest"), 0
+        part.statistics = {**facts["statistics"], "left_out": left_out}
+    session.execute(
+        update(FeatureLogSegmentRow)
+        .where(
+            FeatureLogSegmentRow.workspace_id == row.workspace_id,
+            FeatureLogSegmentRow.residency == row.residency,
+            FeatureLogSegmentRow.artifact_digest == row.digest,
+        )
+        .values(artifact_digest=row.new_digest, upload_id=row.upload_id, row_count=facts["rows"])
+    )
+
+
+def release_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> None:
+    """Let nobody want the old artifacts any more; until stores forget, the subject is found by what they hold."""
+    for row in artifacts_of(session, erasure):
+        if row.state == REPLACED and _model_with(session, row) is None:
+            _release(session, row, now)
+
+
+def _release(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
+    artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, row.digest), with_for_update=True)
+    if artifact is None or artifact.released_at is not None:
+        return
+    artifact.released_at = now
+    session.execute(
+        update(ReplicaRow)
+        .where(
+            ReplicaRow.workspace_id == row.workspace_id,
+            ReplicaRow.residency == row.residency,
+            ReplicaRow.artifact_digest == row.digest,
+        )
+        .values(is_wanted=False, updated_at=now)
+    )
+
+
+def _model_with(session: Session, row: ErasedArtifactRow) -> str | None:
+    """A model version whose own file the old artifact is, which nobody but its owners gives up."""
+    query = select(ModelVersionRow.model_id, ModelVersionRow.version).where(
+        ModelVersionRow.workspace_id == row.workspace_id,
+        ModelVersionRow.residency == row.residency,
+        ModelVersionRow.artifact_digest == row.digest,
+        ModelVersionRow.released_at.is_(None),
+    )
+    found = session.execute(query.limit(1)).first()
+    return None if found is None else f"model {found[0]}, version {found[1]}"
+
+
+def _pending_snapshots(session: Session, erasure: ErasureRow) -> Iterable[str]:
+    """Snapshots that may come to stand on an old artifact: begun before the last one was replaced."""
+    moments = [row.changed_at for row in artifacts_of(session, erasure) if row.state == REPLACED]
+    query = select(SnapshotRow.id).where(
+        SnapshotRow.workspace_id == erasure.workspace_id,
+        SnapshotRow.state == "PENDING",
+        or_(*(SnapshotRow.created_at <= each for each in [erasure.requested_at, *moments])),
+    )
+    return session.scalars(query.order_by(SnapshotRow.id)).all()
+
+
+def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
+    name = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
+    regions = sorted(verified_regions(session, name))
+    if regions:
+        region = row.region if row.region in regions else regions[0]
+        row.region = region
+        subject = f"{row.erasure_id}/{row.residency}/{digest_hex(Digest(row.digest))}"
+        _require(session, row, ERASE_ROWS, subject, now, region=region)
+
+
+def _require(
+    session: Session,
+    row: ErasedArtifactRow | ErasedStoreRow | ErasedLocationRow,
+    kind: str,
+    subject: str,
+    now: datetime,
+    *,
+    region: str | None = None,
+) -> None:
+    work.require_work(
+        session,
+        workspace_id=row.workspace_id,
+        residency=row.residency if isinstance(row, ErasedArtifactRow) else UNRESTRICTED,
+        kind=kind,
+        subject=subject,
+        region=region or (row.region if isinstance(row, ErasedStoreRow) else ""),
+        priority=work.URGENT,
+        now=now,
+    )

@@ -1,0 +1,239 @@
+"""The worker's side of erasures: artifacts are looked through, and written anew without the subject.
+
+Whoever does it finds the subject by its hash, in a region that has the rows. It may be done again at any point: what
+was written and not noted is an artifact that nothing refers to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairlead.catalog import Residency, permits
+from fairlead.core.ids import digest_hex
+from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
+from fairlead.featurestore.duck import fetch_number, fetch_rows, load_arrow, open_duckdb, quote_text
+from fairlead.featurestore.erasure_steps import UNTOUCHED, VERIFYING, WAITING
+from fairlead.featurestore.forgotten import Forgotten, is_forgotten, is_kept, to_forgotten
+from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
+from fairlead.featurestore.row_files import RowWriter, WrittenRows, columns_of, iter_groups
+from fairlead.featurestore.row_statistics import measure_rows
+from fairlead.featurestore.rows import ROWS_FILE, row_columns
+from fairlead.featurestore.tables import FeatureVersionRow
+from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
+from fairlead.registry import work
+from fairlead.registry.identity import system_caller
+from fairlead.registry.tables import WorkspaceRow
+from fairlead.sync.shelves import domain_of_upload, open_for_writing
+from fairlead.sync.store.blocks import no_blocks
+from fairlead.sync.store.writer import write_artifact
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+    from sqlalchemy.orm import Session
+
+    from fairlead.core.db import Database
+    from fairlead.core.ports import Clock
+    from fairlead.registry.locations import StoreOpener
+    from fairlead.registry.uploads import Uploads
+    from fairlead.registry.work import LeasedWork
+    from fairlead.sync.scratch import Scratch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    artifact: ArtifactName
+    kind: str
+    view: ViewDefinition
+    forgotten: Forgotten
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rewritten:
+    rows: int
+    removed: int
+    rows_digest: str | None
+    statistics: dict[str, Any]
+
+
+class EraseRowsHandler:
+    """Looks through one artifact, and writes it anew if it holds the subject; for work of the kind `erase-rows`."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        uploads: Uploads,
+        open_store: StoreOpener,
+        replicas: ReplicaRows,
+        scratch: Scratch,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._uploads = uploads
+        self._open_store = open_store
+        self._replicas = replicas
+        self._scratch = scratch
+
+    def __call__(self, leased: LeasedWork) -> None:
+        """Note that the subject is not in it, or hand the artifact without it over to be verified.
+
+        Raises:
+            LeaseLost: if another worker took over.
+            ReplicaUnavailable, StorageFull, Unavailable: if it cannot be done now; it is tried again.
+        """
+        task = self._load(leased)
+        if task is None:
+            return
+        stored = self._replicas.fetch_stored(task.artifact, near=leased.region)
+        with self._scratch.folder("erase-") as folder, open_duckdb(folder) as connection:
+            if not any(_count(connection, path, task) for path in stored.files.values()):
+                self._note(leased, state=UNTOUCHED)
+                return
+            flat = self._replicas.fetch(task.artifact, near=leased.region)
+            path = folder / ROWS_FILE
+            done = _rewrite(connection, flat, path, task)
+            blocks = self._replicas.block_digests(task.artifact, near=leased.region)
+            upload_id, digest = self._upload(leased, task, path)
+        facts = {"rows": done.rows, "rows_digest": done.rows_digest, "statistics": self._told(leased, task, done)}
+        self._note(
+            leased,
+            state=VERIFYING,
+            upload_id=upload_id,
+            new_digest=digest,
+            rows_removed=done.removed,
+            told=facts,
+            blocks=b"".join(bytes.fromhex(digest_hex(each)) for each in sorted(blocks)),
+        )
+
+    def _load(self, leased: LeasedWork) -> _Task | None:
+        with self._database.write() as session:
+            row = _find_artifact(session, leased)
+            erasure = None if row is None else session.get(ErasureRow, (leased.workspace_id, row.erasure_id))
+            if row is None or erasure is None or row.state != WAITING:
+                work.finish(session, leased)
+                return None
+            facts = row.facts or {}
+            version = session.get_one(FeatureVersionRow, (row.workspace_id, VIEW, facts["view"], facts["view_digest"]))
+            return _Task(
+                artifact=ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest),
+                kind=row.kind,
+                view=view_from_content(version.content, row.residency),
+                forgotten=to_forgotten(erasure),
+            )
+
+    def _upload(self, leased: LeasedWork, task: _Task, path: Path) -> tuple[str, str]:
+        caller = system_caller(leased.workspace_id, "worker")
+        upload = self._uploads.begin(caller, kind=task.kind, residency=task.artifact.residency, region=leased.region)
+        # On nothing that is there already: that is on its way out.
+        written = write_artifact(
+            open_for_writing(self._open_store, upload.location, residency=upload.residency),
+            domain_of_upload(upload, leased.workspace_id),
+            {ROWS_FILE: path},
+            known_blocks=no_blocks,
+        )
+        self._uploads.complete(
+            caller,
+            upload.id,
+            artifact_digest=written.digest,
+            layout_key=written.layout_key,
+            sent_bytes=written.sent_bytes,
+        )
+        return upload.id, written.digest
+
+    def _told(self, leased: LeasedWork, task: _Task, done: _Rewritten) -> dict[str, Any]:
+        """Of rows that must stay elsewhere, the record holds how many there are and no more."""
+        with self._database.read() as session:
+            jurisdiction = session.get_one(WorkspaceRow, leased.workspace_id).jurisdiction or ""
+        return done.statistics if permits(Residency(task.artifact.residency), jurisdiction) else {"rows": done.rows}
+
+    def _note(self, leased: LeasedWork, *, state: str, told: dict[str, Any] | None = None, **values: Any) -> None:
+        with self._database.write() as session:
+            row = _find_artifact(session, leased)
+            if row is not None and row.state == WAITING:
+                row.state, row.changed_at = state, self._clock.now()
+                row.rows_removed = 0
+                row.facts = {**(row.facts or {}), **(told or {})}
+                for name, value in values.items():
+                    setattr(row, name, value)
+            work.finish(session, leased)
+
+
+def _find_artifact(session: Session, leased: LeasedWork) -> ErasedArtifactRow | None:
+    erasure_id, residency, digest = leased.subject.split("/")
+    key = (leased.workspace_id, erasure_id, residency, f"sha256:{digest}")
+    return session.get(ErasedArtifactRow, key, with_for_update=True)
+
+
+def _count(connection: DuckDBPyConnection, path: Path, task: _Task) -> int:
+    """How many rows of the subject are in one file of an artifact."""
+    file = f"read_parquet({quote_text(str(path))})"
+    columns = {str(row[0]) for row in fetch_rows(connection, f"DESCRIBE SELECT * FROM {file}")}  # noqa: S608
+    if not set(task.forgotten.subject.keys) <= columns:
+        return 0  # which rows a delta takes out, by their places
+    condition = is_forgotten(task.forgotten, task.view.source.timestamp_field)
+    return fetch_number(connection, f"SELECT count(*) FROM {file} WHERE {condition}")  # noqa: S608
+
+
+def _rewrite(connection: DuckDBPyConnection, flat: Path, destination: Path, task: _Task) -> _Rewritten:
+    """Write the rows of all others, in the order in which they are."""
+    arrow = load_arrow()
+    event = task.view.source.timestamp_field
+    file = f"read_parquet({quote_text(str(flat))}, file_row_number = true)"
+    before = fetch_number(connection, f"SELECT count(*) FROM {file}")  # noqa: S608
+    places = fetch_rows(
+        connection,
+        f"SELECT file_row_number FROM {file} WHERE {is_forgotten(task.forgotten, event)} ORDER BY 1",  # noqa: S608
+    )
+    gone = [int(row[0]) for row in places]
+    if task.kind == "snapshot":
+        written = _write_rows(flat, destination, gone)
+        sub_view = _with_columns(task.view, arrow.parquet.read_schema(destination).names)
+        measured = measure_rows(connection, sub_view, destination, written, left_out=0)
+        digest, statistics = written.digest, measured.to_json()
+    else:
+        _write_segment(flat, destination, gone)
+        digest, statistics = None, {"rows": before - len(gone)}
+    left = fetch_number(
+        connection,
+        f"SELECT count(*) FROM read_parquet({quote_text(str(destination))}) "  # noqa: S608
+        f"WHERE NOT ({is_kept([task.forgotten], event)})",
+    )
+    assert left == 0  # noqa: S101  (what was just written is what is certified)
+    return _Rewritten(rows=before - len(gone), removed=len(gone), rows_digest=digest, statistics=statistics)
+
+
+def _write_rows(flat: Path, destination: Path, gone: Sequence[int]) -> WrittenRows:
+    with RowWriter(destination, columns_of(load_arrow().parquet.read_schema(flat))) as writer:
+        for table in _without(flat, gone):
+            writer.write(table)
+        return writer.finish()
+
+
+def _write_segment(flat: Path, destination: Path, gone: Sequence[int]) -> None:
+    parquet = load_arrow().parquet
+    schema = parquet.read_schema(flat)
+    with parquet.ParquetWriter(destination, schema, compression="none", use_dictionary=False, version="2.6") as writer:
+        for table in _without(flat, gone):
+            writer.write_table(table.combine_chunks())
+
+
+def _without(flat: Path, gone: Sequence[int]) -> Any:
+    import numpy as np
+
+    arrow, places, position = load_arrow(), np.array(gone, np.int64), 0
+    for table in iter_groups(flat):
+        mask = np.ones(table.num_rows, np.bool_)
+        here = places[(places >= position) & (places < position + table.num_rows)] - position
+        mask[here] = False
+        position += table.num_rows
+        yield table.filter(arrow.array(mask)) if len(here) else table
+
+
+def _with_columns(view: ViewDefinition, names: Sequence[str]) -> ViewDefinition:
+    """The sub-view that has the features of a file."""
+    kept = {column.name for column in row_columns(view)} & set(names)
+    return replace(view, features=tuple(each for each in view.features if each.name in kept))
