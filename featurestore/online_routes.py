@@ -22,6 +22,7 @@ from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.feature_servers import FeatureServer, servers_by_region
 from fairlead.featurestore.online_engines import NEWEST
 from fairlead.featurestore.tables import OnlineStateRow, SnapshotPartRow, SnapshotRow
+from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry.identity import Caller
 
 
@@ -97,7 +98,7 @@ class OnlineRouting:
 
     def _route(
         self,
-        state: OnlineStateRow,
+        state: OnlineStateRow | OnlineSlotRow,
         as_of: datetime,
         servers: Sequence[FeatureServer],
         origin: str | None,
@@ -133,15 +134,25 @@ class OnlineRouting:
         return None
 
 
-def _serving(session: Session, workspace_id: str, service: str, slot: str) -> list[OnlineStateRow]:
+def _serving(session: Session, workspace_id: str, service: str, slot: str) -> list[OnlineStateRow | OnlineSlotRow]:
+    """The regions that serve a service, or keep a snapshot of it; by name."""
     query = select(OnlineStateRow).where(
         OnlineStateRow.workspace_id == workspace_id,
         OnlineStateRow.service == service,
         OnlineStateRow.served_snapshot.is_not(None),
     )
-    if slot != NEWEST:
-        query = query.where(OnlineStateRow.served_snapshot == slot)
-    return list(session.scalars(query.order_by(OnlineStateRow.region)))
+    if slot == NEWEST:
+        return list(session.scalars(query.order_by(OnlineStateRow.region)))
+    kept = select(OnlineSlotRow).where(
+        OnlineSlotRow.workspace_id == workspace_id,
+        OnlineSlotRow.service == service,
+        OnlineSlotRow.slot == slot,
+        OnlineSlotRow.served_snapshot.is_not(None),
+    )
+    served = session.scalars(query.where(OnlineStateRow.served_snapshot == slot))
+    found: dict[str, OnlineStateRow | OnlineSlotRow] = {row.region: row for row in served}
+    found |= {row.region: row for row in session.scalars(kept)}
+    return [found[region] for region in sorted(found)]
 
 
 def _snapshots(session: Session, workspace_id: str, digests: set[str]) -> Mapping[str, tuple[datetime, Sequence[str]]]:
