@@ -20,12 +20,13 @@ from sqlalchemy.orm import Session
 from fairlead.catalog import Catalog
 from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable
+from fairlead.core.ids import parse_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.freshness import ViewFreshness, freshness_of
 from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states, online_subject
-from fairlead.featurestore.online_engines import OnlineStoreReader, StoreName
+from fairlead.featurestore.online_engines import NEWEST, OnlineStoreReader, StoreName
 from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow
@@ -169,39 +170,54 @@ class OnlineStores:
     ) -> OnlineAnswer:
         """Features of entities from one region's store (see `online_reader` for the rows' form).
 
+        `SERVICE@DIGEST` reads that snapshot where a region keeps it or serves it, and no other.
+
         Raises:
             FeatureServiceNotFound, UnknownRegion: if there is none.
             NotReady: if no region, or not the one that was named, serves the service.
             ReplicaUnavailable: if that region's store is not on this machine.
             InvalidInput: if a join key is missing or of the wrong type.
         """
+        service, _, snapshot = service.partition("@")
+        slot = parse_digest(snapshot) if snapshot else NEWEST
         wanted = None if region is None else self._catalog.region(region).id
-        serving = [state for state in self.states(caller, service) if state.snapshot is not None]
-        chosen = _choose(serving, wanted or self._home_region) if wanted or serving else None
-        if chosen is None or (wanted is not None and chosen.region != wanted):
+        serving = _serving(self.states(caller, service), slot)
+        chosen = _choose(list(serving), wanted or self._home_region)
+        if chosen is None or (wanted is not None and chosen != wanted):
+            of = f"the snapshot {slot} of {service!r}" if slot else f"the service {service!r}"
             raise NotReady(
-                f"The service {service!r} is not served online in {wanted or 'any region'} yet.",
-                hint=f"Ask for it: fairlead features materialize {service}",
+                f"There is no store of {of} online in {wanted or 'any region'} yet.",
+                hint=f"Ask for it: fairlead features materialize {service}" + (f" --snapshot {slot}" if slot else ""),
                 service=service,
                 region=wanted,
             )
-        name = StoreName(workspace_id=caller.workspace_id, service=service, region=chosen.region)
+        name = StoreName(workspace_id=caller.workspace_id, service=service, region=chosen, slot=serving[chosen])
         try:
-            snapshot, rows = self.reader(name).read(entities, now=self._clock.now())
+            found, rows = self.reader(name).read(entities, now=self._clock.now())
         except FileNotFoundError:
             raise ReplicaUnavailable(
-                f"The online store of {service!r} in {chosen.region} is not on this machine.",
-                hint=f"Ask a server in {chosen.region}; a store that was lost there is made again by itself.",
-                region=chosen.region,
+                f"The online store of {service!r} in {chosen} is not on this machine.",
+                hint=f"Ask a server in {chosen}; a store that was lost there is made again by itself.",
+                region=chosen,
             ) from None
         except OnlineStoreError as error:
             raise InvalidInput(str(error), hint="Send each join key of the service's views.") from error
-        return OnlineAnswer(region=chosen.region, snapshot=snapshot, rows=rows)
+        if slot not in {NEWEST, found}:
+            raise NotReady(f"{chosen} has moved on from the snapshot {slot} of {service!r}.", hint="Ask again.")
+        return OnlineAnswer(region=chosen, snapshot=found, rows=rows)
 
 
-def _choose(serving: Sequence[OnlineState], region: str | None) -> OnlineState | None:
-    matching = [state for state in serving if state.region == region]
-    return next(iter([*matching, *serving]), None)
+def _serving(states: Sequence[OnlineState], slot: str) -> dict[str, str]:
+    """The regions that have a store to read, and its slot."""
+    if slot == NEWEST:
+        return {state.region: NEWEST for state in states if state.snapshot is not None}
+    found = {state.region: NEWEST for state in states if state.snapshot == slot}
+    kept = {state.region for state in states for each in state.kept if each.snapshot == slot and each.materialized_at}
+    return found | dict.fromkeys(kept, slot)
+
+
+def _choose(serving: Sequence[str], region: str | None) -> str | None:
+    return region if region in serving else next(iter(sorted(serving)), None)
 
 
 def _check_snapshot(session: Session, caller: Caller, service: str, reference: str | None) -> str | None:

@@ -314,10 +314,12 @@ class Features:
     def online(self, service: str, entities: Mapping[str, Sequence[Any]], *, region: str | None = None) -> JsonObject:
         """Read the latest values from a region's online store: `{region, snapshot, rows: [{...}, ...]}`.
 
-        `entities` maps each join key to the values to look up; rows come back in the same order.
+        `entities` maps each join key to the values to look up; rows come back in the same order. `SERVICE@DIGEST` is
+        one snapshot of the service, where a region serves or keeps it.
         """
+        name, at, digest = service.partition("@")
         body: dict[str, JsonValue] = {
-            "service": parse_name(service, what="feature service"),
+            "service": parse_name(name, what="feature service") + at + digest,
             "region": region,
             "entities": {key: list(values) for key, values in entities.items()},
         }
