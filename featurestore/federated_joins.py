@@ -64,11 +64,12 @@ class FederatedJoins:
         sources: Sources,
         scratch: Scratch,
         public_keys: Sequence[bytes],
+        region: str | None = None,
     ) -> None:
         self._clock = clock
         self._scratch = scratch
         self._public_keys = tuple(public_keys)
-        self._joins = TicketJoins(_RecordWorld(ViewVersions(database), replicas), sources=sources, region=None)
+        self._joins = TicketJoins(_RecordWorld(ViewVersions(database), replicas), sources=sources, region=region)
 
     def join(self, caller: Caller, ticket: str, entity_rows: ArrowTable, *, token_sha256: str) -> ArrowTable:
         """The features that a ticket of this caller's says, by row number.

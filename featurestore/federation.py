@@ -44,6 +44,7 @@ class FederatedReads:
         agents: who joins where.
         signing_key: signs tickets.
         is_local: whether this service runs on its only user's machine, so that nothing leaves by coming here.
+        region: where this service runs; None where nobody says.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FederatedReads:
         agents: FeatureAgents,
         signing_key: bytes,
         is_local: bool,
+        region: str | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -62,6 +64,7 @@ class FederatedReads:
         self._agents = agents
         self._signing_key = signing_key
         self._is_local = is_local
+        self._region = region
 
     def plan(self, caller: Caller, wanted: FederatedRequest, *, token_sha256: str) -> FederatedPlan:
         """Plan a read for whoever shows the token of this hash.
@@ -118,7 +121,7 @@ class FederatedReads:
             _check(planner.catalog, "entity-rows", first, wanted.residency, region)
         is_joined_here = region in {None, wanted.region} or wanted.on_unavailable == "stale"
         if is_joined_here and wanted.region not in planner.agents:
-            self._check_service(planner, first)
+            self._check_service(planner, projections)
         for projection in projections:
             for part in planner.chosen.parts[projection.view].of(projection.features):
                 if part.residency != UNRESTRICTED and wanted.region is None:
@@ -134,9 +137,15 @@ class FederatedReads:
                     if where is not None:
                         _check(planner.catalog, "results", projection.view, part.residency, where)
 
-    def _check_service(self, planner: HopPlanner, view: str) -> None:
+    def _check_service(self, planner: HopPlanner, projections: Sequence[Projection]) -> None:
         """Entity rows under a rule are sent to this service only where it is known to be inside."""
-        residency = planner.wanted.residency
+        residency, view = planner.wanted.residency, projections[0].view
+        if self._region is not None:
+            _check(planner.catalog, "entity-rows", view, residency, self._region)
+            for projection in projections:
+                for part in planner.chosen.parts[projection.view].of(projection.features):
+                    _check(planner.catalog, "results", projection.view, part.residency, self._region)
+            return
         workspace = planner.session.get_one(WorkspaceRow, planner.caller.workspace_id)
         if self._is_local or permits(Residency(residency), workspace.jurisdiction or ""):
             return

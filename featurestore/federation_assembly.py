@@ -56,11 +56,12 @@ def assemble_federation(
     sources: Sources,
     signing_keys: Sequence[bytes],
     is_local: bool,
+    region: str | None = None,
 ) -> Federation:
     """Build federated reads; `folder` is the feature store's.
 
     The first of the signing keys signs tickets, and all are believed. `is_local`: the service serves one user, on that
-    user's machine.
+    user's machine. `region` is where it runs, None where nobody says.
     """
     public_keys = tuple(public_keys_of(signing_keys).values())
     agents = FeatureAgents(database, clock, catalog=catalog, public_keys=public_keys)
@@ -69,7 +70,13 @@ def assemble_federation(
         clock=clock,
         agents=agents,
         reads=FederatedReads(
-            database, clock, catalog=catalog, agents=agents, signing_key=signing_keys[0], is_local=is_local
+            database,
+            clock,
+            catalog=catalog,
+            agents=agents,
+            signing_key=signing_keys[0],
+            is_local=is_local,
+            region=region,
         ),
         joins=FederatedJoins(
             database,
@@ -78,6 +85,7 @@ def assemble_federation(
             sources=sources,
             scratch=Scratch(folder / "scratch"),
             public_keys=public_keys,
+            region=region,
         ),
         versions=ViewVersions(database),
     )

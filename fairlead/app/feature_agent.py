@@ -8,6 +8,7 @@ What crossed it is told when the registry is back.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fairlead.app.edge_cache import connect_as
+from fairlead.app.feature_sources import feature_sources
 from fairlead.app.kept_answers import KeptAnswers
 from fairlead.app.settings import ServerSettings
-from fairlead.app.wiring import feature_sources
 from fairlead.core.clock import SystemClock
 from fairlead.core.errors import (
     Conflict,
@@ -34,7 +35,7 @@ from fairlead.core.loopback import is_loopback
 from fairlead.featurestore.agent_flight import AgentLimits, FeatureAgentServer
 from fairlead.featurestore.agents import fingerprint
 from fairlead.featurestore.definitions import ViewDefinition, view_from_content
-from fairlead.featurestore.rows import ROWS_FILE
+from fairlead.featurestore.stored_rows import flatten, read_stored
 from fairlead.featurestore.ticket_joins import TicketJoins
 from fairlead.featurestore.tickets import LIFE, Ticket, TicketPart, TicketView, token_hash
 from fairlead.sync.scratch import Scratch
@@ -74,6 +75,7 @@ class RegistryLink:
         self._paths: dict[str, Path] = {}
         self._tokens: KeptAnswers[str, bool] = KeptAnswers(time.monotonic)
         self._reports: deque[tuple[str, Crossing]] = deque(maxlen=_REPORTS_KEPT)
+        self._has_reports = threading.Event()
         self._lock = threading.Lock()
         self._keys: tuple[bytes, ...] = ()
         self._workspace = ""
@@ -152,7 +154,7 @@ class RegistryLink:
             path = self._paths.get(digest)
             if path is None or not path.exists():
                 try:
-                    path = self._artifacts.download(digest, only=self._region) / ROWS_FILE
+                    path = _flat(self._artifacts.download(digest, only=self._region))
                 except ReplicaUnavailable as error:
                     raise ReplicaUnavailable(
                         f"{self._region} has no verified replica of {digest} that can be read.",
@@ -164,8 +166,18 @@ class RegistryLink:
         return path
 
     def report(self, ticket: str, crossing: Crossing) -> None:
-        """Keep what went through until it is told."""
+        """Keep what went through until it is told, which is at once if the registry is there."""
         self._reports.append((ticket, crossing))
+        self._has_reports.set()
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._has_reports.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until there is something to tell."""
+        self._has_reports.wait(seconds)
+        self._has_reports.clear()
 
     def tell(self) -> None:
         """Tell what went through; what cannot be told now is kept, what is refused is dropped."""
@@ -178,6 +190,18 @@ class RegistryLink:
             except FairleadError as error:
                 _log.warning("what went through for a call was not taken: %s", error.code)
             self._reports.popleft()
+
+
+def _flat(folder: Path) -> Path:
+    """The rows of an artifact's files, whatever base and deltas they are stored as, as one file."""
+    stored = read_stored(folder)
+    if not stored.deltas:
+        return stored.base
+    path = folder.with_name(f"{folder.name}.flat.parquet")
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    flatten(stored, draft)
+    draft.replace(path)
+    return path
 
 
 def serve_agent(
@@ -297,15 +321,24 @@ def _introduce(client: Fairlead, link: RegistryLink, region: str, address: str, 
 
 def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: str, identity: AgentIdentity) -> None:
     stop = threading.Event()
+
+    def leave(_number: int, _frame: object) -> None:
+        stop.set()
+        link.wake()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, leave)
     serving = threading.Thread(target=server.serve, name="fairlead-agent", daemon=True)
     serving.start()
     sys.stdout.write(f"The feature agent of {region} answers at {address}\n")
     sys.stdout.flush()
-    while not stop.wait(SIGN_SECONDS):
+    signed_at = time.monotonic()
+    while not stop.is_set():
+        link.wait(SIGN_SECONDS)
         try:
-            link.sign(address, identity.certificate_sha256)
+            if time.monotonic() - signed_at >= SIGN_SECONDS:
+                link.sign(address, identity.certificate_sha256)
+                signed_at = time.monotonic()
             link.tell()
         except FairleadError as error:
             _log.warning("the registry did not hear this agent: %s", error.code)

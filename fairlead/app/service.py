@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, text
 
 from fairlead.app.catalog_parts import CatalogParts, assemble_catalog
+from fairlead.app.feature_sources import feature_sources
 from fairlead.app.guard import Activity
-from fairlead.app.wiring import feature_sources, make_duties, make_webhooks, open_database, read_signing_key
+from fairlead.app.wiring import make_duties, make_webhooks, open_database, read_signing_key
 from fairlead.core.cloud_hosts import guarding
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError
 from fairlead.core.quick_reads import QuickReads
 from fairlead.featurestore.artifact_uses import snapshot_uses
 from fairlead.featurestore.assembly import FeatureStore, assemble_features
-from fairlead.featurestore.online_choice import read_choices
 from fairlead.featurestore.federation_assembly import Federation, assemble_federation
+from fairlead.featurestore.online_choice import read_choices
 from fairlead.featurestore.snapshot_checks import SnapshotFindings
 from fairlead.featurestore.stream_assembly import StreamRules
 from fairlead.registry import work
@@ -185,6 +186,7 @@ class Service:
             sources=sources,
             signing_keys=signing_keys,
             is_local=is_embedded,
+            region=settings.region,
         )
         serving = assemble_serving(
             database=database,

@@ -10,7 +10,6 @@ from fairlead.app.schema import check_revision, upgrade
 from fairlead.core.errors import InvalidInput
 from fairlead.core.ids import new_row_id
 from fairlead.featurestore.recorded import feature_rows
-from fairlead.featurestore.sources import Sources
 from fairlead.registry.secret_box import SecretBox
 from fairlead.registry.webhook_assembly import WebhookParts, assemble_webhooks
 from fairlead.serving.recorded import bundle_rows
@@ -54,18 +53,6 @@ def open_database(settings: ServerSettings, *, is_embedded: bool) -> Database:
         database.close()
         raise
     return database
-
-
-def feature_sources(settings: ServerSettings, *, is_embedded: bool) -> Sources:
-    """Where the rows of views are read.
-
-    A server reads no file of its own machine on a caller's word; the embedded one serves its owner alone.
-    """
-    return Sources(
-        roots=None if is_embedded else tuple(settings.feature_source_roots or ()),
-        connections={name: url.get_secret_value() for name, url in settings.feature_connections.items()},
-        query_timeout=settings.feature_query_timeout,
-    )
 
 
 def make_webhooks(
