@@ -93,11 +93,13 @@ class Site:
     url: str
     http: httpx2.Client
     process: Server
+    thread: threading.Thread
     away: threading.Event
 
     def stop(self) -> None:
         """Die, as far as clients can tell."""
         self.process.should_exit = True
+        self.thread.join()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class FeatureWorld:
         headers = {"authorization": f"Bearer {self.server.token}"}
         try:
             with httpx2.Client(base_url=url, headers=headers, trust_env=False) as http:
-                yield Site(server=server, url=url, http=http, process=process, away=away)
+                yield Site(server=server, url=url, http=http, process=process, thread=thread, away=away)
         finally:
             process.should_exit = True
             thread.join()
@@ -155,10 +157,13 @@ def write_sources(folder: Path) -> None:
         "seen": arrow.array(moments, arrow.timestamp("us", tz="UTC")),
         "shape": arrow.array([[each / 3, 0.5] for each in ids], arrow.list_(arrow.float32())),
     }
-    for name in columns:
-        columns[name] = arrow.array(
-            [None if at == 2 else value for at, value in enumerate(columns[name].to_pylist())], columns[name].type
+    columns = {
+        # Feast's server shows a missing time as the least number that there is.
+        name: arrow.array(
+            [None if at == 2 and name != "seen" else value for at, value in enumerate(column.to_pylist())], column.type
         )
+        for name, column in columns.items()
+    }
     keys = {"patient_id": ids, "event_timestamp": arrow.array(moments, arrow.timestamp("us", tz="UTC"))}
     parquet.write_table(arrow.table({**keys, **columns}), folder / "cells.parquet")
     parquet.write_table(arrow.table({**keys, "marker": [f"m{each}" for each in ids]}), folder / "genes.parquet")
