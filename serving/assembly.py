@@ -100,7 +100,8 @@ class Serving:
         ]
 
 
-def _image_of(session: Session, workspace_id: str, bundle_digest: str, spec: RegionSpec) -> str | None:
+def image_of(session: Session, workspace_id: str, bundle_digest: str, spec: RegionSpec) -> str | None:
+    """The image of a bundle that a region's registry holds for what runs there, or None until one is verified."""
     needs = spec.resources
     return image_for(
         session,
@@ -186,7 +187,7 @@ def assemble_serving(
                 online_store,
                 measure=gateway.measure,
                 bundle_rules=bundles.rules,
-                image_of=_image_of,
+                image_of=image_of,
                 follow_routes=routes.follow,
             ),
         ),

@@ -25,6 +25,7 @@ from fairlead.serving.deployment_index import FollowingDeployments
 from fairlead.serving.deployments import Deployments
 from fairlead.serving.measurements import Counts
 from fairlead.serving.placements import Placements
+from fairlead.serving.progress import ImageOf, no_image
 from fairlead.serving.replanning import Replanning
 from fairlead.serving.rollout import DEPLOY, RolloutDeriver
 from fairlead.serving.route_book import RouteBook
@@ -171,6 +172,7 @@ class Platform:
     bundle_files: dict[str, str] = field(default_factory=dict[str, str])
     measured: dict[tuple[str, str, str], Counts] = field(default_factory=dict[tuple[str, str, str], Counts])
     is_gateway_down: bool = False
+    image_of: ImageOf = no_image
 
     def __post_init__(self) -> None:
         bootstrap(self.fleet.database, self.fleet.clock, principal="ana", workspace_id="other")
@@ -248,6 +250,7 @@ class Platform:
                     self.open_target,
                     online_store,
                     measure=lambda: None if self.is_gateway_down else self.measured,
+                    image_of=self.image_of,
                     follow_routes=self.routes.follow,
                 ),
             ],
