@@ -80,22 +80,19 @@ class Question:
     is_known: bool = False
 
 
-def join_views(reader: SourceReader, entity_rows: ArrowTable, question: Question) -> ArrowTable:
-    """The entity rows, in order, with the features of the views as further columns.
+def join_here(reader: SourceReader, entity_rows: ArrowTable, question: Question) -> Mapping[str, Any]:
+    """The columns of the views' features, by their names, in the order of the entity rows.
 
     Raises:
         InvalidInput: if the entity rows lack a key, or it is of another kind than the view's.
         FeatureSourceInvalid: if a source cannot be read, or lacks a column.
     """
-    for wanted in question.views:
-        _check_rows(entity_rows, wanted)
-    result = entity_rows
+    columns: dict[str, Any] = {}
     with reader.open() as connection:
         for wanted in question.views:
             found = _join_view(connection, reader, entity_rows, wanted, question)
-            for _, name in wanted.features:
-                result = result.append_column(name, found.column(name))
-    return result
+            columns |= {name: found.column(name) for _, name in wanted.features}
+    return columns
 
 
 def _join_view(
@@ -209,7 +206,12 @@ def _cast_key(column: Any, kind: str, name: str) -> Any:
         ) from None
 
 
-def _check_rows(entity_rows: ArrowTable, wanted: WantedView) -> None:
+def check_rows(entity_rows: ArrowTable, wanted: WantedView) -> None:
+    """Refuse entity rows that a view cannot be joined to.
+
+    Raises:
+        InvalidInput: naming the column that is missing, or is there already.
+    """
     for _, name in wanted.keys:
         if name not in entity_rows.column_names:
             raise InvalidInput(

@@ -1,14 +1,16 @@
 """Fairlead as an offline store of Feast, over the same sources that Feast knows.
 
 Feast finds it by the class path `fairlead.featurestore.feast_offline.FairleadOfflineStore`. Sources are read where
-`feast.FeatureStore` runs, with DuckDB: Parquet files here or in a bucket, PostgreSQL and DuckDB databases. Every entity
-row is kept, in order. Importing this module imports Feast; only Feast does so.
+`feast.FeatureStore` runs, with DuckDB: Parquet files here or in a bucket, PostgreSQL and DuckDB databases. Views that
+are at home in another region are joined there. Every entity row is kept, in order. Importing this module imports Feast;
+only Feast does so.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -32,7 +34,8 @@ from fairlead.core.clock import format_time
 from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, quote_name, quote_text
 from fairlead.featurestore.feast_entities import read_entity_rows, select_entity_rows
-from fairlead.featurestore.feast_history import Question, WantedView, join_views, keys_between
+from fairlead.featurestore.feast_federation import FederationConfig, is_elsewhere, join_elsewhere
+from fairlead.featurestore.feast_history import Question, WantedView, check_rows, join_here, keys_between
 from fairlead.featurestore.feast_rows import Columns, SourceReader
 
 
@@ -46,6 +49,8 @@ class FairleadOfflineStoreConfig(FeastConfigBaseModel):
     """How much DuckDB keeps in memory before it spills to a temporary folder."""
     connections: dict[str, str] = Field(default_factory=dict[str, str], repr=False)
     """Addresses of databases by the names that sources give them (tag `fairlead.connection`)."""
+    federation: FederationConfig | None = None
+    """Where views with a home in another region are joined; without it all sources are read here."""
 
 
 class FairleadRetrievalJob(RetrievalJob):
@@ -152,6 +157,11 @@ class FairleadOfflineStore(OfflineStore):
         if entity_df is None:
             time_column = "event_timestamp"
             start, end = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
+            if strangers := [each.view.name for each in views if is_elsewhere(each, _settings(config).federation)]:
+                raise InvalidInput(
+                    f"Which entities view {strangers[0]!r} has is known in its home region alone.",
+                    hint="Give entity rows.",
+                )
             rows = keys_between(reader, views, start=start, end=end, time_column=time_column)
             bounds = (start, end)
         else:
@@ -165,7 +175,7 @@ class FairleadOfflineStore(OfflineStore):
             rows, bounds = read_entity_rows(frame, time_column)
         question = Question(views=tuple(views), time_column=time_column, is_known=filter_by_created_timestamp)
         return FairleadRetrievalJob(
-            lambda: join_views(reader, rows, question),
+            lambda: _join(config, rows, question),
             repo_path=config.repo_path,
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
@@ -316,8 +326,28 @@ def append_rows(config: RepoConfig, source: FileSource, table: ArrowTable) -> No
         Path(temporary).replace(path)
 
 
+def _join(config: RepoConfig, rows: ArrowTable, question: Question) -> ArrowTable:
+    """The entity rows, with the features of the views as further columns."""
+    federation = _settings(config).federation
+    for wanted in question.views:
+        check_rows(rows, wanted)
+    elsewhere = tuple(wanted for wanted in question.views if is_elsewhere(wanted, federation))
+    here = replace(question, views=tuple(wanted for wanted in question.views if wanted not in elsewhere))
+    columns = dict(join_here(_reader(config), rows, here))
+    if federation is not None and elsewhere:
+        columns |= join_elsewhere(federation, rows, replace(question, views=elsewhere))
+    for wanted in question.views:
+        for _, name in wanted.features:
+            rows = rows.append_column(name, columns[name])
+    return rows
+
+
+def _settings(config: RepoConfig) -> FairleadOfflineStoreConfig:
+    return cast("FairleadOfflineStoreConfig", config.offline_store)
+
+
 def _reader(config: RepoConfig) -> SourceReader:
-    store = cast("FairleadOfflineStoreConfig", config.offline_store)
+    store = _settings(config)
     return SourceReader(repo_path=config.repo_path, connections=store.connections, memory_limit=store.memory_limit)
 
 
