@@ -35,7 +35,7 @@ TICKET_HEADER = "X-Fairlead-Ticket"
 
 def hash_of_token(request: Request) -> str:
     """What a ticket holds of the token that this request was let in with."""
-    return token_hash(request.headers["authorization"].partition(" ")[2].strip())
+    return token_hash(request.headers.get("authorization", "").partition(" ")[2].strip())
 
 
 TokenHash = Annotated[str, Depends(hash_of_token)]

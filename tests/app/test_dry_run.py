@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
+from tests.app.federation_calls import federation_calls
 from tests.catalog.test_private import HARBOUR
 from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
 from tests.featurestore.test_api import ipc
@@ -54,6 +55,8 @@ BASE = "sha256:" + "0" * 64
 READS = {
     "POST /features/historical",
     "POST /features/online",
+    "POST /features/plan",
+    "POST /features/federated/join",
     "POST /webhooks/{name}/test",
     "POST /locations/backfill-plan",
     "POST /replications/plan",
@@ -73,6 +76,7 @@ class Call:
     body: Any = None
     if_match: int | None = None
     content: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +105,9 @@ class Stage:
         body: dict[str, Any] = {"json": call.body} if call.content is None else {"content": call.content}
         if call.content is not None:
             fence["content-type"] = "application/vnd.apache.arrow.stream"
-        return self.http.request(route.partition(" ")[0], "/api/v1" + call.path, headers={**headers, **fence}, **body)
+        return self.http.request(
+            route.partition(" ")[0], "/api/v1" + call.path, headers={**headers, **fence, **call.headers}, **body
+        )
 
 
 @pytest.fixture
@@ -224,6 +230,10 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "rules": [{"claims": {"sub": "job"}, "principal": "ci", "scopes": ["read"]}],
     }
     return {
+        **{route: Call(**members) for route, members in federation_calls(service, world).items()},
+        "POST /features/services/{name}/checks": Call(
+            path="/features/services/diagnosis/checks", body={"kind": "parity"}
+        ),
         "PUT /features/servers": Call(
             path="/features/servers", body={"region": "aws:us-east-1", "url": "https://features.example:6566"}
         ),
