@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -51,6 +51,8 @@ class Case:
     entities: int
     asked: int
 
+
+MOST_CPU_SECONDS, MOST_GIB = 200, 12
 
 CASES = {
     "1m": Case(rows=1_000_000, entities=20_000, asked=100_000),
@@ -101,6 +103,8 @@ def generate(case: Case, folder: Path, seed: float) -> None:
 
 def measure(engine: str, folder: Path) -> Run:
     """Join in this process."""
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_SECONDS, MOST_CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_GIB * 2**30, MOST_GIB * 2**30))
     import pyarrow.parquet as pq
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
     from feast.types import Float32, Float64, Int64, String
@@ -167,6 +171,14 @@ def compare(folder: Path, engine: str) -> Mapping[str, int]:
         return {name: _number(connection, sql) for name, sql in questions.items()}
 
 
+def run_apart(engine: str, folder: Path, peers: str) -> Run | None:
+    """Measure in a process of its own; None if it needs more than there is."""
+    python = sys.executable if engine == "fairlead" else peers
+    command = [python, __file__, "--measure", engine, "--folder", str(folder)]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    return Run(**json.loads(answer.stdout.splitlines()[-1])) if answer.returncode == 0 else None
+
+
 def race(case: Case, engines: Sequence[str], repeat: int, seed: float, peers: str) -> dict[str, Any]:
     """All engines in turns on one case."""
     results: dict[str, Any] = {}
@@ -176,25 +188,18 @@ def race(case: Case, engines: Sequence[str], repeat: int, seed: float, peers: st
         runs: dict[str, list[Run]] = {engine: [] for engine in engines}
         for _ in range(repeat):
             for engine in engines:
-                command = [
-                    sys.executable if engine == "fairlead" else peers,
-                    __file__,
-                    "--measure",
-                    engine,
-                    "--folder",
-                    name,
-                ]
-                answer = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-                runs[engine].append(Run(**json.loads(answer.stdout.splitlines()[-1])))
+                if (run := run_apart(engine, folder, peers)) is not None:
+                    runs[engine].append(run)
         for engine, measured in runs.items():
-            middle: Callable[[str], float] = lambda name, measured=measured: statistics.median(  # noqa: E731
-                getattr(each, name) for each in measured
-            )
+            if not measured:
+                results[engine] = {"gave_up": True}
+                continue
+            fields = ("cpu_seconds", "wall_seconds", "peak_mib", "added_mib")
             results[engine] = {
-                field: round(middle(field), 2) for field in ("cpu_seconds", "wall_seconds", "peak_mib", "added_mib")
+                name: round(statistics.median(getattr(each, name) for each in measured), 2) for name in fields
             }
             results[engine]["spread"] = [round(each.cpu_seconds, 2) for each in measured]
-            if engine != "fairlead" and "fairlead" in runs:
+            if engine != "fairlead":
                 results[engine] |= compare(folder, engine)
     return results
 
@@ -211,6 +216,9 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
     for name, engines in results.items():
         ours = engines["fairlead"]["cpu_seconds"]
         for engine, each in engines.items():
+            if "gave_up" in each:
+                lines.append(f"| {name} | {engine} | more than {MOST_CPU_SECONDS} s or {MOST_GIB} GiB | | | | | |")
+                continue
             spread = ", ".join(f"{value:.2f}" for value in each["spread"])
             found = "–" if engine == "fairlead" else f"{each['differ']} / {each['tied']} / {each['missing']}"
             lines.append(
@@ -232,7 +240,7 @@ def plot(results: Mapping[str, Mapping[str, Any]]) -> str:
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for panel, (field, title) in enumerate((("cpu_seconds", "CPU seconds"), ("peak_mib", "peak memory, MiB"))):
-        values = [each[field] for engines in results.values() for each in engines.values()]
+        values = [each[field] for engines in results.values() for each in engines.values() if field in each]
         low, high = math.log10(min(values)) - 0.3, math.log10(max(values))
         start = left + panel * (width // 2)
         parts.append(f'<text x="{start}" y="18" font-weight="bold">{title} (logarithmic)</text>')
@@ -240,6 +248,8 @@ def plot(results: Mapping[str, Mapping[str, Any]]) -> str:
             place = start + number * (len(colours) * bar + 14)
             parts.append(f'<text x="{place}" y="{height - 28}">{case}</text>')
             for each, (engine, found) in enumerate(engines.items()):
+                if field not in found:
+                    continue
                 tall = (math.log10(found[field]) - low) / (high - low) * (height - 90)
                 x, y = place + each * bar, height - 44 - tall
                 parts.append(
