@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,23 +13,29 @@ from sqlalchemy.orm import Session
 from fairlead.featurestore.applied import FeatureDefinitions
 from fairlead.featurestore.comparing import Comparisons
 from fairlead.featurestore.duties import feature_duties
+from fairlead.featurestore.erasure_duties import erasure_duties
+from fairlead.featurestore.erasures import Erasures
 from fairlead.featurestore.expectation_sets import ExpectationSets
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.feature_servers import FeatureServers
 from fairlead.featurestore.freshness import OnlineMetrics
 from fairlead.featurestore.historical import HistoricalReads
 from fairlead.featurestore.online import OnlineStores
+from fairlead.featurestore.online_checks import OnlineChecks
 from fairlead.featurestore.online_choice import EngineChoice, OnlineEngines
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_routes import OnlineRouting
 from fairlead.featurestore.online_sqlite import OnlineFolder
 from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.served_log import ServedFolder
 from fairlead.featurestore.snapshot_report import SnapshotReports
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.stream_assembly import FeatureStreams, StreamRules, assemble_streams
 from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.registry.versions import Versions
+from fairlead.sync.collection import GRACE
+from fairlead.sync.duties import Duties
 from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -40,7 +47,6 @@ if TYPE_CHECKING:
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.replicas import Artifacts
     from fairlead.registry.uploads import Uploads
-    from fairlead.sync.duties import Duties
     from fairlead.sync.worker import Deriver, Handler
 
 
@@ -53,10 +59,12 @@ class FeatureStore:
     snapshots: Snapshots
     expectations: ExpectationSets
     reports: SnapshotReports
+    erasures: Erasures
     historical: HistoricalReads
     online: OnlineStores
     servers: FeatureServers
     routing: OnlineRouting
+    checks: OnlineChecks
     feast: FeastRepositories
     streams: FeatureStreams
     online_engines: OnlineEngines
@@ -68,8 +76,10 @@ class FeatureStore:
         """Every router of this package, without the API's prefix."""
         # FastAPI is not needed by a worker.
         from fairlead.featurestore.api import feature_routers
+        from fairlead.featurestore.api_erasures import erasures_router
         from fairlead.featurestore.api_expectations import expectations_router
         from fairlead.featurestore.api_freshness import freshness_router
+        from fairlead.featurestore.api_online_checks import online_checks_router
         from fairlead.featurestore.api_servers import feature_servers_router
 
         routers = feature_routers(
@@ -83,7 +93,9 @@ class FeatureStore:
         return [
             *routers,
             expectations_router(self.expectations, self.reports),
+            erasures_router(self.erasures, self._wake),
             feature_servers_router(self.servers, self.routing),
+            online_checks_router(self.checks, self._wake),
             freshness_router(self.metrics),
             *self.streams.routers(),
         ]
@@ -117,6 +129,8 @@ def assemble_features(
     folder: Path,
     sources: Sources,
     wake: Callable[[], None],
+    signing_key: bytes,
+    collect_grace: timedelta = GRACE,
     home_region: str | None = None,
     online_choices: Mapping[str, EngineChoice] | None = None,
     stream_rules: StreamRules | None = None,
@@ -134,6 +148,8 @@ def assemble_features(
             at any time), `scratch/`.
         sources: finds the rows of views, in the folders and databases that this process may read.
         wake: tells the worker of this process that the desired state has changed.
+        signing_key: signs certificates of erasures: an Ed25519 private key, as its 32 raw bytes.
+        collect_grace: how long the collector leaves garbage in each of its states.
         home_region: where this process runs; None where that is not stated (embedded mode).
         online_choices: the engine of each region's online stores; SQLite by default.
         stream_rules: how pushed rows are taken; by default in any region, as in embedded mode.
@@ -156,7 +172,19 @@ def assemble_features(
     )
 
     def duties(regions: Collection[str] | None) -> Duties:
-        return feature_duties(
+        rest = erasure_duties(
+            database,
+            clock,
+            uploads=uploads,
+            open_store=open_store,
+            replicas=replicas,
+            engines=online_engines,
+            logs=streams.logs,
+            scratch=scratch,
+            signing_key=signing_key,
+            collect_grace=collect_grace,
+        )
+        own = feature_duties(
             database,
             clock,
             uploads=uploads,
@@ -165,20 +193,24 @@ def assemble_features(
             sources=sources,
             online_engines=online_engines,
             logged=streams.logged,
+            served=ServedFolder(root=folder / "served"),
             scratch=scratch,
             regions=regions,
         )
+        return Duties(handlers={**own.handlers, **rest.handlers}, derivers=[*own.derivers, *rest.derivers])
 
     return FeatureStore(
         definitions=FeatureDefinitions(database, clock),
         comparisons=Comparisons(database, Versions(database, clock)),
         snapshots=Snapshots(database, clock),
         expectations=ExpectationSets(database, clock),
+        erasures=Erasures(database, clock),
         reports=SnapshotReports(database, replicas=replicas, scratch=scratch, home_region=home_region),
         historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
         online=OnlineStores(database, clock, catalog=catalog, engines=online_engines, home_region=home_region),
         servers=FeatureServers(database, clock, catalog=catalog),
         routing=OnlineRouting(database, clock, catalog=catalog),
+        checks=OnlineChecks(database, clock),
         feast=FeastRepositories(database, replicas=replicas, engines=online_engines),
         streams=streams,
         online_engines=online_engines,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fairlead.registry.work import LeasedWork
     from fairlead.sync.scratch import Scratch
 
-_Values = tuple[Any, ...]
+_Values = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,9 @@ class EraseStoreHandler:
         names = [each for each in engine.stores(leased.workspace_id, task.region) if each.service == task.service]
         removed, can_list = 0, True
         with self._scratch.folder("erase-") as folder:
-            known = {values for each in task.artifacts for values in self._find(task, *each)} | self._pushed(
-                leased, task
-            )
+            known = self._pushed(leased, task)
+            for artifact, view in task.artifacts:
+                known |= self._find(task, artifact, view)
             for name in names:
                 count, is_listed = _forget(engine, name, task.forgotten, known, folder)
                 removed, can_list = removed + count, can_list and is_listed
@@ -125,10 +125,8 @@ class EraseStoreHandler:
         keys = ", ".join(map(quote_name, task.forgotten.subject.keys))
         condition = is_forgotten(task.forgotten, view.source.timestamp_field)
         with self._scratch.folder("erase-") as folder, open_duckdb(folder) as connection:
-            file = f"read_parquet({quote_text(str(path))})"
-            return {
-                tuple(row) for row in fetch_rows(connection, f"SELECT DISTINCT {keys} FROM {file} WHERE {condition}")
-            }
+            query = f"SELECT DISTINCT {keys} FROM read_parquet({quote_text(str(path))}) WHERE {condition}"  # noqa: S608
+            return {tuple(row) for row in fetch_rows(connection, query)}
 
     def _pushed(self, leased: LeasedWork, task: _Task) -> set[_Values]:
         """The subject's values in rows of this machine's logs that are not sealed yet."""
@@ -227,7 +225,9 @@ def _forget(
         return 0, True
     finally:
         reader.close()
-    found = known.union(*(each for each in listed if each is not None))
+    found: set[_Values] = set(known)
+    for each in listed:
+        found |= each or set[_Values]()
     if len(keys) > 1 and found:
         # Engines forget by one key, of which others have the value too: the store is made again from what is left.
         engine.drop(name)

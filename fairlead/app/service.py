@@ -155,6 +155,7 @@ class Service:
         artifacts = Artifacts(database, clock)
         storing = StagedStoring(uploads, open_store, home / "mlflow-sealed", wake=wake)
         sources = feature_sources(settings, is_embedded=is_embedded)
+        signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         features = assemble_features(
             database=database,
             clock=clock,
@@ -165,6 +166,8 @@ class Service:
             folder=home / "features",
             sources=sources,
             wake=wake,
+            signing_key=signing_keys[0],
+            collect_grace=settings.collect_grace,
             # The embedded server stands for every region.
             home_region=None if is_embedded else settings.region,
             online_choices=read_choices(settings.feature_online_engine.get_secret_value()),
@@ -175,7 +178,6 @@ class Service:
                 seal_after=settings.feature_log_after,
             ),
         )
-        signing_keys = tuple(read_signing_key(path) for path in settings.signing_key_file or [home / "refs.key"])
         federation = assemble_federation(
             database=database,
             clock=clock,

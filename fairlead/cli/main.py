@@ -30,6 +30,7 @@ from fairlead.cli import (
     environment,
     events,
     features,
+    features_erase,
     features_expect,
     features_federation,
     features_online,
@@ -81,6 +82,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(stream.app, name="stream")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
+features.app.add_typer(features_erase.app)
 features.app.add_typer(features_federation.app)
 features.app.add_typer(features_push.app)
 features.app.add_typer(features_stores.app)

@@ -12,14 +12,15 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from fairlead.core.canonical import canonical_json
-from fairlead.core.errors import BadSignature, JsonValue
+from fairlead.core.errors import BadSignature, InvalidInput, JsonValue
 
 FORMAT, VERSION = "fairlead/erasure", 1
 
+_KEY_BYTES = 32
 _PREFIX = b"fairlead/erasure\0"
 
 
@@ -57,6 +58,21 @@ def verify_certificate(envelope: Mapping[str, Any], trusted_keys: Mapping[str, b
         return cast("dict[str, Any]", json.loads(payload))
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error, InvalidSignature):
         raise BadSignature("The signature of the certificate does not verify.") from None
+
+
+def trusted(public_keys: Iterable[str]) -> dict[str, bytes]:
+    """Public keys in hexadecimal digits, by their key ids.
+
+    Raises:
+        InvalidInput: if one is none.
+    """
+    try:
+        raw = [bytes.fromhex(each) for each in public_keys]
+    except ValueError:
+        raw = [b""]
+    if any(len(each) != _KEY_BYTES for each in raw):
+        raise InvalidInput("A public key is 64 hexadecimal digits.", hint="Give the key that the server names.")
+    return {_key_id(each): each for each in raw}
 
 
 def read_statement(envelope: Mapping[str, Any]) -> dict[str, Any]:

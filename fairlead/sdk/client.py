@@ -13,6 +13,7 @@ from fairlead.sdk.deploy_targets import DeployTargets
 from fairlead.sdk.deployments import Deployments
 from fairlead.sdk.embedded import Home, find_or_start
 from fairlead.sdk.events import Events
+from fairlead.sdk.erasures import Erasures
 from fairlead.sdk.expectations import Expectations
 from fairlead.sdk.features import Features
 from fairlead.sdk.federation import FederatedReads
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `expectations`, `federation`, `agents`, `artifacts`,
+    Safe to share between threads. `models`, `features`, `expectations`, `erasures`, `federation`, `agents`, `artifacts`,
     `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`,
     `targets`, `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`,
     `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys`, `signers`,
@@ -80,6 +81,7 @@ class Fairlead:
         self.federation = FederatedReads(transport, region=settings.region)
         self.agents = FeatureAgents(transport)
         self.expectations = Expectations(transport)
+        self.erasures = Erasures(transport)
         self.locations = Locations(transport)
         self.environments = Environments(transport)
         self.replica_policies = ReplicaPolicies(transport)

@@ -119,6 +119,7 @@ def open_feature_fleet(
             folder=root / "features",
             sources=Sources(roots=(sources,), connections=connections or {}),
             wake=lambda: None,
+            signing_key=fleet.signing_key,
         )
         yield FeatureFleet(fleet=fleet, store=store, sources=sources)
 

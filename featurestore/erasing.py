@@ -1,0 +1,218 @@
+"""Drives erasures: each step once the one before it is done, and in the end a certificate."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import or_, select
+
+from fairlead.core.certificates import sign_certificate
+from fairlead.core.clock import format_time
+from fairlead.core.errors import JsonValue
+from fairlead.core.ids import Digest, digest_hex
+from fairlead.featurestore.erasure_locations import is_look_due
+from fairlead.featurestore.erasure_steps import (
+    CLEAN,
+    DONE,
+    LOG,
+    REPLACED,
+    RUNNING,
+    artifacts_of,
+    derive_artifacts,
+    derive_locations,
+    derive_stores,
+    is_settled,
+    locations_of,
+    parts_of,
+    release_artifacts,
+    storage_locations,
+    stores_of,
+)
+from fairlead.featurestore.erasures import trained_models
+from fairlead.featurestore.tables import SnapshotRow
+from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
+from fairlead.registry import audit
+from fairlead.registry.identity import system_caller
+from fairlead.registry.locations import get_location
+from fairlead.registry.tables import ArtifactRow
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from fairlead.core.ports import Clock
+
+_SWEPT_FOR = timedelta(days=7)
+_NAME_DIGITS = 32
+
+NOT_REACHED: tuple[str, ...] = (
+    "sources of feature views: whoever has them takes the subject out there",
+    "training sets, models and files that somebody took out of Fairlead",
+    "caches of clients and of other places that read packs: they hold parts of old artifacts under their digests",
+    "answers that were logged outside of Fairlead",
+)
+"""What an erasure does not touch, as its certificate says."""
+
+
+class Erasing:
+    """The deriver of erasures. `signing_key` is an Ed25519 private key, as its 32 raw bytes."""
+
+    def __init__(self, clock: Clock, *, signing_key: bytes) -> None:
+        self._clock = clock
+        self._signing_key = signing_key
+
+    def __call__(self, session: Session, now: datetime) -> None:
+        """Bring every running erasure as far as what is recorded lets it go."""
+        running = select(ErasureRow).where(ErasureRow.state == RUNNING).order_by(ErasureRow.id)
+        for erasure in session.scalars(running.with_for_update(skip_locked=True)).all():
+            derive_artifacts(session, erasure, now)
+            session.flush()
+            if not is_settled(session, erasure):
+                continue
+            derive_stores(session, erasure, now)
+            if any(row.state != DONE for row in stores_of(session, erasure)):
+                continue
+            release_artifacts(session, erasure, now)
+            derive_locations(session, erasure, is_look_due, now)
+            cleared = {row.location_id for row in locations_of(session, erasure) if row.state == CLEAN}
+            if {each.id for each in storage_locations(session, erasure)} <= cleared:
+                self._finish(session, erasure, now)
+
+    def _finish(self, session: Session, erasure: ErasureRow, now: datetime) -> None:
+        erasure.state, erasure.finished_at = DONE, now
+        erasure.certificate = sign_certificate(statement_of(session, erasure), self._signing_key)
+        audit.record(
+            session,
+            system_caller(erasure.workspace_id, "worker"),
+            self._clock,
+            action="erasure.done",
+            subject=erasure.id,
+            facts={"rows_removed": sum(row.rows_removed or 0 for row in artifacts_of(session, erasure))},
+        )
+
+
+class SweptRows:
+    """A deriver for the machine that keeps copies of rows: those of artifacts that were erased go."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, session: Session, now: datetime) -> None:
+        """Delete what lies here of artifacts that nobody has any more."""
+        query = (
+            select(ErasedArtifactRow)
+            .join(
+                ErasureRow,
+                (ErasureRow.workspace_id == ErasedArtifactRow.workspace_id)
+                & (ErasureRow.id == ErasedArtifactRow.erasure_id),
+            )
+            .join(
+                ArtifactRow,
+                (ArtifactRow.workspace_id == ErasedArtifactRow.workspace_id)
+                & (ArtifactRow.residency == ErasedArtifactRow.residency)
+                & (ArtifactRow.digest == ErasedArtifactRow.digest),
+            )
+            .where(
+                ErasedArtifactRow.state == REPLACED,
+                ArtifactRow.released_at.is_not(None),
+                or_(ErasureRow.state == RUNNING, ErasureRow.finished_at > now - _SWEPT_FOR),
+            )
+        )
+        for row in session.scalars(query).all():
+            stem = digest_hex(Digest(row.digest))[:_NAME_DIGITS]
+            for path in (self._folder / row.workspace_id / row.residency).glob(f"*{stem}*"):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def statement_of(session: Session, erasure: ErasureRow) -> dict[str, JsonValue]:
+    """What the certificate of an erasure states."""
+    artifacts = artifacts_of(session, erasure)
+    return {
+        "workspace": erasure.workspace_id,
+        "erasure": erasure.id,
+        "keys": [*erasure.keys],
+        "salt": erasure.salt,
+        "subject_hash": erasure.subject_hash,
+        "event_times_until": format_time(erasure.until),
+        "reason": erasure.reason,
+        "requested_by": erasure.requested_by,
+        "requested_at": format_time(erasure.requested_at),
+        "finished_at": None if erasure.finished_at is None else format_time(erasure.finished_at),
+        "rows_removed": sum(row.rows_removed or 0 for row in artifacts),
+        "artifacts_looked_through": len(artifacts),
+        "artifacts": [_artifact(row) for row in artifacts if row.state == REPLACED],
+        "snapshots": _snapshots(session, erasure),
+        "locations": _locations(session, erasure),
+        "stores": [
+            {
+                "region": row.region,
+                "log" if row.service.startswith(LOG) else "service": row.service.removeprefix(LOG),
+                **(row.facts or {}),
+            }
+            for row in stores_of(session, erasure)
+        ],
+        "models": [
+            {
+                "model": each.model,
+                "version": each.version,
+                "snapshot": each.snapshot,
+                "environments": [*each.environments],
+            }
+            for each in trained_models(session, erasure)
+        ],
+        "not_reached": [*NOT_REACHED],
+    }
+
+
+def _artifact(row: ErasedArtifactRow) -> dict[str, JsonValue]:
+    facts: Mapping[str, JsonValue] = row.facts or {}
+    return {
+        "kind": row.kind,
+        "view": facts["view"],
+        "residency": row.residency,
+        "old_digest": row.digest,
+        "new_digest": row.new_digest,
+        "rows_removed": row.rows_removed,
+        "rows": facts["rows"],
+    }
+
+
+def _snapshots(session: Session, erasure: ErasureRow) -> list[JsonValue]:
+    found: list[JsonValue] = []
+    for part in parts_of(session, erasure):
+        snapshot = session.get_one(SnapshotRow, (part.workspace_id, part.snapshot_id))
+        found.append(
+            {
+                "snapshot": snapshot.digest,
+                "service": snapshot.service,
+                "as_of": format_time(snapshot.as_of),
+                "view": part.view,
+                "residency": part.residency,
+                "old_digest": part.old_digest,
+                "new_digest": part.new_digest,
+                "rows_digest": part.rows_digest,
+                "rows_removed": part.rows_removed,
+            }
+        )
+    return found
+
+
+def _locations(session: Session, erasure: ErasureRow) -> list[JsonValue]:
+    found: list[JsonValue] = []
+    for row in locations_of(session, erasure):
+        location = get_location(session, row.workspace_id, row.location_id)
+        found.append(
+            {
+                "location": location.name,
+                "region": location.region,
+                "objects_deleted": row.objects_deleted,
+                "checked_at": None if row.checked_at is None else format_time(row.checked_at),
+            }
+        )
+    return found

@@ -1,0 +1,165 @@
+"""Erasure: after it, no byte of the subject is anywhere that Fairlead keeps, everything else is as it was, and a
+certificate says so."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.core.certificates import verify_certificate
+from fairlead.core.errors import BadSignature, ErasureNotFound, InvalidInput, NotReady
+from fairlead.core.subjects import Subject
+from fairlead.featurestore.erasures import Erasure
+from fairlead.registry.paging import PageRequest
+from fairlead.sync.store.refs import public_keys_of
+from fairlead.sync.upkeep import Upkeeps
+from tests.featurestore.feature_fleet import FeatureFleet, day, entity_rows, open_feature_fleet
+from tests.fleet import ADMIN
+
+SUBJECT, MARKER = 4, "NM_007294-of-patient-4"
+ROWS = [(patient, number / 2, 10.0 + patient + number) for patient in range(1, 7) for number in range(4)]
+GENES = [(patient, 0.0, MARKER if patient == SUBJECT else f"NM_00{patient}") for patient in range(1, 7)]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, database_url: str) -> Generator[FeatureFleet]:
+    with open_feature_fleet(tmp_path, database_url) as opened:
+        opened.cells(ROWS)
+        opened.genes(GENES)
+        opened.apply(opened.definitions())
+        yield opened
+
+
+def request(fleet: FeatureFleet, value: int = SUBJECT, entity: str = "patient") -> Erasure:
+    named = Subject.of({entity: value})
+    return fleet.store.erasures.request(
+        ADMIN, entities=[entity], salt=named.salt, subject_hash=named.digest, reason="request 2026-117"
+    )
+
+
+def get(fleet: FeatureFleet, erasure: Erasure) -> Erasure:
+    return fleet.store.erasures.get(ADMIN, erasure.id)
+
+
+def finish(fleet: FeatureFleet, erasure: Erasure, rounds: int = 30) -> Erasure:
+    """Let days pass, in which the collector takes its steps."""
+    for _ in range(rounds):
+        fleet.run()
+        if get(fleet, erasure).state == "DONE":
+            break
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace / 2)
+    found = get(fleet, erasure)
+    assert found.state == "DONE", found.missing
+    return found
+
+
+def holds(folder: Path, text: str) -> list[Path]:
+    """The files below a folder that hold a text as it is."""
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def values(fleet: FeatureFleet, snapshot: str, region: str = "gcp:europe-west4") -> list[Any]:
+    rows = entity_rows([(patient, 9.0) for patient in range(1, 7)])
+    joined = fleet.store.historical.join(ADMIN, rows, snapshot=snapshot, region=region)
+    return list(zip(joined.rows.column("radius").to_pylist(), joined.rows.column("marker").to_pylist(), strict=True))
+
+
+def test_a_subject_leaves_every_place_and_nothing_else_changes(fleet: FeatureFleet) -> None:
+    first = fleet.snapshot(as_of=day(3))
+    fleet.cells([*ROWS, (1, 4.0, 1.5), (SUBJECT, 4.0, 2.5)])
+    second = fleet.snapshot(as_of=day(5))
+    fleet.store.online.materialize(ADMIN, "diagnosis")
+    fleet.fleet.settle()
+    fleet.run()
+    before = values(fleet, first.digest or "")
+    assert holds(fleet.fleet.root / "features", MARKER)
+
+    asked = request(fleet)
+    fleet.run()
+    # Readers go on, and see it at once.
+    after = values(fleet, first.digest or "")
+    assert after[SUBJECT - 1] == (None, None)
+    assert [each for number, each in enumerate(after) if number != SUBJECT - 1] == [
+        each for number, each in enumerate(before) if number != SUBJECT - 1
+    ]
+    with pytest.raises(NotReady):
+        fleet.store.erasures.certificate(ADMIN, asked.id)
+
+    done = finish(fleet, asked)
+    assert done.missing == ()
+    (fleet.sources / "genes.parquet").unlink()
+    assert holds(fleet.fleet.root / "features", MARKER) == []
+    assert MARKER not in str(fleet.store.online.read(ADMIN, "diagnosis", {"patient_id": [SUBJECT]}).rows)
+    status = fleet.store.online.read(ADMIN, "diagnosis", {"patient_id": [SUBJECT]}).rows[0]["_status"]
+    assert set(status.values()) <= {"not_found", "not_in_region"}
+    assert values(fleet, first.digest or "") == after
+    # The digest that models pin still names the snapshot, and each part says what it is now.
+    found = fleet.store.snapshots.get(ADMIN, second.digest or "")
+    assert found.id == second.id
+    assert {part.rows for part in found.artifacts} == {21, 5}
+
+
+def test_the_certificate_says_what_was_done_and_verifies_offline(fleet: FeatureFleet) -> None:
+    taken = fleet.snapshot(as_of=day(3))
+    asked = request(fleet)
+    finish(fleet, asked)
+    envelope = fleet.store.erasures.certificate(ADMIN, asked.id)
+    keys = public_keys_of([fleet.fleet.signing_key])
+    stated = verify_certificate(envelope, keys)
+    assert stated["erasure"] == asked.id
+    assert stated["rows_removed"] == 5
+    assert {each["snapshot"] for each in stated["snapshots"]} == {taken.digest}
+    assert {each["view"]: each["rows_removed"] for each in stated["artifacts"]} == {"cells": 4, "genes": 1}
+    assert {each["location"] for each in stated["locations"]} == {"virginia", "eemshaven"}
+    assert all(each["checked_at"] for each in stated["locations"])
+    assert sum(each["objects_deleted"] for each in stated["locations"]) > 0
+    assert stated["not_reached"]
+    assert str(SUBJECT) not in str(stated["keys"])
+    subject = Subject(keys=tuple(stated["keys"]), salt=stated["salt"], digest=stated["subject_hash"])
+    assert subject.is_meant([SUBJECT])
+    assert not subject.is_meant([SUBJECT + 1])
+    forged = {**envelope, "payload": envelope["payload"][:-8] + "AAAAAAA="}
+    for wrong, trusted in ((forged, keys), (envelope, {})):
+        with pytest.raises(BadSignature):
+            verify_certificate(wrong, trusted)
+
+
+def test_later_snapshots_leave_the_subject_out_until_it_comes_back(fleet: FeatureFleet) -> None:
+    asked = request(fleet)
+    fleet.run()
+    later = fleet.snapshot()
+    assert {part.view: part.rows for part in later.artifacts} == {"cells": 20, "genes": 5}
+    fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
+    fleet.cells([*ROWS, (SUBJECT, 10.5, 3.0)])
+    again = fleet.snapshot()
+    assert {part.view: part.rows for part in again.artifacts}["cells"] == 21
+    assert finish(fleet, asked).rows_removed == 0
+
+
+def test_what_nobody_knows_is_erased_too_and_a_wrong_name_is_refused(fleet: FeatureFleet) -> None:
+    fleet.snapshot(as_of=day(3))
+    nobody = request(fleet, 999, entity="patient_id")
+    assert finish(fleet, nobody).rows_removed == 0
+    assert [each.id for each in fleet.store.erasures.list(ADMIN, PageRequest()).items] == [nobody.id]
+    with pytest.raises(InvalidInput):
+        request(fleet, entity="nobody")
+    with pytest.raises(ErasureNotFound):
+        fleet.store.erasures.get(ADMIN, "00000000-0000-7000-8000-000000000000")
+
+
+def test_nothing_in_the_record_holds_the_value(fleet: FeatureFleet) -> None:
+    fleet.genes([(patient, 0.0, f"NM_{patient}") for patient in (1, 2, 77_123_457)])
+    fleet.snapshot(as_of=day(3))
+    asked = request(fleet, 77_123_457)
+    finish(fleet, asked)
+    from sqlalchemy import select
+
+    from fairlead.app.schema import metadata
+
+    with fleet.fleet.database.read() as session:
+        for table in metadata().sorted_tables:
+            assert "77123457" not in str(session.execute(select(table)).all()), table.name
+    assert Upkeeps
