@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response, status
+from pydantic import AwareDatetime
 
 from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.api_exports import NOT_IN_REGION_HEADER, exports_router
 from fairlead.featurestore.applied import FeatureObject
 from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.duck import ArrowTable, load_arrow
@@ -130,9 +132,14 @@ def snapshots_router(snapshots: Snapshots, wake: Wake) -> APIRouter:
         return SnapshotAnswer.of(taken)
 
     @router.get("/snapshots")
-    def list_snapshots(caller: MayRead, page: WantedPage, service: str | None = None) -> SnapshotPage:
+    def list_snapshots(
+        caller: MayRead,
+        page: WantedPage,
+        service: str | None = None,
+        until: Annotated[AwareDatetime | None, Query(description="As of this time or before.")] = None,
+    ) -> SnapshotPage:
         """Snapshots, newest first."""
-        found = snapshots.list(caller, page, service=service).map(SnapshotAnswer.of)
+        found = snapshots.list(caller, page, service=service, until=until).map(SnapshotAnswer.of)
         return SnapshotPage(items=list(found.items), next_page_token=found.next_page_token)
 
     @router.get("/snapshots/{reference}")
@@ -176,10 +183,18 @@ def historical_router(historical: HistoricalReads) -> APIRouter:
         entity_rows: Annotated[ArrowTable, Depends(read_entity_rows)],
         snapshot: Annotated[str | None, Query(description="A snapshot's digest or id.")] = None,
         service: Annotated[str | None, Query(description="A service, whose newest snapshot is read.")] = None,
+        as_of: Annotated[
+            AwareDatetime | None, Query(description="Read the service's newest snapshot as of this time or before.")
+        ] = None,
         region: Annotated[str | None, Query(description="Where the result goes.")] = None,
+        leave_out: Annotated[  # noqa: FBT002  (a query parameter)
+            bool, Query(description="Leave out features that may not be there, in place of refusing.")
+        ] = False,
     ) -> Response:
         """Join features to entity rows as of each row's `event_timestamp`; an Arrow IPC stream both ways."""
-        joined = historical.join(caller, entity_rows, snapshot=snapshot, service=service, region=region)
+        joined = historical.join(
+            caller, entity_rows, snapshot=snapshot, service=service, as_of=as_of, region=region, leave_out=leave_out
+        )
         arrow = load_arrow()
         sink = arrow.BufferOutputStream()
         with arrow.ipc.new_stream(sink, joined.rows.schema) as writer:
@@ -187,7 +202,11 @@ def historical_router(historical: HistoricalReads) -> APIRouter:
         return Response(
             content=sink.getvalue().to_pybytes(),
             media_type=ARROW_STREAM,
-            headers={SNAPSHOT_HEADER: joined.snapshot, SERVICE_DIGEST_HEADER: joined.service_digest},
+            headers={
+                SNAPSHOT_HEADER: joined.snapshot,
+                SERVICE_DIGEST_HEADER: joined.service_digest,
+                NOT_IN_REGION_HEADER: ",".join(joined.not_in_region),
+            },
         )
 
     return router

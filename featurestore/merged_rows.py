@@ -60,13 +60,15 @@ def merge_rows(parts: Sequence[ViewRows], destination: Path, *, scratch: Path) -
     return ViewRows(view=view, path=destination)
 
 
-def fetch_view(replicas: ReplicaRows, parts: Sequence[SnapshotPartName], *, only: str | None = None) -> ViewRows:
+def fetch_view(
+    replicas: ReplicaRows, parts: Sequence[SnapshotPartName], *, near: str | None = None, only: str | None = None
+) -> ViewRows:
     """The rows of a view as one file, out of verified replicas of these parts of it.
 
     Raises:
         ReplicaUnavailable: if a replica cannot be read.
     """
-    found = [ViewRows(view=part.view, path=replicas.fetch(part.artifact, only=only)) for part in parts]
+    found = [ViewRows(view=part.view, path=replicas.fetch(part.artifact, near=near, only=only)) for part in parts]
     if len(found) == 1:
         return found[0]
     # What is merged is under every part's class, and so is its folder's name.

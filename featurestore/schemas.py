@@ -246,8 +246,18 @@ class SnapshotPartAnswer(BaseModel):
         )
 
 
+class RegionLackAnswer(BaseModel):
+    """Features of a view that may not be in a region, and why."""
+
+    region: str
+    view: str
+    features: list[str]
+    residency: str
+    reason: str
+
+
 class SnapshotAnswer(BaseModel):
-    """A service's data as of a time; `digest` is set once it is READY."""
+    """A service's data as of a time; `digest` is set once it is READY. `lacks` is what regions may not hold of it."""
 
     id: str
     service: str
@@ -260,6 +270,7 @@ class SnapshotAnswer(BaseModel):
     created_by: str
     created_at: Time
     ready_at: Time | None
+    lacks: list[RegionLackAnswer]
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> SnapshotAnswer:
@@ -276,6 +287,7 @@ class SnapshotAnswer(BaseModel):
             created_by=snapshot.created_by,
             created_at=snapshot.created_at,
             ready_at=snapshot.ready_at,
+            lacks=[RegionLackAnswer.model_validate(each, from_attributes=True) for each in snapshot.lacks],
         )
 
 

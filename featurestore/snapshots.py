@@ -29,6 +29,7 @@ from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.log_positions import Positions, log_regions, positions_of
 from fairlead.featurestore.releases import releasable
 from fairlead.featurestore.snapshot_checks import require_checks
+from fairlead.featurestore.snapshot_regions import RegionLack, lacks, workspace_regions
 from fairlead.featurestore.sub_views import sub_views
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import audit, work
@@ -68,7 +69,7 @@ class SnapshotPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A service's data as of a time; `digest` is set once it is READY."""
+    """A service's data as of a time; `digest` is set once it is READY. `lacks` is what regions may not hold of it."""
 
     id: str
     service: str
@@ -82,6 +83,7 @@ class Snapshot:
     created_by: str
     created_at: datetime
     ready_at: datetime | None
+    lacks: tuple[RegionLack, ...] = ()
 
 
 class Snapshots:
@@ -127,15 +129,20 @@ class Snapshots:
         with self._database.read() as session:
             return to_snapshot(session, find_snapshot(session, caller.workspace_id, reference))
 
-    def list(self, caller: Caller, page: PageRequest, *, service: str | None = None) -> Page[Snapshot]:
-        """Snapshots, newest first."""
+    def list(
+        self, caller: Caller, page: PageRequest, *, service: str | None = None, until: datetime | None = None
+    ) -> Page[Snapshot]:
+        """Snapshots, those that were asked for last first; `until`: as of no later time."""
         query = select(SnapshotRow).where(SnapshotRow.workspace_id == caller.workspace_id)
         if service is not None:
             query = query.where(SnapshotRow.service == service)
-        listing = ("snapshots", caller.workspace_id, service)
+        if until is not None:
+            query = query.where(SnapshotRow.as_of <= until)
+        listing = ("snapshots", caller.workspace_id, service, None if until is None else format_time(until))
         with self._database.read() as session:
+            regions = workspace_regions(session, caller.workspace_id)
             page_of_rows = page.fetch(session, query, [SnapshotRow.id], listing=listing, descending=True)
-            return page_of_rows.map(lambda row: to_snapshot(session, row))
+            return page_of_rows.map(lambda row: to_snapshot(session, row, regions))
 
     def _take(self, session: Session, caller: Caller, name: str, as_of: datetime, now: datetime) -> Snapshot:
         pinned = find_pinned_service(session, caller.workspace_id, name)
@@ -261,8 +268,10 @@ def find_snapshot(session: Session, workspace_id: str, reference: str) -> Snapsh
     return row
 
 
-def newest_snapshot(session: Session, workspace_id: str, service: str) -> SnapshotRow | None:
-    """The READY snapshot of a service with the latest time of those that may be served, or None."""
+def newest_snapshot(
+    session: Session, workspace_id: str, service: str, *, as_of: datetime | None = None
+) -> SnapshotRow | None:
+    """The READY snapshot of a service with the latest time (up to `as_of`) of those that may be served, or None."""
     query = (
         select(SnapshotRow)
         .where(SnapshotRow.workspace_id == workspace_id, SnapshotRow.service == service, SnapshotRow.state == "READY")
@@ -270,6 +279,8 @@ def newest_snapshot(session: Session, workspace_id: str, service: str) -> Snapsh
         .order_by(SnapshotRow.as_of.desc(), SnapshotRow.id.desc())
         .limit(1)
     )
+    if as_of is not None:
+        query = query.where(SnapshotRow.as_of <= as_of)
     return session.scalars(query).first()
 
 
@@ -283,8 +294,9 @@ def part_subject(part: SnapshotPartRow) -> str:
     return f"{part.snapshot_id}/{part.view}/{part.residency}"
 
 
-def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
-    """The record of a row."""
+def to_snapshot(session: Session, row: SnapshotRow, regions: Sequence[str] | None = None) -> Snapshot:
+    """The record of a row; `regions` are those of the workspace, if they are known."""
+    parts = _parts(session, row)
     return Snapshot(
         id=row.id,
         service=row.service,
@@ -306,13 +318,14 @@ def to_snapshot(session: Session, row: SnapshotRow) -> Snapshot:
                 sent_bytes=part.sent_bytes,
                 statistics=part.statistics,
             )
-            for part in _parts(session, row)
+            for part in parts
         ),
         error_code=row.error_code,
         error_detail=row.error_detail,
         created_by=row.created_by,
         created_at=row.created_at,
         ready_at=row.ready_at,
+        lacks=lacks(workspace_regions(session, row.workspace_id) if regions is None else regions, parts),
     )
 
 
