@@ -79,8 +79,8 @@ def check_rows(
     if not 1 <= count <= ROWS_MAX:
         raise InvalidInput(f"A push of {count} rows is not taken.", hint=f"Send 1 to {ROWS_MAX} rows.")
     given, rest = _given_ids(views, columns, ids, count)
-    _check_names(views, rest)
     problems: Problems = {}
+    _check_names(views, rest, problems)
     if given is not None:
         _check_ids(given, problems)
     tables = [_convert(view, rest, count, now, problems) for view in views]
@@ -141,10 +141,18 @@ def _check_ids(ids: Sequence[Any], problems: Problems) -> None:
             problems[row, EVENT_ID] = f"is no printable text of 1 to {_ID_MAX_LENGTH} characters"
 
 
-def _check_names(views: Sequence[ViewDefinition], columns: Columns) -> None:
+def _check_names(views: Sequence[ViewDefinition], columns: Columns, problems: Problems) -> None:
+    """Note members that no view has of rows in JSON; a table has to have the views' columns and no others."""
     known = {column.name for view in views for column in row_columns(view)}
     whose = " and ".join(repr(view.name) for view in views)
-    if unknown := sorted(set(columns) - known):
+    unknown = sorted(set(columns) - known)
+    if all(isinstance(values, list) for values in columns.values()):
+        for name in unknown:
+            for row, value in enumerate(columns[name]):
+                if value is not None:
+                    problems[row, name[:80]] = "is no column"
+        return
+    if unknown:
         raise InvalidInput(
             f"The rows have a column {unknown[0][:80]!r}, and view {whose} has none of that name.",
             hint=f"Its columns are: {', '.join(sorted(known))[:400]}.",
@@ -166,10 +174,7 @@ def _convert(view: ViewDefinition, columns: Columns, count: int, now: datetime, 
     needed = {key.name for key in view.keys} | {view.source.timestamp_field}
     arrays: list[Any] = []
     for column, field in zip(row_columns(view), schema, strict=True):
-        if column.name not in columns:
-            arrays.append(arrow.nulls(count, field.type))
-            continue
-        array = _to_array(column, field.type, columns[column.name], problems)
+        array = _to_array(column, field.type, columns.get(column.name, [None] * count), problems)
         if column.name in needed and array.null_count:
             for row in arrow.compute.indices_nonzero(array.is_null()).to_pylist():
                 problems.setdefault((row, column.name), "is missing")

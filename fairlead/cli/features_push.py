@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,7 @@ def push(
     rows = read_rows(file)
     with connected() as (client, output):
         pushed = client.features.push(source, rows, to=to, region=region)
-        output.table(pushed, ["view", "region", "accepted", "duplicates", "is_online"])
+        output.table([asdict(each) for each in pushed], ["view", "region", "accepted", "duplicates", "is_online"])
 
 
 @command(app, "lag")

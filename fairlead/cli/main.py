@@ -29,6 +29,7 @@ from fairlead.cli import (
     deployments,
     environment,
     events,
+    feature_streams,
     features,
     features_erase,
     features_expect,
@@ -54,7 +55,6 @@ from fairlead.cli import (
     server,
     signer,
     store,
-    stream,
     target,
     token,
     tracking_server,
@@ -79,7 +79,7 @@ app.add_typer(promotions.app, name="model")
 app.add_typer(artifact.app, name="artifact")
 app.add_typer(artifact.verify_app)
 app.add_typer(features.app, name="features")
-app.add_typer(stream.app, name="stream")
+app.add_typer(feature_streams.app, name="stream")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
 features.app.add_typer(features_erase.app)

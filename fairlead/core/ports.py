@@ -91,6 +91,70 @@ class KeyProvider(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMessage:
+    """One message of a stream.
+
+    `position` names it within the stream for ever. `event_id` is what its producer calls it, where it says so.
+    `deliveries` counts how often it was given out, this time included.
+    """
+
+    position: str
+    payload: bytes
+    event_id: str | None = None
+    deliveries: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamLag:
+    """Where a group stands: messages that were given out and not acknowledged, and those that were not given out.
+
+    `waiting` is None where the broker cannot tell.
+    """
+
+    pending: int
+    waiting: int | None
+
+
+class StreamBroker(Protocol):
+    """A stream as one consumer of a group sees it. The group shares the messages: each is given to one consumer.
+
+    A message that was given out stays pending until it is acknowledged, also when its consumer or the broker's
+    connection dies, so it may come more than once, and never not at all. Messages come in the stream's order, but for
+    those that are claimed. Every call may be repeated.
+
+    Errors: `Unavailable` may be retried; `MissingExtra` is final. No other exception leaves an implementation.
+    """
+
+    def read(self, count: int, *, wait_seconds: float) -> Sequence[StreamMessage]:
+        """At most `count` messages that nobody was given before; waits that long for the first one."""
+        ...
+
+    def claim(self, count: int, *, idle_seconds: float) -> Sequence[StreamMessage]:
+        """At most `count` messages that some consumer of the group was given so long ago and did not acknowledge."""
+        ...
+
+    def acknowledge(self, positions: Sequence[str]) -> None:
+        """Take messages off what is pending; one that is not pending is no error."""
+        ...
+
+    def bury(self, message: StreamMessage, reason: str) -> None:
+        """Put a message aside for a person to look at, with the reason, and acknowledge it: both or neither."""
+        ...
+
+    def buried(self) -> int:
+        """How many messages were put aside."""
+        ...
+
+    def lag(self) -> StreamLag:
+        """Where the group stands."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group. What is pending stays so."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegionUser:
     """What runs in a region and reads artifacts there, such as `deployment churn`.
 

@@ -49,7 +49,7 @@ def definitions(fleet: FeatureFleet) -> list[Any]:
     ]
 
 
-def row(number: int, at: float, radius: float | None, **more: Any) -> dict[str, Any]:
+def row(number: int, at: float, radius: Any, **more: Any) -> dict[str, Any]:
     return {"patient_id": number, "event_timestamp": day(at).isoformat(), "radius": radius, **more}
 
 
@@ -84,7 +84,7 @@ def cells_of(world: FeatureFleet, **options: Any) -> list[tuple[int, float | Non
     return rows_of(world, taken.digest)
 
 
-def rows_of(world: FeatureFleet, digest: str | None, view: str = "cells") -> list[tuple[int, float | None]]:
+def rows_of(world: FeatureFleet, digest: str | None) -> list[tuple[int, float | None]]:
     entities = arrow.table(
         {
             "patient_id": arrow.array(range(1, 8), arrow.int64()),
@@ -166,7 +166,7 @@ def test_bad_rows_are_named_by_index_and_nothing_of_the_push_is_kept(world: Feat
         row(2, 5, "wide"),
         row(3, 500, 1.0),
         {"patient_id": None, **row(3, 5, 1)},
-    ]  # type: ignore[arg-type]
+    ]
     rows[3]["patient_id"] = None
     with pytest.raises(FeatureRowsInvalid) as caught:
         push(world, rows)
@@ -187,9 +187,18 @@ def test_bad_rows_are_named_by_index_and_nothing_of_the_push_is_kept(world: Feat
         ([row(1, 5, 1.0, colour="red")], "colour"),
     ],
 )
-def test_rows_without_the_views_columns_are_refused(world: FeatureFleet, rows: Any, said: str) -> None:
+def test_rows_that_are_not_of_the_views_columns_are_refused(world: FeatureFleet, rows: Any, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         push(world, rows)
+
+
+def test_a_table_has_to_have_every_column_and_an_object_may_lack_features(world: FeatureFleet) -> None:
+    table = arrow.table({"patient_id": [1], "event_timestamp": arrow.array([day(5)], arrow.timestamp("us", tz="UTC"))})
+    with pytest.raises(InvalidInput, match="radius"):
+        world.store.streams.pushes.push(ADMIN, "measurements", columns_of_arrow(table), region=US)
+    sparse = {name: value for name, value in row(1, 5, None).items() if name != "radius"}
+    assert push(world, [sparse, row(2, 5, 1.0)]).views[0].accepted == 2
+    assert push(world, [sparse | {"patient_id": 3}]).views[0].accepted == 1
 
 
 def test_a_source_that_no_view_takes_is_not_found(world: FeatureFleet) -> None:
