@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response, status
 from pydantic import AwareDatetime
 
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.api_exports import NOT_IN_REGION_HEADER, exports_router
+from fairlead.featurestore.api_exports import NOT_IN_REGION_HEADER
 from fairlead.featurestore.applied import FeatureObject
 from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.duck import ArrowTable, load_arrow

@@ -19,6 +19,7 @@ from fairlead.featurestore.expectation_sets import ExpectationSets
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.feature_servers import FeatureServers
 from fairlead.featurestore.freshness import OnlineMetrics
+from fairlead.featurestore.exports import SnapshotExports
 from fairlead.featurestore.historical import HistoricalReads
 from fairlead.featurestore.online import OnlineStores
 from fairlead.featurestore.online_checks import OnlineChecks
@@ -61,6 +62,7 @@ class FeatureStore:
     reports: SnapshotReports
     erasures: Erasures
     historical: HistoricalReads
+    exports: SnapshotExports
     online: OnlineStores
     servers: FeatureServers
     routing: OnlineRouting
@@ -78,6 +80,7 @@ class FeatureStore:
         from fairlead.featurestore.api import feature_routers
         from fairlead.featurestore.api_erasures import erasures_router
         from fairlead.featurestore.api_expectations import expectations_router
+        from fairlead.featurestore.api_exports import exports_router
         from fairlead.featurestore.api_freshness import freshness_router
         from fairlead.featurestore.api_online_checks import online_checks_router
         from fairlead.featurestore.api_servers import feature_servers_router
@@ -92,6 +95,7 @@ class FeatureStore:
         )
         return [
             *routers,
+            exports_router(self.exports),
             expectations_router(self.expectations, self.reports),
             erasures_router(self.erasures, self._wake),
             feature_servers_router(self.servers, self.routing),
@@ -206,6 +210,7 @@ def assemble_features(
         expectations=ExpectationSets(database, clock),
         erasures=Erasures(database, clock),
         reports=SnapshotReports(database, replicas=replicas, scratch=scratch, home_region=home_region),
+        exports=SnapshotExports(database, replicas=replicas, home_region=home_region),
         historical=HistoricalReads(database, replicas=replicas, scratch=scratch, home_region=home_region),
         online=OnlineStores(database, clock, catalog=catalog, engines=online_engines, home_region=home_region),
         servers=FeatureServers(database, clock, catalog=catalog),

@@ -20,7 +20,7 @@ from fairlead.sdk.records import OnlineState, Snapshot
 from fairlead.sdk.settings import ClientSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     import pandas as pd
@@ -53,10 +53,22 @@ class TrainingSet:
     """Entity rows with the features as they were known at each row's time, and what they came from.
 
     `frame` has one row for each entity row, in the same order: the entity row's columns, then the features.
+    `not_in_region` are features that were left out because they may not be where the result went.
     """
 
     frame: pd.DataFrame
     pinned: PinnedData
+    not_in_region: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedRows:
+    """A view's rows of a snapshot in a file. `not_in_region` are the features that were left out."""
+
+    path: Path
+    snapshot: str
+    view: str
+    not_in_region: tuple[str, ...]
 
 
 class Features:
@@ -183,16 +195,53 @@ class Features:
         """
         return Snapshot.from_json(self._transport.get(f"/api/v1/features/snapshots/{quote(digest_or_id, safe=':')}"))
 
-    def snapshots(self, *, service: str | None = None) -> Iterator[Snapshot]:
-        """Snapshots, newest first; with a service, its own."""
-        return map(Snapshot.from_json, self._transport.items("/api/v1/features/snapshots", service=service))
+    def snapshots(self, *, service: str | None = None, until: datetime | None = None) -> Iterator[Snapshot]:
+        """Snapshots, newest first; with a service, its own; `until`: as of that time or an earlier one."""
+        query: dict[str, JsonValue] = {"service": service, "until": None if until is None else format_time(until)}
+        return map(Snapshot.from_json, self._transport.items("/api/v1/features/snapshots", **query))
 
-    def wait_snapshot(self, digest_or_id: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> Snapshot:
-        """Wait until every artifact of a snapshot was stored and read back."""
+    def export(
+        self,
+        snapshot: str,
+        view: str,
+        destination: Path | str,
+        *,
+        region: str | None = None,
+        leave_out: bool = False,
+    ) -> ExportedRows:
+        """Write the rows of one view of a snapshot, as they were pinned, to a Parquet file in canonical order.
+
+        `region` is where this process runs; what is under a residency class goes only where it may be. With
+        `leave_out`, the features that may not are left out in place of refusing.
+
+        Raises:
+            SnapshotNotFound, NotFound, NotReady, ResidencyViolation, ReplicaUnavailable.
+        """
+        path = f"/api/v1/features/snapshots/{quote(snapshot, safe=':')}/views/{quote(view, safe='')}/rows"
+        query: dict[str, JsonValue] = {"region": region, "leave_out": leave_out}
+        headers = self._transport.download(path, Path(destination), query=query)
+        absent = headers.get("x-fairlead-not-in-region", "")
+        return ExportedRows(
+            path=Path(destination),
+            snapshot=headers["x-fairlead-snapshot"],
+            view=view,
+            not_in_region=tuple(absent.split(",")) if absent else (),
+        )
+
+    def wait_snapshot(
+        self,
+        digest_or_id: str,
+        *,
+        timeout_seconds: float = READY_TIMEOUT_SECONDS,
+        progress: Callable[[Snapshot], None] | None = None,
+    ) -> Snapshot:
+        """Wait until every artifact of a snapshot was stored and read back; `progress` is shown it each time."""
         seen: list[Snapshot] = []
 
         def check() -> bool:
             seen[:] = [self.get_snapshot(digest_or_id)]
+            if progress is not None:
+                progress(seen[0])
             if seen[0].state == "FAILED":
                 raise recorded_error(seen[0].error, "The snapshot failed.")
             return seen[0].state == "READY"
@@ -206,14 +255,17 @@ class Features:
         entity_rows: pd.DataFrame,
         *,
         snapshot: str | None = None,
+        as_of: datetime | None = None,
         region: str | None = None,
+        leave_out: bool = False,
         run_code: bool = False,
     ) -> TrainingSet:
         """Join features to entity rows as of each row's `event_timestamp`: never a value from its future.
 
         `entity_rows` holds the join keys, `event_timestamp` (aware, UTC), and any columns to keep, such as labels.
-        Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used. Views under a
-        residency class are read only where `region` names a region that may hold them.
+        Every row is kept, in order. Without a snapshot digest, the service's newest READY one is used, or with `as_of`
+        the newest one that was taken as of that time or an earlier one. What is under a residency class is read only
+        where `region` names a region that may hold it; with `leave_out` it is left out elsewhere in place of refusing.
 
         Features of on-demand views are computed in this process: whoever may apply definitions wrote the code, so it
         is run with `run_code` alone.
@@ -233,14 +285,25 @@ class Features:
         response = self._transport.send(
             "POST",
             "/api/v1/features/historical",
-            query={"service": parse_name(service, what="feature service"), "snapshot": snapshot, "region": region},
+            query={
+                "service": parse_name(service, what="feature service"),
+                "snapshot": snapshot,
+                "as_of": None if as_of is None else format_time(as_of),
+                "region": region,
+                "leave_out": leave_out,
+            },
             content=sink.getvalue().to_pybytes(),
             content_type=ARROW_STREAM,
         )
         joined = arrow.ipc.open_stream(response.content).read_all()
         snapshot_record = self.get_snapshot(response.headers["x-fairlead-snapshot"])
         frame = self._with_on_demand(snapshot_record, joined.to_pandas(), run_code=run_code)
-        return TrainingSet(frame=frame, pinned=PinnedData.of(snapshot_record))
+        absent = response.headers.get("x-fairlead-not-in-region", "")
+        return TrainingSet(
+            frame=frame,
+            pinned=PinnedData.of(snapshot_record),
+            not_in_region=tuple(absent.split(",")) if absent else (),
+        )
 
     def _with_on_demand(self, snapshot: Snapshot, frame: pd.DataFrame, *, run_code: bool) -> pd.DataFrame:
         from fairlead.sdk.on_demand import add_on_demand

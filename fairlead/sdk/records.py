@@ -314,7 +314,10 @@ class LedgerEntry(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot(Record):
-    """The data of a feature service as of a time; `digest` is set once it is READY."""
+    """The data of a feature service as of a time; `digest` is set once it is READY.
+
+    `lacks` has what regions may not hold of it: `{region, view, features, residency, reason}` each.
+    """
 
     id: str
     service: str
@@ -323,6 +326,7 @@ class Snapshot(Record):
     as_of: datetime | None = None
     digest: str | None = None
     artifacts: tuple[JsonObject, ...] = ()
+    lacks: tuple[JsonObject, ...] = ()
     error: JsonObject | None = None
 
 

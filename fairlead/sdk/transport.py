@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import secrets
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, cast
@@ -14,12 +15,14 @@ from fairlead.core.problems import MEDIA_TYPE, from_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
 
     import httpx2
 
 JsonObject = dict[str, JsonValue]
 _ATTEMPTS = 4
 _PATIENCE_SECONDS = 20.0
+_PREPARING_SECONDS = 900.0
 _UNAUTHENTICATED = 401
 _OVERLOADED = frozenset({429, 502, 503, 504})
 
@@ -233,6 +236,31 @@ class Transport:
                 response.read()
             _raise_problem(response)
             yield response.iter_lines()
+
+    def download(self, path: str, destination: Path, *, query: Mapping[str, JsonValue]) -> Mapping[str, str]:
+        """Write an answer's body to a file, which appears whole or not at all; the answer's headers.
+
+        Raises:
+            FairleadError: the class that the server raised.
+            ServerUnavailable: if it does not answer, or not to the end.
+        """
+        import httpx2
+
+        temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(6)}.partial")
+        try:
+            with self._http.stream("GET", path, params=_query(query), timeout=_PREPARING_SECONDS) as response:
+                if response.status_code >= 400:
+                    response.read()
+                _raise_problem(response)
+                with temporary.open("xb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            temporary.replace(destination)
+        except httpx2.TransportError as error:
+            raise self._no_answer(error, "Repeat the command.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return response.headers
 
     def _no_answer(self, error: Exception, hint: str) -> ServerUnavailable:
         return ServerUnavailable(
