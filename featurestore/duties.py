@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from fairlead.featurestore.check_work import CheckHandler
+from fairlead.featurestore.online_check_work import OnlineCheckHandler
+from fairlead.featurestore.online_checks import ONLINE_CHECK, derive_online_checks
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states
 from fairlead.featurestore.online_slots import derive_online_slots
 from fairlead.featurestore.online_work import LostStores, MaterializeHandler
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from fairlead.featurestore.logged_rows import LoggedRows
     from fairlead.featurestore.online_choice import OnlineEngines
     from fairlead.featurestore.replica_rows import ReplicaRows
+    from fairlead.featurestore.served_log import ServedFolder
     from fairlead.featurestore.sources import Sources
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.uploads import Uploads
@@ -39,6 +42,7 @@ def feature_duties(
     sources: Sources,
     online_engines: OnlineEngines,
     logged: LoggedRows,
+    served: ServedFolder,
     scratch: Scratch,
     regions: Collection[str] | None,
 ) -> Duties:
@@ -60,6 +64,9 @@ def feature_duties(
                 scratch=scratch,
             ),
             CHECK: CheckHandler(database, clock, replicas=replicas, scratch=scratch),
+            ONLINE_CHECK: OnlineCheckHandler(
+                database, clock, replicas=replicas, engines=online_engines, served=served, scratch=scratch
+            ),
             MATERIALIZE: MaterializeHandler(
                 database, clock, replicas=replicas, engines=online_engines, scratch=scratch
             ),
@@ -70,5 +77,6 @@ def feature_duties(
             LostStores(database, online_engines, None if regions is None else frozenset(regions)),
             derive_online_states,
             derive_online_slots,
+            derive_online_checks,
         ],
     )

@@ -1,14 +1,19 @@
-"""`fairlead features serve` and `servers`: feature servers, and how clients find them."""
+"""`fairlead features serve`, `servers`, `check` and `skew`: feature servers, and whether what they serve is right."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fairlead.cli.context import command, connected, group
+from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.features import app
+from fairlead.core.errors import ExitCode
+
+if TYPE_CHECKING:
+    from fairlead.cli.output import Output
+    from fairlead.sdk.online_checks import OnlineCheck
 
 servers = group("Feature servers that clients find by themselves.")
 
@@ -75,3 +80,78 @@ def remove(server: Annotated[str, typer.Argument(help="Id of the server.")]) -> 
     with connected() as (client, output):
         client.features.servers.remove(server)
         output.message(f"{server} is off the list.")
+
+
+_Service = Annotated[str, typer.Argument(help="Name of the feature service.", metavar="SERVICE")]
+_Snapshot = Annotated[str | None, typer.Option(help="Digest of the snapshot to compare with; none: as described.")]
+
+
+@command(app, "check", has_dry_run=True)
+def check(
+    service: _Service,
+    *,
+    snapshot: _Snapshot = None,
+    sample: Annotated[int, typer.Option(min=1, help="About how many entities of each view.")] = 1000,
+    seed: Annotated[str, typer.Option(help="The same seed takes the same entities.")] = "fairlead",
+) -> None:
+    """Compare what each region serves with the snapshot that it should serve; exit code 1 where they differ.
+
+    Regions compare within themselves, so no value of restricted data leaves one.
+    """
+    with connected() as (client, output):
+        wait = not is_dry_run()
+        found = client.features.checks.parity(service, snapshot=snapshot, sample=sample, seed=seed, wait=wait)
+        if output.form != "human":
+            output.record(found, name="id")
+        elif not is_dry_run():
+            output.table(
+                [
+                    {"region": each.region, "snapshot": (each.findings or {}).get("served"), **_counted(view)}
+                    for each in found.regions
+                    for view in (each.findings or {}).get("views", [])
+                ],
+                ["region", "view", "entities", "sampled", "differences", "newer", "snapshot"],
+            )
+        _end(found, output)
+
+
+@command(app, "skew", has_dry_run=True)
+def skew(
+    service: _Service,
+    *,
+    snapshot: _Snapshot = None,
+    psi: Annotated[float, typer.Option(min=0, help="Greatest population stability index of a feature.")] = 0.2,
+    ks: Annotated[float, typer.Option(min=0, help="Greatest Kolmogorov-Smirnov statistic of a feature.")] = 0.2,
+) -> None:
+    """Compare what feature servers logged with a snapshot (the newest by default); exit code 1 where it is skewed.
+
+    Servers log where they are started with `--log-features SHARE`.
+    """
+    with connected() as (client, output):
+        found = client.features.checks.skew(service, snapshot=snapshot, psi=psi, ks=ks, wait=not is_dry_run())
+        if output.form != "human":
+            output.record(found, name="id")
+        elif not is_dry_run():
+            output.table(
+                [
+                    {"region": each.region, **feature}
+                    for each in found.regions
+                    for feature in (each.findings or {}).get("features", [])
+                ],
+                ["region", "view", "feature", "psi", "ks", "logged", "expected", "is_over"],
+            )
+        _end(found, output)
+
+
+def _counted(view: dict[str, Any]) -> dict[str, Any]:
+    differences = ", ".join(f"{number} {kind}" for kind, number in view["differences"].items())
+    return {**view, "differences": differences or "none"}
+
+
+def _end(found: OnlineCheck, output: Output) -> None:
+    if is_dry_run():
+        return
+    for problem in found.problems:
+        output.message(problem)
+    if found.problems:
+        raise typer.Exit(ExitCode.FAILURE)

@@ -14,6 +14,7 @@ from fairlead.core.ids import parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
 from fairlead.sdk.feature_servers import FeatureServers
 from fairlead.sdk.local_reads import LocalReads
+from fairlead.sdk.online_checks import OnlineChecks
 from fairlead.sdk.online_reads import OnlineReads
 from fairlead.sdk.pushes import PushedRows, push_path, push_rows
 from fairlead.sdk.records import OnlineState, Snapshot
@@ -78,6 +79,7 @@ class Features:
         self._transport = transport
         self._settings = settings or ClientSettings()
         self.servers = FeatureServers(transport)
+        self.checks = OnlineChecks(transport)
 
     def apply(
         self,
