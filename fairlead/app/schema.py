@@ -28,6 +28,7 @@ _TABLES = (
     "registry.tables_webhooks",
     "featurestore.tables",
     "featurestore.tables_quality",
+    "featurestore.tables_feast",
     "featurestore.tables_erasures",
     "featurestore.tables_streams",
     "featurestore.tables_agents",
