@@ -1,4 +1,4 @@
-"""`fairlead features`: apply definitions, snapshot, materialize, read."""
+"""`fairlead features`: apply definitions, compare them, materialize, read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import typer
 from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.feature_plans import plan_text
 from fairlead.cli.parsing import parse_pairs
-from fairlead.core.clock import parse_time
 
 app = group("Features: apply definitions, take snapshots, materialize, read.")
 
@@ -61,28 +60,6 @@ def show(service: Service) -> None:
     """Show a feature service as it is defined now."""
     with connected() as (client, output):
         output.record(client.features.get_service(service), name="digest")
-
-
-@command(app, "snapshots")
-def snapshots(service: Annotated[str | None, typer.Argument(help="Feature service; none: all.")] = None) -> None:
-    """List snapshots, newest first."""
-    with connected() as (client, output):
-        output.table(client.features.snapshots(service=service), ["digest", "service", "as_of", "state", "id"])
-
-
-@command(app, "snapshot", has_dry_run=True)
-def snapshot(
-    service: Service,
-    *,
-    as_of: Annotated[str | None, typer.Option(help="Time, such as 2026-03-01T00:00:00Z; none: now.")] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until it is stored and read back.")] = True,
-) -> None:
-    """Pin a feature service's data as it was known at a time."""
-    with connected() as (client, output):
-        moment = None if as_of is None else parse_time(as_of)
-        has_waited = wait and not is_dry_run()
-        taken = client.features.snapshot(service, as_of=moment, wait=has_waited)
-        output.record(taken, name="digest" if has_waited else "id")
 
 
 @command(app, "materialize", has_dry_run=True)

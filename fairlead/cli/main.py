@@ -36,6 +36,7 @@ from fairlead.cli import (
     features_federation,
     features_online,
     features_push,
+    features_snapshots,
     features_stores,
     images,
     imports,
@@ -85,6 +86,7 @@ features.app.add_typer(features_expect.app, name="expect")
 features.app.add_typer(features_erase.app)
 features.app.add_typer(features_federation.app)
 features.app.add_typer(features_push.app)
+features.app.add_typer(features_snapshots.app)
 features.app.add_typer(features_stores.app)
 features.app.add_typer(features_online.servers, name="servers")
 app.add_typer(environment.app, name="environment")
