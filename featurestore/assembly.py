@@ -80,6 +80,7 @@ class FeatureStore:
         from fairlead.featurestore.api import feature_routers
         from fairlead.featurestore.api_erasures import erasures_router
         from fairlead.featurestore.api_expectations import expectations_router
+        from fairlead.featurestore.api_feast import feast_router
         from fairlead.featurestore.api_exports import exports_router
         from fairlead.featurestore.api_freshness import freshness_router
         from fairlead.featurestore.api_online_checks import online_checks_router
@@ -97,6 +98,7 @@ class FeatureStore:
             *routers,
             exports_router(self.exports),
             expectations_router(self.expectations, self.reports),
+            feast_router(self.feast),
             erasures_router(self.erasures, self._wake),
             feature_servers_router(self.servers, self.routing),
             online_checks_router(self.checks, self._wake),
@@ -216,7 +218,9 @@ def assemble_features(
         servers=FeatureServers(database, clock, catalog=catalog),
         routing=OnlineRouting(database, clock, catalog=catalog),
         checks=OnlineChecks(database, clock),
-        feast=FeastRepositories(database, replicas=replicas, engines=online_engines),
+        feast=FeastRepositories(
+            database, clock, replicas=replicas, engines=online_engines, home_region=home_region
+        ),
         streams=streams,
         online_engines=online_engines,
         metrics=OnlineMetrics(database, clock),
