@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -23,7 +24,7 @@ from fairlead.featurestore.duck import fetch_number, quote_name, quote_text
 from fairlead.featurestore.event_log import ACCEPTED, EVENT, OFFLINE, OWN_COLUMNS, SEQUENCE, TO, EventLog, LogRows
 from fairlead.featurestore.event_logs import EventLogs
 from fairlead.featurestore.log_sealing import view_at
-from fairlead.featurestore.log_segments import LogPosition, segments_of
+from fairlead.featurestore.log_segments import LogPosition, Segment, segments_of
 from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.rows import row_columns
 from fairlead.featurestore.tables_streams import FeatureLogRow
@@ -119,6 +120,14 @@ class LoggedRows:
             lambda connection: self.relation(connection, workspace_id, view, as_of=as_of, region=region)
         )
 
+    def file(self, segment: Segment, region: str) -> Path:
+        """The Parquet file of a segment, from its replica in a region.
+
+        Raises:
+            ReplicaUnavailable: if it cannot be read there.
+        """
+        return self._replicas.fetch(segment.artifact, near=region, only=region)
+
     def _find(self, connection: DuckDBPyConnection, workspace_id: str, view: ViewDefinition, region: str) -> list[_Log]:
         # What is in a file of this machine is looked at first: what leaves it then is in a segment.
         unsealed = {log.id: unsealed_rows(log) for log in self._logs.of_view(workspace_id, view.name)}
@@ -130,7 +139,7 @@ class LoggedRows:
         for segment in segments:
             log = logs[segment.log]
             if segment.artifact.residency == view.residency and segment.first == log.through + 1:
-                path = self._replicas.fetch(segment.artifact, near=region, only=region)
+                path = self.file(segment, region)
                 log.pieces.append((f"read_parquet({quote_text(str(path))})", segment.view_digest))
                 log.through = segment.last
         for name, log in logs.items():
