@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -102,7 +102,7 @@ class FeatureAgentServer:
         observe: Callable[[str, ArrowTable], None] | None = None,
     ) -> None:
         flight = load_flight()
-        exchange = _Exchange(
+        self._exchange = exchange = _Exchange(
             joins, registry, clock, region=region, scratch=scratch, limits=limits, observe=observe, flight=flight
         )
         name = f"[{host}]" if ":" in host else host
@@ -117,6 +117,14 @@ class FeatureAgentServer:
     def port(self) -> int:
         """The port it listens on."""
         return int(self._server.port)
+
+    def occupied(self) -> AbstractContextManager[None]:
+        """Take the place of one join while the block runs.
+
+        Raises:
+            AgentBusy: if as many go on as may.
+        """
+        return self._exchange.slot()
 
     def serve(self) -> None:
         """Answer until `shutdown`."""
@@ -173,7 +181,7 @@ class _Exchange:
         ticket = self._judge(headers, text)
         rows, received, sent, problem = 0, 0, 0, None
         try:
-            with self._slot(), time_limit(self._limits.seconds), self._scratch.folder("agent-") as folder:
+            with self.slot(), time_limit(self._limits.seconds), self._scratch.folder("agent-") as folder:
                 entity_rows = self._receive(reader, ticket, started)
                 rows, received = entity_rows.num_rows, entity_rows.nbytes
                 if self._observe is not None:
@@ -209,7 +217,8 @@ class _Exchange:
         return ticket
 
     @contextmanager
-    def _slot(self) -> Generator[None]:
+    def slot(self) -> Generator[None]:
+        """The place of one join."""
         if not self._slots.acquire(timeout=_WAIT_SECONDS):
             raise AgentBusy(
                 f"The feature agent of {self._region} joins {self._limits.joins} reads already.",

@@ -234,6 +234,9 @@ class FederatedReads:
             except Unavailable as error:
                 problem = error.detail
                 if hop["stand_in"] is None:
+                    if not isinstance(error, AgentUnavailable):
+                        error.attributes |= {"region": hop["region"], "views": _view_names(hop)}
+                        raise
                     raise _no_answer(hop, problem, policy) from error
         stand_in = cast("JsonObject", hop["stand_in"])
         if stand_in["joiner"] is None:
@@ -299,14 +302,18 @@ def _in_order(answer: Any, hop: JsonObject, rows: int) -> Any:
 
 
 def _no_answer(hop: JsonObject, problem: str, policy: OnUnavailable) -> AgentUnavailable:
-    views = [str(view["view"]) for view in cast("list[JsonObject]", hop["views"])]
+    views = _view_names(hop)
     older = "; no older snapshot of all of it is in the reader's region" if policy == "stale" else ""
     return AgentUnavailable(
-        f"{', '.join(views)} cannot be read in {hop['region']}: {problem.rstrip('.')}{older}.",
+        f"{', '.join(str(view) for view in views)} cannot be read in {hop['region']}: {problem.rstrip('.')}{older}.",
         hint="See: fairlead agent list. To go on without: --on-unavailable stale, or missing.",
         region=hop["region"],
-        views=cast("list[JsonValue]", views),
+        views=views,
     )
+
+
+def _view_names(hop: JsonObject) -> list[JsonValue]:
+    return [view["view"] for view in cast("list[JsonObject]", hop["views"])]
 
 
 def _outcome(hop: JsonObject, answer: _Answer, rows: int) -> HopOutcome:

@@ -20,6 +20,7 @@ from fairlead.featurestore.agent_flight import AgentLimits, FeatureAgentServer
 from fairlead.featurestore.applied import FeatureObject
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.ticket_joins import TicketJoins
+from fairlead.sdk.artifacts import wait_until
 from fairlead.sdk.client import Fairlead
 from fairlead.sdk.settings import ClientSettings
 from fairlead.sync.scratch import Scratch
@@ -75,8 +76,15 @@ class FederationWorld:
         return self.connect(home="client")
 
     def reader(self, region: str, token: str | None = None) -> Fairlead:
-        """A client that is in a region."""
+        """A client that is in a region, of a registry that has just heard of every agent."""
+        for agent in self.agents.values():
+            if agent.thread.is_alive():
+                agent.sign()
         return self.connect(home="client", region=region, token=token)
+
+    def reader_without_signs(self, region: str) -> Fairlead:
+        """As `reader`, and the registry hears nothing."""
+        return self.connect(home="client", region=region)
 
     def connect(self, *, home: str, region: str | None = None, token: str | None = None) -> Fairlead:
         settings = ClientSettings(
@@ -141,6 +149,16 @@ class FederationWorld:
         agent.sign()
         self.agents[region] = agent
         return agent
+
+    def write_replicas(self) -> None:
+        """Wait until the unrestricted parts of the newest snapshot are in every region."""
+        snapshot = next(iter(self.client.features.snapshots(service="screening")))
+        for part in snapshot.artifacts:
+            digest = str(part["digest"])
+            wait_until(lambda digest=digest: len(self._regions(digest)) == 3, "the snapshot to be everywhere", 60)
+
+    def _regions(self, digest: str) -> set[str]:
+        return {each.region for each in self.client.artifacts.get(digest).replicas if each.state == "VERIFIED"}
 
     def forget_agent(self, region: str) -> None:
         """Stop an agent, and have the registry forget it."""
