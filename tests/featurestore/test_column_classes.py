@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairlead.core.errors import FeatureDefinitionInvalid, ResidencyViolation
+from fairlead.core.errors import FeatureDefinitionInvalid, NotReady, ResidencyViolation
 from fairlead.featurestore.applied import FeatureObject
 from fairlead.featurestore.online_reader import STATUS
 from tests.featurestore.feature_fleet import (
@@ -88,24 +88,54 @@ def test_a_region_serves_what_it_may_and_says_what_it_lacks(world: FeatureFleet)
     assert there[STATUS] == {"cells": "present", "cells:ward": "not_in_region"}
 
 
-def test_feast_over_a_region_has_the_features_that_may_be_there(world: FeatureFleet, tmp_path: Path) -> None:
-    import feast
-    import pandas as pd
+def test_a_region_is_given_the_features_that_may_be_there(world: FeatureFleet, tmp_path: Path) -> None:
+    snapshot = world.snapshot(as_of=day(5))
+    rows = entity_rows([(1, 3), (2, 3)])
+    there = world.store.historical.join(ADMIN, rows, service="diagnosis", region=US, leave_out=True)
+    assert there.rows.column_names == ["patient_id", "event_timestamp", "radius"]
+    assert there.not_in_region == ("ward",)
+    for region, absent in ((US, ("ward",)), (EU, ())):
+        found = world.store.exports.export(ADMIN, snapshot.digest or "", "cells", region=region, leave_out=True)
+        table = parquet.read_table(found.path)
+        assert (found.not_in_region, "ward" in table.column_names) == (absent, not absent)
+    # Side by side as in joins: the last row of a tie is made of the last of each class.
+    assert table.to_pylist()[:3] == [
+        {"patient_id": 1, "radius": 0.5, "ward": "old", "event_timestamp": day(0)},
+        {"patient_id": 1, "radius": 1.0, "ward": "a", "event_timestamp": day(2)},
+        {"patient_id": 1, "radius": 1.5, "ward": "b", "event_timestamp": day(2)},
+    ]
+    with pytest.raises(ResidencyViolation, match="'eu'"):
+        world.store.exports.export(ADMIN, snapshot.digest or "", "cells", region=US)
+    compiled = {
+        region: {view.features[0].name if len(view.features) == 1 else "both" for view in registry_views(world, region)}
+        for region in (US, EU)
+    }
+    assert compiled == {US: {"radius"}, EU: {"both"}}
 
-    world.snapshot(as_of=day(5))
-    world.store.online.materialize(ADMIN, "diagnosis")
-    world.run()
-    frame = pd.DataFrame({"patient_id": [1, 2], "event_timestamp": [day(3), day(3)]})
-    seen: dict[str, list[dict[str, Any]]] = {}
-    for region in (US, EU):
-        folder = tmp_path / region.replace(":", "_")
-        world.store.feast.write(ADMIN, "diagnosis", region, folder)
-        store = feast.FeatureStore(repo_path=str(folder))
-        found = store.get_historical_features(frame, store.get_feature_service("diagnosis")).to_df()
-        found = found.sort_values("patient_id").drop(columns="event_timestamp")
-        seen[region] = found.to_dict("records")
-    assert seen[US] == [{"patient_id": 1, "radius": 1.5}, {"patient_id": 2, "radius": 2.0}]
-    assert seen[EU] == [{"patient_id": 1, "radius": 1.5, "ward": "b"}, {"patient_id": 2, "radius": 2.0, "ward": None}]
+
+def registry_views(world: FeatureFleet, region: str) -> list[Any]:
+    from feast.protos.feast.core.Registry_pb2 import Registry
+
+    registry: Any = Registry()
+    registry.ParseFromString(world.store.feast.compile(ADMIN, "diagnosis", region).content)
+    return [view.spec for view in registry.feature_views]
+
+
+def test_a_snapshot_says_what_each_region_lacks_and_why(world: FeatureFleet) -> None:
+    (lack,) = world.snapshot(as_of=day(5)).lacks
+    assert (lack.region, lack.view, lack.features, lack.residency) == (US, "cells", ("ward",), "eu")
+    assert lack.reason == f"Data of residency class 'eu' must stay in EU; {US} is in US."
+
+
+def test_time_travel_reads_the_newest_snapshot_that_is_not_later(world: FeatureFleet) -> None:
+    early, late = world.snapshot(as_of=day(1)), world.snapshot(as_of=day(5))
+    rows = entity_rows([(1, 9)])
+    for moment, snapshot in ((1, early), (4.9, early), (5, late), (9, late)):
+        joined = world.store.historical.join(ADMIN, rows, service="diagnosis", as_of=day(moment), region=EU)
+        assert joined.snapshot == snapshot.digest
+    with pytest.raises(NotReady, match=r"no snapshot as of 2026-02-19T23.* or before") as caught:
+        world.store.historical.join(ADMIN, rows, service="diagnosis", as_of=day(0.5), region=EU)
+    assert "--as-of 2026-02-19T23" in (caught.value.hint or "")
 
 
 def test_a_class_of_a_column_is_within_its_views_and_stays(world: FeatureFleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -93,6 +94,7 @@ def test_the_same_data_taken_twice_has_the_same_digest(world: FeatureFleet) -> N
 
 def test_restricted_features_are_read_for_no_region_outside(world: FeatureFleet) -> None:
     snapshot = world.snapshot()
+    shutil.rmtree(world.fleet.root / "features" / "rows")
     for region in (US, None):
         with pytest.raises(ResidencyViolation, match="residency class 'eu'"):
             world.store.historical.join(ADMIN, entity_rows([(1, 4)]), snapshot=snapshot.digest, region=region)
@@ -139,6 +141,7 @@ def test_features_older_than_their_ttl_are_not_given_out(world: FeatureFleet) ->
 
 def test_a_damaged_replica_is_never_joined_and_is_mended_from_another(world: FeatureFleet) -> None:
     snapshot = world.snapshot()
+    shutil.rmtree(world.fleet.root / "features" / "rows")
     for pack in world.fleet.packs("virginia"):
         flip_a_byte(pack)
     world.store.online.materialize(ADMIN, "diagnosis", regions=[US])
