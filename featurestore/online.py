@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog
 from fairlead.core.db import Database
-from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable
+from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable, SnapshotNotOnline
 from fairlead.core.ids import parse_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
@@ -175,6 +175,7 @@ class OnlineStores:
         Raises:
             FeatureServiceNotFound, UnknownRegion: if there is none.
             NotReady: if no region, or not the one that was named, serves the service.
+            SnapshotNotOnline: if none of them has the snapshot that was named.
             ReplicaUnavailable: if that region's store is not on this machine.
             InvalidInput: if a join key is missing or of the wrong type.
         """
@@ -185,7 +186,8 @@ class OnlineStores:
         chosen = _choose(list(serving), wanted or self._home_region)
         if chosen is None or (wanted is not None and chosen != wanted):
             of = f"the snapshot {slot} of {service!r}" if slot else f"the service {service!r}"
-            raise NotReady(
+            kind = SnapshotNotOnline if slot else NotReady
+            raise kind(
                 f"There is no store of {of} online in {wanted or 'any region'} yet.",
                 hint=f"Ask for it: fairlead features materialize {service}" + (f" --snapshot {slot}" if slot else ""),
                 service=service,

@@ -22,6 +22,7 @@ from fairlead.core.ids import new_row_id
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.online_engines import NEWEST
+from fairlead.featurestore.online_parity import KINDS
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineStateRow, SnapshotPartRow
 from fairlead.featurestore.tables_servers import FeatureCheckRegionRow, FeatureCheckRow
@@ -253,7 +254,8 @@ def _problems(regions: Sequence[RegionCheck]) -> list[str]:
         if said and said["served"] != said["expected"]:
             found.append(f"{part.region} serves {said['served'] or 'nothing'}, not {said['expected']}")
         for view in cast("list[dict[str, Any]]", said.get("views", [])):
-            counts = ", ".join(f"{number} {kind}" for kind, number in view["differences"].items())
+            differences = view["differences"]
+            counts = ", ".join(f"{differences[kind]} {kind}" for kind in KINDS if kind in differences)
             if counts:
                 found.append(f"{part.region}, {view['view']}: {counts} of {view['sampled']} sampled")
     return found

@@ -9,7 +9,7 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 from anyio.to_thread import run_sync
@@ -147,7 +147,7 @@ def serve_features(client: Fairlead, settings: ServerSettings, serving: Serving)
     tls = _load_tls(serving)
     engines = OnlineEngines(
         OnlineFolder(root=settings.folder / "features" / "online"),
-        read_choices(_engine_setting(settings)),
+        read_choices(settings.feature_online_engine.get_secret_value()),
     )
     engine = engines.of(serving.region)
     log = None
@@ -239,11 +239,6 @@ class Listing:
                     hint=f"An admin does: fairlead features servers add {self._url} --region {self._region}.",
                 ) from error
         self._has_said = False
-
-
-def _engine_setting(settings: ServerSettings) -> str:
-    found: Any = getattr(settings, "feature_online_engine", "")
-    return str(found.get_secret_value() if hasattr(found, "get_secret_value") else found or "")
 
 
 def _load_tls(serving: Serving) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from anyio.to_thread import run_sync
 
 from fairlead.app.feature_measurements import Measurements
@@ -363,7 +364,10 @@ class FeatureServer:
             "snapshot": meta["snapshot"],
             "as_of": meta["as_of"],
             "age_seconds": age,
-            "missing_views": [view.alias for view in opened.reader.views if view.is_missing],
+            "missing_views": [
+                *(view.alias for view in opened.reader.views if view.is_missing),
+                *orjson.loads(meta.get("not_in_region", "[]")),
+            ],
         }
         if question.max_staleness_seconds is not None and age > question.max_staleness_seconds:
             raise FeaturesStale(

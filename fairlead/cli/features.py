@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from fairlead.cli.context import command, connected, group, is_dry_run
 from fairlead.cli.feature_plans import plan_text
 from fairlead.cli.parsing import parse_pairs
+from fairlead.core.errors import InvalidInput
 
 app = group("Features: apply definitions, take snapshots, materialize, read.")
 
@@ -81,12 +83,30 @@ def read(
     service: Service,
     *,
     entity: Annotated[list[str], typer.Option(help="KEY=VALUE[,VALUE...]; repeat for more keys.")],
-    region: Annotated[str | None, typer.Option(help="Region to read in; none: the nearest that serves.")] = None,
+    region: Annotated[str | None, typer.Option(help="Region whose store the server reads; none: its own.")] = None,
+    near: Annotated[str | None, typer.Option(help="Ask feature servers, from the nearest to this region on.")] = None,
+    max_staleness: Annotated[float | None, typer.Option(min=0, help="With --near: how old, in seconds.")] = None,
+    local: Annotated[bool, typer.Option("--local", help="Read the store of --region from this machine.")] = False,
 ) -> None:
-    """Read the latest feature values of entities online."""
+    """Read the latest feature values of entities online; SERVICE@DIGEST reads one snapshot."""
     entities = {key: [parse_value(item) for item in values.split(",")] for key, values in parse_pairs(entity).items()}
+    if near is not None and (region is not None or local):
+        raise InvalidInput("--near asks feature servers; --region and --local do not.", hint="Leave one out.")
+    if max_staleness is not None and near is None and not local:
+        raise InvalidInput("--max-staleness goes with --near or --local.", hint="Name the region: --near REGION.")
+    limit = None if max_staleness is None else timedelta(seconds=max_staleness)
     with connected() as (client, output):
-        answer: Any = client.features.online(service, entities, region=region)
+        answer: Any
+        if near is not None or local:
+            reader = (
+                client.features.local_reader(service, region=region, max_staleness=limit)
+                if local
+                else client.features.reader(service, near=near, max_staleness=limit)
+            )
+            answer = reader.read(entities).to_json()
+            reader.close()
+        else:
+            answer = client.features.online(service, entities, region=region)
         if output.form == "human":
             output.message(f"{answer['region']}, snapshot {answer['snapshot']}")
             output.table(answer["rows"], list(answer["rows"][0]) if answer["rows"] else ["-"])

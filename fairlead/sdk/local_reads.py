@@ -7,6 +7,7 @@ registry, so this is for processes that run in the region and may read all that 
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,10 @@ class LocalReads:
                 snapshot=meta["snapshot"],
                 as_of=meta["as_of"],
                 age_seconds=age,
-                missing_views=tuple(view.alias for view in reader.views if view.is_missing),
+                missing_views=(
+                    *(view.alias for view in reader.views if view.is_missing),
+                    *json.loads(meta.get("not_in_region", "[]")),
+                ),
                 names=tuple(names),
                 columns=tuple(columns),
                 statuses=tuple(statuses),

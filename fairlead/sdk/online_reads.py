@@ -78,6 +78,17 @@ class OnlineFeatures:
         """One object for each entity: keys and features by name."""
         return [dict(zip(self.names, row, strict=True)) for row in zip(*self.columns, strict=True)]
 
+    def to_json(self) -> dict[str, Any]:
+        """The answer as the API gives it: `{region, snapshot, as_of, age_seconds, missing_views, rows}`."""
+        return {
+            "region": self.region,
+            "snapshot": self.snapshot,
+            "as_of": self.as_of,
+            "age_seconds": self.age_seconds,
+            "missing_views": list(self.missing_views),
+            "rows": self.rows,
+        }
+
     def to_dict(self) -> dict[str, list[Any]]:
         """The columns by name, as `to_dict` of Feast's answers."""
         return {name: list(column) for name, column in zip(self.names, self.columns, strict=True)}

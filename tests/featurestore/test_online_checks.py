@@ -1,30 +1,35 @@
-"""Checks find every difference that is planted, tell no value of restricted data, and measure skew of what was served."""
+"""Checks find every difference that is planted, tell no restricted value, and measure skew of what was served."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from fairlead.core.errors import FeatureCheckNotFound, InvalidInput, NotReady
-from fairlead.featurestore.online_checks import OnlineCheck
+from fairlead.featurestore.online_checks import ONLINE_CHECK, OnlineCheck
+from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_reader import ViewColumns
 from fairlead.featurestore.served_log import ServedFolder, ServedLog
-from tests.featurestore.feature_fleet import FeatureFleet, open_feature_fleet
+from fairlead.sync.worker import Worker
+from tests.featurestore.feature_fleet import FeatureFleet, open_feature_fleet, service
 from tests.fleet import ADMIN, REGIONS
 
+parquet: Any = pq
 US, EU = REGIONS["virginia"], REGIONS["eemshaven"]
 PATIENTS = 30
 
 
-@pytest.fixture
-def world(database_url: str, tmp_path: Path) -> Iterator[FeatureFleet]:
-    with open_feature_fleet(tmp_path, database_url) as fleet:
+@contextlib.contextmanager
+def open_world(folder: Path, url: str | None = None) -> Generator[FeatureFleet]:
+    with open_feature_fleet(folder, url) as fleet:
         fleet.cells([(each, 1.0, each / 2) for each in range(PATIENTS)])
         fleet.genes([(each, 1.0, f"marker {each}") for each in range(PATIENTS)])
         fleet.apply(fleet.definitions(ttl=None))
@@ -32,6 +37,18 @@ def world(database_url: str, tmp_path: Path) -> Iterator[FeatureFleet]:
         fleet.store.online.materialize(ADMIN, "diagnosis")
         fleet.run()
         yield fleet
+
+
+@pytest.fixture
+def world_on_each_database(database_url: str, tmp_path: Path) -> Iterator[FeatureFleet]:
+    with open_world(tmp_path, database_url) as world:
+        yield world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[FeatureFleet]:
+    with open_world(tmp_path) as world:
+        yield world
 
 
 def check(world: FeatureFleet, **settings: Any) -> OnlineCheck:
@@ -49,12 +66,23 @@ def check(world: FeatureFleet, **settings: Any) -> OnlineCheck:
 
 def plant(world: FeatureFleet, region: str, statement: str) -> None:
     """Change a region's store behind its back."""
-    path = world.store.online.path(ADMIN, "diagnosis", region)
+    name = StoreName(workspace_id=ADMIN.workspace_id, service="diagnosis", region=region)
+    path = str(world.store.online_engines.of(region).address(name))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(statement)
+        connection.executescript(statement)
 
 
-def test_stores_that_hold_their_snapshot_have_nothing_against_them(world: FeatureFleet) -> None:
+PLANTED = {
+    "value": "UPDATE view_0 SET f0 = 99 WHERE k0 = 7",
+    "missing": "DELETE FROM view_0 WHERE k0 = 8",
+    "extra": "INSERT INTO view_0 SELECT 7000, event_timestamp, created_timestamp, f0 FROM view_0 WHERE k0 = 1",
+    "stale": "UPDATE view_0 SET event_timestamp = event_timestamp - 1 WHERE k0 = 9",
+    "ahead": "UPDATE view_0 SET event_timestamp = event_timestamp + 1 WHERE k0 = 10",
+}
+
+
+def test_every_kind_of_difference_is_found_and_named(world_on_each_database: FeatureFleet) -> None:
+    world = world_on_each_database
     found = check(world)
     assert found.problems == ()
     views = {(each.region, view["view"]): view for each in found.regions for view in (each.findings or {})["views"]}
@@ -62,51 +90,31 @@ def test_stores_that_hold_their_snapshot_have_nothing_against_them(world: Featur
     assert {view["sampled"] for view in views.values()} == {PATIENTS}
     assert views[US, "cells"]["fingerprint"] == views[EU, "cells"]["fingerprint"]
 
-
-@pytest.mark.parametrize(
-    ("kind", "statement"),
-    [
-        ("value", "UPDATE view_0 SET f0 = 99 WHERE k0 = 7"),
-        ("missing", "DELETE FROM view_0 WHERE k0 = 7"),
-        ("extra", "INSERT INTO view_0 SELECT 7000, event_timestamp, created_timestamp, f0 FROM view_0 WHERE k0 = 7"),
-        ("stale", "UPDATE view_0 SET event_timestamp = event_timestamp - 1 WHERE k0 = 7"),
-        ("ahead", "UPDATE view_0 SET event_timestamp = event_timestamp + 1 WHERE k0 = 7"),
-    ],
-)
-def test_every_kind_of_difference_is_found_and_named(world: FeatureFleet, kind: str, statement: str) -> None:
-    plant(world, US, statement)
+    plant(world, US, ";".join(PLANTED.values()))
     found = check(world)
-    assert found.problems[0] == f"{US}, cells: 1 {kind} of {31 if kind == 'extra' else 30} sampled"
-    assert any("cells is not the same in" in each for each in found.problems)
+    said, disagreement = found.problems
+    assert said == f"{US}, cells: 1 value, 1 missing, 1 extra, 1 stale, 1 ahead of 31 sampled"
+    assert disagreement == f"cells is not the same in {US} and {EU}"
     (region,) = (each for each in found.regions if each.region == US)
     (view,) = (region.findings or {})["views"]
-    assert view["examples"] == [
-        {"kind": kind, "key": [7000 if kind == "extra" else 7], "feature": "radius" if kind == "value" else None}
-    ]
+    examples = {each["kind"]: (each["key"], each["feature"]) for each in view["examples"]}
+    assert examples == {
+        "value": ([7], "radius"),
+        "missing": ([8], None),
+        "extra": ([7000], None),
+        "stale": ([9], None),
+        "ahead": ([10], None),
+    }
 
 
 def test_a_store_of_another_snapshot_is_found(world: FeatureFleet) -> None:
     plant(world, US, "UPDATE meta SET value = 'sha256:other' WHERE key = 'snapshot'")
-    # Before the worker notices by itself and makes it again.
-    world.store.checks.start(ADMIN, "parity", "diagnosis", settings={"sample": 10, "seed": "s"})
-    handlers = world.store.handlers
-    found = _run_only(world, handlers["online-check"])
+    started = world.store.checks.start(ADMIN, "parity", "diagnosis", settings={"sample": 10, "seed": "s"})
+    # A whole worker would first notice by itself, and make the store again.
+    handlers = {ONLINE_CHECK: world.store.handlers[ONLINE_CHECK]}
+    Worker(world.fleet.database, world.fleet.clock, regions=None, handlers=handlers, derivers=[]).run_until_idle()
+    found = world.store.checks.get(ADMIN, started.id)
     assert any("serves sha256:other, not sha256:" in each for each in found.problems)
-
-
-def _run_only(world: FeatureFleet, handler: Callable[..., None]) -> OnlineCheck:
-    from fairlead.sync.worker import Worker
-
-    worker = Worker(
-        world.fleet.database, world.fleet.clock, regions=None, handlers={"online-check": handler}, derivers=[]
-    )
-    worker.run_until_idle()
-    from sqlalchemy import select
-
-    from fairlead.featurestore.tables_servers import FeatureCheckRow
-
-    with world.fleet.database.read() as session:
-        return world.store.checks.get(ADMIN, session.scalars(select(FeatureCheckRow.id)).one())
 
 
 def test_values_and_keys_of_restricted_views_stay_in_their_region(world: FeatureFleet) -> None:
@@ -151,9 +159,6 @@ def test_what_was_served_is_compared_with_the_training_snapshot(world: FeatureFl
 
 
 def test_logs_of_what_was_served_are_bounded_and_hold_no_keys(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    parquet: Any = pq
     folder = ServedFolder(root=tmp_path)
     for _ in range(3):
         log = ServedLog(folder, region=US, workspace_id="w", share=1.0, max_bytes=1)
@@ -174,17 +179,10 @@ def test_logs_of_what_was_served_are_bounded_and_hold_no_keys(tmp_path: Path) ->
 def test_what_cannot_be_checked_is_refused(world: FeatureFleet) -> None:
     with pytest.raises(FeatureCheckNotFound):
         world.store.checks.get(ADMIN, "nothing")
-    world.apply([])
     other = world.store.online.states(ADMIN, "diagnosis")[0].snapshot
+    world.apply([service("second")])
     with pytest.raises(InvalidInput, match="is of 'diagnosis'"):
-        world.apply([_service("second")])
         world.store.checks.start(ADMIN, "parity", "second", snapshot=other, settings={"sample": 1, "seed": ""})
     world.snapshot("second")
     with pytest.raises(NotReady, match="No region serves"):
         world.store.checks.start(ADMIN, "parity", "second", settings={"sample": 1, "seed": ""})
-
-
-def _service(name: str) -> Any:
-    from tests.featurestore.feature_fleet import service
-
-    return service(name)
