@@ -19,7 +19,6 @@ from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
 from fairlead.catalog import load_catalog
 from fairlead.core.signatures import create_key, read_private_key, sign
-from fairlead.featurestore.expectations import from_json
 from fairlead.registry.issuers import Issuers, Rule
 from fairlead.registry.lifecycle import Lifecycle
 from fairlead.registry.policy import Policy
@@ -44,6 +43,7 @@ from fairlead.sync.store.keyring import make_key_file
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
 from tests.app.federation_calls import federation_calls
+from tests.app.quality_calls import quality_calls
 from tests.catalog.test_private import HARBOUR
 from tests.featurestore.feature_fleet import FeatureFleet, entity_rows
 from tests.featurestore.test_api import ipc
@@ -220,7 +220,6 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     labels = {"owner": LABELS.owner, "team": LABELS.team, "cost_centre": LABELS.cost_centre}
     service.tracking_servers.add(world.owner, name="lab", url="http://127.0.0.1:5000")
     envelope = prepare_lifecycle(service, world)
-    expect_few_cells(service, world)
     listed = service.features.servers.register(world.owner, region="aws:us-east-1", url="http://127.0.0.1:6570").id
     hook = WebhookDraft(name="ops", url="https://hooks.example.org/ops")
     service.webhooks.webhooks.create(world.owner, hook)
@@ -233,16 +232,9 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
     }
     return {
         **{route: Call(**members) for route, members in federation_calls(service, world).items()},
+        **{route: Call(**members) for route, members in quality_calls(service, world).items()},
         "POST /features/services/{name}/checks": Call(
             path="/features/services/diagnosis/checks", body={"kind": "parity"}
-        ),
-        "PUT /features/expectations/{name}": Call(
-            path="/features/expectations/new", body={"view": "cells", "expectations": [{"kind": "rows", "min": 1}]}
-        ),
-        "DELETE /features/expectations/{name}": Call(path="/features/expectations/old"),
-        "POST /features/erasures": Call(
-            path="/features/erasures",
-            body={"entities": ["patient"], "salt": "0" * 64, "subject_hash": "1" * 64, "reason": "request 1"},
         ),
         "PUT /features/servers": Call(
             path="/features/servers", body={"region": "aws:us-east-1", "url": "https://features.example:6566"}
@@ -463,11 +455,6 @@ def prepare_deployments(service: Service, world: World, draft: DeploymentDraft) 
         kind="bentocloud", delivery="folder", settings={}, delivery_settings={"path": "/srv/manifests"}
     )
     service.serving.targets.put(world.owner, "plant", target, expected_revision=None)
-
-
-def expect_few_cells(service: Service, world: World) -> None:
-    expected = from_json({"view": "cells", "expectations": [{"kind": "rows", "max": 100}]})
-    service.features.expectations.put(world.owner, "old", expected, expected_revision=0)
 
 
 def ready_bundle(service: Service, world: World) -> str:
