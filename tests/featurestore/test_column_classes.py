@@ -133,9 +133,9 @@ def test_time_travel_reads_the_newest_snapshot_that_is_not_later(world: FeatureF
     for moment, snapshot in ((1, early), (4.9, early), (5, late), (9, late)):
         joined = world.store.historical.join(ADMIN, rows, service="diagnosis", as_of=day(moment), region=EU)
         assert joined.snapshot == snapshot.digest
-    with pytest.raises(NotReady, match=r"no snapshot as of 2026-02-19T23.* or before") as caught:
+    with pytest.raises(NotReady, match=r"no snapshot as of 2026-02-20T00.* or before") as caught:
         world.store.historical.join(ADMIN, rows, service="diagnosis", as_of=day(0.5), region=EU)
-    assert "--as-of 2026-02-19T23" in (caught.value.hint or "")
+    assert "--as-of 2026-02-20T00" in (caught.value.hint or "")
 
 
 def test_a_class_of_a_column_is_within_its_views_and_stays(world: FeatureFleet) -> None:
