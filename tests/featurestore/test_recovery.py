@@ -89,6 +89,7 @@ def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying:
         replicas=ReplicaRows(
             fleet.database, artifacts=fleet.artifacts, open_store=fleet.open_store, folder=fleet.root / "rows"
         ),
+        logged=world.store.streams.logged,
         scratch=Scratch(fleet.root / "scratch"),
     )
     worker = Worker(fleet.database, fleet.clock, regions=None, handlers={"snapshot": handler}, derivers=[])
