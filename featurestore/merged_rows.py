@@ -1,7 +1,7 @@
 """Parts of one view put side by side in one file, for readers that know a view as one file: Feast, and exports.
 
-Parts hold the same keys and times, and rows that tie in both are in each part's own order. So the n-th row of a tie gets
-the n-th of each part, and the last one of an entity is made of the last ones of its parts, as in joins.
+Parts hold the same keys and times, and rows that tie in both are in each part's own order. So the n-th row of a tie
+gets the n-th of each part, and the last one of an entity is made of the last ones of its parts, as in joins.
 """
 
 from __future__ import annotations

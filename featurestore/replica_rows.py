@@ -133,7 +133,7 @@ class ReplicaRows:
         return {block.digest for blocks in layout.files.values() for block in blocks}
 
     def fetch_delta(self, old: ArtifactName, new: ArtifactName, *, only: str | None = None) -> RowDelta | None:
-        """What turns the rows of one artifact into those of another of the same sub-view; None: take all of the new ones.
+        """What turns the rows of one artifact into those of another of the same sub-view; None: take all new rows.
 
         Quick where the new one is the old one with one more delta; else the rows of both are compared in a stream.
 

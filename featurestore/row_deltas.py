@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,14 +42,16 @@ def write_delta(old: Path, new: Path, *, added: Path, removed: Path, by: Sequenc
     """Write what turns the rows of one file into those of another of the same columns.
 
     Args:
-        old, new: files of rows in canonical order.
-        added, removed: where the delta goes.
+        old: a file of rows in canonical order.
+        new: another one.
+        added: where the rows go that are put in.
+        removed: where it is said which are taken out.
         by: leading columns of the order, and times, that rows are compared in stretches of: the more, the less memory
             one stretch takes. None is the first column. They have no missing values, and keys come before times.
     """
     sides = _Side(old, by), _Side(new, by)
     columns = columns_of(sides[1].schema)
-    taken, put = DeltaWriter([], removed), DeltaWriter(columns, added)
+    taken, put = _DeltaWriter([], removed), _DeltaWriter(columns, added)
     with taken, put:
         for before, after in _stretches(*sides):
             kept_before, kept_after = _kept(before, after)
@@ -99,7 +102,7 @@ def iter_added(added: Path) -> Iterator[ArrowTable]:
         yield table.drop_columns([KEPT.name])
 
 
-class DeltaWriter:
+class _DeltaWriter:
     """Writes one half of a delta, stretch by stretch."""
 
     def __init__(self, columns: Sequence[Column], path: Path) -> None:
@@ -107,11 +110,13 @@ class DeltaWriter:
         self._kept = 0
         self.count = 0
 
-    def __enter__(self) -> DeltaWriter:
+    def __enter__(self) -> Self:
         self._writer.__enter__()
         return self
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if error is None:
             self._writer.finish()
         self._writer.__exit__(kind, error, traceback)

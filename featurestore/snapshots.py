@@ -3,9 +3,9 @@
 A snapshot's record is canonical JSON: the service and its version, the time, and for each part (a view's features
 under one residency class) an artifact. The sha256 of that record is the *snapshot digest*, which a model version pins.
 Taking one commits a row and names, for each part, a region where its class lets it be; a worker there writes the rows
-as an artifact and hands it to the same verification and replication as a model. When every part was read back, the snapshot
-is READY. What a user has to correct (a missing file or column) makes it FAILED and says why; what passes by itself is
-tried again.
+as an artifact and hands it to the same verification and replication as a model. When every part was read back, the
+snapshot is READY. What a user has to correct (a missing file or column) makes it FAILED and says why; what passes by
+itself is tried again.
 """
 
 from __future__ import annotations

@@ -83,21 +83,21 @@ def read_stored(folder: Path) -> StoredRows:
     """
     if (folder / ROWS_FILE).is_file():
         return StoredRows(folder=folder)
+    problem: Exception | None = None
     try:
         text = (folder / INDEX_FILE).read_bytes()
         index: dict[str, Any] = json.loads(text) if len(text) <= _MOST_INDEX_BYTES else {}
-        if (index.get("format"), index.get("version")) != (FORMAT, FORMAT_VERSION):
-            raise ValueError
-        written = WrittenRows(rows=int(index["rows"]), digest=Digest(index["rows_digest"]))
-        stored = StoredRows(folder=folder, deltas=int(index["deltas"]), written=written)
-        if stored.deltas < 1 or not all(path.is_file() for path in stored.files.values()):
-            raise ValueError
+        if (index.get("format"), index.get("version")) == (FORMAT, FORMAT_VERSION):
+            written = WrittenRows(rows=int(index["rows"]), digest=Digest(index["rows_digest"]))
+            stored = StoredRows(folder=folder, deltas=int(index["deltas"]), written=written)
+            if stored.deltas >= 1 and all(path.is_file() for path in stored.files.values()):
+                return stored
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptSnapshot(
-            "The artifact does not hold rows of a snapshot in a form that is known here.",
-            hint="A newer release of Fairlead may have written it: upgrade this one.",
-        ) from error
-    return stored
+        problem = error
+    raise CorruptSnapshot(
+        "The artifact does not hold rows of a snapshot in a form that is known here.",
+        hint="A newer release of Fairlead may have written it: upgrade this one.",
+    ) from problem
 
 
 def flatten(stored: StoredRows, destination: Path) -> WrittenRows:
@@ -201,7 +201,8 @@ def write_row_delta(
         flat: the flat rows of the one.
         stored: the other, if it is the one with one more delta, which then says it all.
         flat_after: the flat rows of the other.
-        added, removed: where they go, as files of rows.
+        added: where the rows go that it has more.
+        removed: where those go that it has less.
     """
     columns = columns_of(load_arrow().parquet.read_schema(flat_after))
     put, gone = (

@@ -118,6 +118,7 @@ def make_source(run: Run, day: int) -> dict[str, Any]:
 
 
 def write(run: Run, day: int) -> dict[str, Any]:
+    """Read the source into flat rows."""
     scratch = run.folder / "scratch"
     scratch.mkdir(exist_ok=True)
     found = write_rows(
@@ -128,11 +129,13 @@ def write(run: Run, day: int) -> dict[str, Any]:
 
 
 def written(run: Run, day: int) -> WrittenRows:
+    """What `write` found on a day."""
     rows, digest = json.loads((run.folder / f"written-{day}.json").read_bytes())
     return WrittenRows(rows=rows, digest=Digest(digest))
 
 
 def compare(run: Run, day: int) -> dict[str, Any]:
+    """Write the day's artifact."""
     folder = run.artifact(day)
     folder.mkdir()
     if day == 0:
@@ -158,10 +161,12 @@ def known(location: str, digests: Sequence[str]) -> Mapping[Digest, StoredBlock]
 
 
 def digests_before(run: Run, day: int) -> list[str]:
+    """The artifacts of the days before."""
     return [(run.folder / f"digest-{each}").read_text() for each in range(day)]
 
 
 def store(run: Run, day: int) -> dict[str, Any]:
+    """Put the day's artifact into the first location."""
     location = run.location("here")
     blocks = known(location, digests_before(run, day)[-1:])
     found = write_artifact(
@@ -175,6 +180,7 @@ def store(run: Run, day: int) -> dict[str, Any]:
 
 
 def copy(run: Run, day: int) -> dict[str, Any]:
+    """Bring the day's artifact to the second location."""
     there = run.location("there")
     blocks = known(there, digests_before(run, day)[-1:])
     report = copy_artifact(
@@ -188,6 +194,7 @@ def copy(run: Run, day: int) -> dict[str, Any]:
 
 
 def restore(run: Run, day: int) -> dict[str, Any]:
+    """Flatten the day's artifact where it was copied to."""
     folder = run.artifact(day)
     digest = run.folder / f"digest-{day}"
     if digest.exists():
@@ -213,11 +220,12 @@ def measure(run: Run, step: str, day: int) -> dict[str, Any]:
     arguments = [f"--rows={run.rows}", f"--share={run.share}", f"--seed={run.seed}", f"--folder={run.folder}"]
     command = [sys.executable, __file__, *arguments, f"--step={step}", f"--day={day}"]
     started = time.perf_counter()
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
     return {"step": step, "day": day, "seconds": time.perf_counter() - started} | json.loads(answer.stdout)
 
 
 def run_step(run: Run, step: str, day: int) -> None:
+    """Do one step, and say what it took."""
     answer = STEPS[step](run, day)
     used = resource.getrusage(resource.RUSAGE_SELF)
     # On Linux the maximum is in KiB.
@@ -243,9 +251,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         run = Run(folder=Path(name), rows=options.rows, share=options.share, seed=options.seed)
-        print(
-            f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}"
-        )
+        print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}")
         base = 0
         for day in range(options.days + 1):
             steps = ["source", "write", "compare"] + ([] if options.no_store else ["store", "copy"]) + ["restore"]

@@ -63,7 +63,7 @@ def _allowed(residency: Residency) -> frozenset[str]:
 
 def is_within(residency: Residency, outer: Residency) -> bool:
     """Whether data of this class may be nowhere that data of the outer one may not."""
-    if outer == UNRESTRICTED or residency == outer:
+    if outer in {UNRESTRICTED, residency}:
         return True
     return residency != UNRESTRICTED and all(permits(outer, each) for each in _allowed(residency))
 

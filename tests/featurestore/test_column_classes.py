@@ -88,7 +88,7 @@ def test_a_region_serves_what_it_may_and_says_what_it_lacks(world: FeatureFleet)
     assert there[STATUS] == {"cells": "present", "cells:ward": "not_in_region"}
 
 
-def test_a_region_is_given_the_features_that_may_be_there(world: FeatureFleet, tmp_path: Path) -> None:
+def test_a_region_is_given_the_features_that_may_be_there(world: FeatureFleet) -> None:
     snapshot = world.snapshot(as_of=day(5))
     rows = entity_rows([(1, 3), (2, 3)])
     there = world.store.historical.join(ADMIN, rows, service="diagnosis", region=US, leave_out=True)
