@@ -36,8 +36,10 @@ def checkout(tmp_path: Path) -> Generator[Path]:
 
 @pytest.mark.timeout(PAGE_SECONDS + 60)
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path) -> None:
+def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path, request: pytest.FixtureRequest) -> None:
     with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as variables:
+        if page.stem == "push-features":
+            variables = {"FAIRLEAD_STREAM_BROKER": request.getfixturevalue("redis_server").url}
         printed = run_blocks(checkout, blocks_of(page), variables | OFFLINE)
     if page.stem == "promote-and-deploy":
         check_promote_and_deploy(printed)
