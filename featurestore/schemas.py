@@ -213,6 +213,14 @@ class SnapshotRequest(_Body):
     as_of: AwareDatetime | None = None
 
 
+class RewritingAnswer(BaseModel):
+    """That an erasure took rows out of a part, whose artifact was `old_digest` before."""
+
+    erasure: str
+    old_digest: str
+    rows_removed: int
+
+
 class SnapshotPartAnswer(BaseModel):
     """A view's rows with the features of one residency class, in a snapshot."""
 
@@ -227,6 +235,7 @@ class SnapshotPartAnswer(BaseModel):
     deltas: int | None
     sent_bytes: int | None
     statistics: dict[str, Any] | None
+    rewritten: list[RewritingAnswer]
 
     @classmethod
     def of(cls, part: SnapshotPart) -> SnapshotPartAnswer:
@@ -243,6 +252,7 @@ class SnapshotPartAnswer(BaseModel):
             deltas=part.deltas,
             sent_bytes=part.sent_bytes,
             statistics=None if part.statistics is None else dict(part.statistics),
+            rewritten=[RewritingAnswer.model_validate(each, from_attributes=True) for each in part.rewritten],
         )
 
 

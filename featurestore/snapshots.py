@@ -28,6 +28,7 @@ from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.log_positions import Positions, log_regions, positions_of
 from fairlead.featurestore.releases import releasable
+from fairlead.featurestore.rewritings import Rewriting, rewritings
 from fairlead.featurestore.snapshot_checks import require_checks
 from fairlead.featurestore.snapshot_regions import RegionLack, lacks, workspace_regions
 from fairlead.featurestore.sub_views import sub_views
@@ -51,7 +52,8 @@ class SnapshotPart:
     """A view's rows with the features of one class. `region` is where they are read from the source.
 
     Digests, counts and statistics come with the rows. `rows_digest` is equal for equal rows, however they are stored:
-    the artifact holds a base and `deltas` upon it, and `sent_bytes` of it went over the wire.
+    the artifact holds a base and `deltas` upon it, and `sent_bytes` of it went over the wire. `rewritten` names each
+    erasure that took rows out of it, with the artifact that it had before.
     """
 
     view: str
@@ -65,6 +67,7 @@ class SnapshotPart:
     deltas: int | None
     sent_bytes: int | None
     statistics: Mapping[str, Any] | None
+    rewritten: tuple[Rewriting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +300,7 @@ def part_subject(part: SnapshotPartRow) -> str:
 def to_snapshot(session: Session, row: SnapshotRow, regions: Sequence[str] | None = None) -> Snapshot:
     """The record of a row; `regions` are those of the workspace, if they are known."""
     parts = _parts(session, row)
+    rewritten = rewritings(session, row)
     return Snapshot(
         id=row.id,
         service=row.service,
@@ -317,6 +321,7 @@ def to_snapshot(session: Session, row: SnapshotRow, regions: Sequence[str] | Non
                 deltas=part.delta_count,
                 sent_bytes=part.sent_bytes,
                 statistics=part.statistics,
+                rewritten=rewritten.get((part.view, part.residency), ()),
             )
             for part in parts
         ),

@@ -120,6 +120,7 @@ def test_a_subject_leaves_every_place_and_nothing_else_changes(fleet: FeatureFle
     found = fleet.store.snapshots.get(ADMIN, second.digest or "")
     assert found.id == second.id
     assert {part.rows for part in found.artifacts} == {21, 5}
+    assert all(part.rewritten[0].erasure == asked.id for part in found.artifacts)
     check_certificate(fleet, asked, {first.digest, second.digest})
 
 
