@@ -2,8 +2,8 @@
 
 Rows that an earlier artifact holds are that artifact. Others are written as the nearest earlier one with one more
 delta, so that what is sent is what changed, or as a new base. Safe to run again at any point: rows that were written
-already are not sent twice, an upload that was handed over and not noted is an artifact like another, and only the holder
-of the lease notes anything.
+already are not sent twice, an upload that was handed over and not noted is an artifact like another, and only the
+holder of the lease notes anything.
 """
 
 from __future__ import annotations
