@@ -34,6 +34,11 @@ class StreamDefinition:
         """What of it changes which rows come."""
         return {"name": self.name, "kind": self.kind, "place": dict(self.place)}
 
+    def to_feast(self) -> dict[str, JsonValue]:
+        """Feast's JSON of it, as far as it is kept."""
+        options, _ = _KINDS[self.kind]
+        return {"name": self.name, "type": self.kind, **({options: dict(self.place)} if options else {})}
+
 
 def stream_from_content(content: Mapping[str, Any]) -> StreamDefinition:
     """The inverse of `StreamDefinition.content`."""

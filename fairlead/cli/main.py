@@ -33,6 +33,7 @@ from fairlead.cli import (
     features,
     features_erase,
     features_expect,
+    features_feast,
     features_federation,
     features_online,
     features_push,
@@ -84,6 +85,7 @@ app.add_typer(feature_streams.app, name="stream")
 app.add_typer(agent.app, name="agent")
 features.app.add_typer(features_expect.app, name="expect")
 features.app.add_typer(features_erase.app)
+features.app.add_typer(features_feast.app)
 features.app.add_typer(features_federation.app)
 features.app.add_typer(features_push.app)
 features.app.add_typer(features_snapshots.app)

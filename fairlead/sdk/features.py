@@ -12,6 +12,7 @@ from fairlead.core.clock import format_time
 from fairlead.core.errors import CodeRefused, InvalidInput, JsonValue, MissingExtra
 from fairlead.core.ids import parse_name
 from fairlead.sdk.artifacts import READY_TIMEOUT_SECONDS, recorded_error, wait_until
+from fairlead.sdk.feast_repo import report_materialized, write_feast_repo
 from fairlead.sdk.feature_servers import FeatureServers
 from fairlead.sdk.local_reads import LocalReads
 from fairlead.sdk.online_checks import OnlineChecks
@@ -111,6 +112,30 @@ class Features:
             objects = list(definitions)
         body["objects"] = cast("list[JsonValue]", to_wire(objects))
         return self._transport.post("/api/v1/features/apply", body)
+
+    def feast_repo(self, service: str, *, region: str, to: Path | str, own_online_store: bool = False) -> str:
+        """Write a folder that `feast.FeatureStore(repo_path=...)` opens, over what a region serves of a service.
+
+        It reads a copy of the region's replica, and the region's online store where that is a file of this machine;
+        otherwise, and with `own_online_store`, a SQLite store of its own, which `feast materialize` fills. Write it
+        again for a newer snapshot. Answers the snapshot's digest.
+
+        Raises:
+            FeatureServiceNotFound, UnknownRegion, NotReady, ReplicaUnavailable, ResidencyViolation.
+            InvalidInput: if the folder is a Feast repository of another kind.
+        """
+        return write_feast_repo(self._transport, service, region, Path(to), own_online_store=own_online_store)
+
+    def report_materialized(
+        self, service: str, *, region: str, store: str, intervals: Sequence[Mapping[str, JsonValue]]
+    ) -> None:
+        """Tell what Feast materialized in a region: `{view, snapshot, start, end}` each, into the store of that name.
+
+        Raises:
+            FeatureServiceNotFound, UnknownRegion
+            InvalidInput: if an interval ends before it begins.
+        """
+        report_materialized(self._transport, service, region, store, [dict(each) for each in intervals])
 
     def push(
         self,

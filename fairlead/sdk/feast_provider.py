@@ -1,0 +1,91 @@
+"""Feast's provider of a repository over a region: reads and materializes, pushes through Fairlead, defines nothing.
+
+Feast finds it by the class path `fairlead.sdk.feast_provider.FairleadProvider`. Feast asks its provider before it
+writes a registry or makes a table, so what a compiled repository cannot do is refused here, before it has an effect.
+Importing this module imports Feast; only Feast does so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from feast.data_source import PushSource
+from feast.infra.passthrough_provider import PassthroughProvider
+
+from fairlead.core.errors import PermissionDenied
+from fairlead.sdk.feast_registry import RepositoryPlace, is_compiled
+from fairlead.sdk.feast_repo import ONLINE_STORE, reporter
+
+
+class FairleadProvider(PassthroughProvider):
+    """A provider for reading what Fairlead compiled."""
+
+    def update_infra(self, *_: Any, **__: Any) -> None:
+        """Refuse: `feast apply` would come to nothing.
+
+        Raises:
+            PermissionDenied: always.
+        """
+        raise is_compiled()
+
+    def teardown_infra(self, *_: Any, **__: Any) -> None:
+        """Refuse.
+
+        Raises:
+            PermissionDenied: always.
+        """
+        raise is_compiled()
+
+    def materialize_single_feature_view(self, config: Any, feature_view: Any, *args: Any, **kwargs: Any) -> None:
+        """Materialize into an online store of the user's own.
+
+        Raises:
+            PermissionDenied: if the online store is the region's.
+        """
+        if self._is_of_the_region():
+            raise PermissionDenied(
+                "The region's online store is materialized by its workers.",
+                hint="Run: fairlead features materialize SERVICE; or write the repository with --own-online-store.",
+            )
+        # `feast apply` would have made its table.
+        store: Any = self.online_store
+        store.update(config, [], [feature_view], [], [], partial=True)
+        super().materialize_single_feature_view(config, feature_view, *args, **kwargs)
+
+    def ingest_df(self, feature_view: Any, df: Any, field_mapping: Any = None) -> None:
+        """Rows that are pushed online: into the region's stores by Fairlead, or into the user's own.
+
+        Raises:
+            PermissionDenied: if the view has no push source, and the online store is the region's.
+        """
+        if self._is_of_the_region():
+            self._push(feature_view, df, "online")
+        else:
+            super().ingest_df(feature_view, df, field_mapping)
+
+    async def ingest_df_async(self, feature_view: Any, df: Any, field_mapping: Any = None) -> None:
+        """As `ingest_df`."""
+        self.ingest_df(feature_view, df, field_mapping)
+
+    def ingest_df_to_offline_store(self, feature_view: Any, table: Any) -> None:
+        """Rows that are pushed offline: into the log that later snapshots have. A replica is never written.
+
+        Raises:
+            PermissionDenied: if the view has no push source.
+        """
+        self._push(feature_view, table.to_pandas(), "offline")
+
+    def _push(self, feature_view: Any, df: Any, to: str) -> None:
+        source: Any = feature_view.stream_source
+        if not isinstance(source, PushSource):
+            raise PermissionDenied(
+                f"View {feature_view.name!r} has no push source, so no rows are taken for it.",
+                hint="Give it source=PushSource(...), and apply it with `fairlead features apply PATH`.",
+            )
+        place = RepositoryPlace.read(self.repo_config.repo_path or Path())
+        reporter().push(source.name, df, to=to, region=place.region)
+
+    def _is_of_the_region(self) -> bool:
+        store: Any = self.repo_config.online_store
+        return store is not None and str(store.type) == ONLINE_STORE
