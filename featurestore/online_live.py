@@ -181,6 +181,15 @@ class LiveRows:
         """Every file that may be there."""
         return [self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")]
 
+    def find(self, alias: str, keys: Iterable[str]) -> dict[str, tuple[int, int | None, str]]:
+        """Event and created timestamp and features of those entities of a view that have a row."""
+        if not self._path.exists():
+            return {}
+        query = "SELECT event_timestamp, created_timestamp, features FROM rows WHERE alias = ? AND key = ?"
+        with closing(self._connect()) as connection:
+            rows = {key: connection.execute(query, (alias, key)).fetchone() for key in keys}
+        return {key: row for key, row in rows.items() if row is not None}
+
     def upsert(self, rows: Iterable[LiveRow]) -> int:
         """Keep those rows that are not older than what there is of their entities; returns how many those are."""
         with closing(self._connect()) as connection:

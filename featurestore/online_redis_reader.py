@@ -5,30 +5,22 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from fairlead.featurestore import redis_wire as wire
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_live import is_late, split_key
 from fairlead.featurestore.online_reader import (
-    FeatureReader,
     OnlineStoreError,
     StoredView,
-    ViewColumns,
     key_text,
     live_row,
 )
 from fairlead.featurestore.redis_wire import Head, prefix, speaking
-
-_TRIES = 20
-
-
-class _MovedError(Exception):
-    """The pointer moved while values were read."""
+from fairlead.featurestore.retrying_reader import MovedError, RetryingReader
 
 
-class RedisReader(FeatureReader):
+class RedisReader(RetryingReader):
     """One service's online features in one region, from Redis; the connections are the engine's."""
 
     def __init__(self, client: Any, name: StoreName) -> None:
@@ -36,32 +28,6 @@ class RedisReader(FeatureReader):
         self._client = client
         self._name = name
         self._head: Head | None = None
-
-    def read_columns(
-        self,
-        entities: Mapping[str, Sequence[Any]],
-        *,
-        now: datetime | None = None,
-        views: Collection[str] | None = None,
-    ) -> tuple[dict[str, str], list[ViewColumns]]:
-        """As `FeatureReader.read_columns`: all of one snapshot."""
-        for _ in range(_TRIES):
-            try:
-                return super().read_columns(entities, now=now, views=views)
-            except _MovedError:
-                continue
-        raise _too_quick()
-
-    def read_view(
-        self, view: str, keys: Sequence[Mapping[str, Any]], *, now: datetime | None = None
-    ) -> list[tuple[datetime, dict[str, Any]] | None]:
-        """As `FeatureReader.read_view`."""
-        for _ in range(_TRIES):
-            try:
-                return super().read_view(view, keys, now=now)
-            except _MovedError:
-                continue
-        raise _too_quick()
 
     def keys(self, view: str) -> Iterator[tuple[Any, ...]]:
         """The keys of every stored row of a view, in no order; of the snapshot that is there at the beginning."""
@@ -110,7 +76,7 @@ class RedisReader(FeatureReader):
         with speaking():
             before, *versions, live, after = reads.execute()
         if not before == after == head.pointer:
-            raise _MovedError
+            raise MovedError
         found: dict[Any, Sequence[Any]] = {}
         binary = [at for at, (_, kind, _) in enumerate(view.features, start=1) if kind == "BYTES"]
         for key, text, pushed in zip(wanted, versions, live, strict=True):
@@ -129,7 +95,3 @@ class RedisReader(FeatureReader):
 
     def _close(self) -> None:
         self._head = None
-
-
-def _too_quick() -> OnlineStoreError:
-    return OnlineStoreError("The online store changes faster than it can be read.")

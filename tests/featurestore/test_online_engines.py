@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from fairlead.featurestore.online_engines import OnlineEngine
+from fairlead.featurestore.online_feast import FeastEngine
 from fairlead.featurestore.online_redis import RedisEngine
 from fairlead.featurestore.online_sqlite import OnlineFolder, SqliteEngine
 from tests.featurestore.online_engine_suite import OnlineEngineTests
@@ -28,3 +29,10 @@ class TestRedis(OnlineEngineTests):
         client.flushdb()
         yield RedisEngine({"url": redis_server.url}, OnlineFolder(root=tmp_path))
         client.close()
+
+
+class TestFeastOverSqlite(OnlineEngineTests):
+    @pytest.fixture
+    def engine(self, tmp_path: Path) -> OnlineEngine:
+        options = {"type": "sqlite", "path": str(tmp_path / "feast.db")}
+        return FeastEngine(options, OnlineFolder(root=tmp_path / "online"))

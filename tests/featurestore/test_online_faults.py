@@ -47,6 +47,7 @@ def kill_while_it_writes(setting: str, folder: Path, seconds: float) -> None:
 def test_a_writer_that_is_killed_leaves_a_whole_snapshot(setting: str, tmp_path: Path) -> None:
     chance = random.Random(7)
     engine = OnlineEngines(OnlineFolder(root=tmp_path / "online"), read_choices(setting)).of(REGION)
+    snapshot = ""
     for _ in range(KILLS):
         kill_while_it_writes(setting, tmp_path, chance.uniform(0.02, 0.3))
         reader = engine.reader(NAME)
@@ -73,6 +74,3 @@ def test_a_writer_that_is_killed_leaves_a_whole_snapshot(setting: str, tmp_path:
             engine.write(NAME, contents, scratch=tmp_path)
             (build,) = (key for keys in (client.hkeys(key) for key in client.keys("*:builds")) for key in keys)
             assert build not in builds
-            assert all(
-                f":{build}:" in key or ":builds" in key or key.endswith((REGION, "@")) for key in client.keys("*")
-            )
