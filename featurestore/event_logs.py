@@ -7,7 +7,6 @@ another. What they hold together is made one where it is read (see `logged_rows`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
 from fairlead.core.ports import Clock
-from fairlead.featurestore.definitions import ViewDefinition
+from fairlead.featurestore.definitions import VIEW, ViewDefinition
 from fairlead.featurestore.event_log import EventLog, LogState
+from fairlead.featurestore.tables import FeatureDefinitionRow
 from fairlead.featurestore.tables_streams import FeatureLogRow
 from fairlead.registry import audit
-from fairlead.registry.identity import Caller
+from fairlead.registry.identity import Caller, system_caller
 
 _SUFFIX = ".log.sqlite"
 
@@ -39,11 +39,24 @@ class EventLogs:
     def for_push(self, caller: Caller, view: ViewDefinition, region: str) -> EventLog:
         """The log that takes a view's rows in a region; it is begun, and said to be, at the first push."""
         path = self._path(caller.workspace_id, view.name, region)
-        return self._find(
-            path,
-            lambda: EventLog.open(path, workspace_id=caller.workspace_id, view=view.name, region=region),
-            lambda log: self._register(caller, log, view),
-        )
+        with self._guard:
+            log = self._open.get(path)
+            if log is None:
+                log = EventLog.open(path, workspace_id=caller.workspace_id, view=view.name, region=region)
+                self._open[path] = log
+            # No row may be in a log that the record does not know of.
+            self._register(caller, log, view.residency)
+            return log
+
+    def register(self, log: EventLog) -> None:
+        """Have the record know a log of this machine, also one that was restored from a copy of before the log."""
+        with self._guard:
+            if log.path in self._known:
+                return
+            with self._database.read() as session:
+                view = session.get(FeatureDefinitionRow, (log.workspace_id, VIEW, log.view))
+            if view is not None:
+                self._register(system_caller(log.workspace_id, "worker"), log, view.residency)
 
     def local(self) -> list[EventLog]:
         """Every log that lies on this machine."""
@@ -70,29 +83,22 @@ class EventLogs:
     def _path(self, workspace_id: str, view: str, region: str) -> Path:
         return self._folder / region.replace(":", "_") / workspace_id / f"{view}{_SUFFIX}"
 
-    def _find(self, path: Path, begin: Callable[[], EventLog], register: Callable[[EventLog], None]) -> EventLog:
-        with self._guard:
-            log = self._open.get(path) or begin()
-            self._open[path] = log
-            if path not in self._known:
-                # No row may be in a log that the record does not know of.
-                register(log)
-                self._known.add(path)
-            return log
-
-    def _register(self, caller: Caller, log: EventLog, view: ViewDefinition) -> None:
+    def _register(self, caller: Caller, log: EventLog, residency: str) -> None:
+        if log.path in self._known:
+            return
         now = self._clock.now()
         with self._database.write() as session:
-            if _insert(session, log, view.residency, now):
+            if _insert(session, log, residency, now):
                 audit.record(
                     session,
                     caller,
                     self._clock,
                     action="feature-log.begin",
                     subject=log.id,
-                    residency=view.residency,
-                    facts={"view": view.name, "region": log.region},
+                    residency=residency,
+                    facts={"view": log.view, "region": log.region},
                 )
+        self._known.add(log.path)
 
 
 def report(session: Session, log: EventLog, state: LogState, now: datetime) -> None:

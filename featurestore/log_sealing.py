@@ -88,6 +88,7 @@ class LogSealing:
         has_sealed, is_idle = False, True
         for log in self._logs.local():
             try:
+                self._logs.register(log)
                 with _only_one(log.path) as is_mine:
                     if is_mine:
                         has_sealed |= self._step(log)
@@ -232,7 +233,9 @@ def _recorded(session: Session, log: EventLog, stretch: Stretch) -> list[Feature
 
 
 def _upload_state(session: Session, row: FeatureLogSegmentRow) -> str:
-    return session.get_one(UploadRow, (row.workspace_id, row.upload_id)).state
+    upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
+    # A record that was restored knows no uploads: what is still here is handed over again.
+    return "EXPIRED" if upload is None else upload.state
 
 
 @contextlib.contextmanager

@@ -79,7 +79,11 @@ def present_views(session: Session, workspace_id: str) -> list[ViewDefinition]:
                 FeatureVersionRow.digest == FeatureDefinitionRow.digest,
             ),
         )
-        .where(FeatureDefinitionRow.workspace_id == workspace_id, FeatureDefinitionRow.kind == VIEW)
+        .where(
+            FeatureDefinitionRow.workspace_id == workspace_id,
+            FeatureDefinitionRow.kind == VIEW,
+            FeatureDefinitionRow.removed_at.is_(None),
+        )
         .order_by(FeatureDefinitionRow.name)
     )
     return [

@@ -13,6 +13,7 @@ from fairlead.featurestore.tables import (
     SnapshotPartRow,
     SnapshotRow,
 )
+from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow
 from fairlead.sync.record_rows import RecordedRow, rows_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FEATURES = "features"
 
 
 def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
-    """The rows of definitions, snapshots and online intents; each under the residency class of what it tells of."""
+    """The rows of definitions, snapshots, segments and online intents; each under the class of what it tells of."""
     definitions = rows_of(session, FeatureDefinitionRow, workspace_id)
     residency = {(row["kind"], row["name"]): row["residency"] for row in definitions}
 
@@ -42,5 +43,8 @@ def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
         yield recorded(SnapshotRow, row, snapshots[row["id"]])
     for row in rows_of(session, SnapshotPartRow, workspace_id):
         yield recorded(SnapshotPartRow, row, row["residency"])
+    for table in (FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow):
+        for row in rows_of(session, table, workspace_id):
+            yield recorded(table, row, row["residency"])
     for row in rows_of(session, OnlineIntentRow, workspace_id):
         yield recorded(OnlineIntentRow, row, services.get(row["service"], "unrestricted"))

@@ -62,7 +62,7 @@ def prepare(client: Any, folder: Path) -> None:
 
     frame(1, start=0, at=datetime(2026, 1, 1, tzinfo=UTC)).to_parquet(folder / "rows.parquet")
     item = Entity(name="item", join_keys=["item"], value_type=ValueType.INT64)
-    source = FileSource(path=str(folder / "rows.parquet"), timestamp_field="event_timestamp")
+    source = FileSource(name="item_rows", path=str(folder / "rows.parquet"), timestamp_field="event_timestamp")
     view = FeatureView(
         name="items",
         entities=[item],
