@@ -16,16 +16,16 @@ from fairlead.featurestore.duties import feature_duties
 from fairlead.featurestore.erasure_duties import erasure_duties
 from fairlead.featurestore.erasures import Erasures
 from fairlead.featurestore.expectation_sets import ExpectationSets
+from fairlead.featurestore.exports import SnapshotExports
 from fairlead.featurestore.feast_repo import FeastRepositories
 from fairlead.featurestore.feature_servers import FeatureServers
 from fairlead.featurestore.freshness import OnlineMetrics
-from fairlead.featurestore.exports import SnapshotExports
 from fairlead.featurestore.historical import HistoricalReads
 from fairlead.featurestore.online import OnlineStores
 from fairlead.featurestore.online_checks import OnlineChecks
 from fairlead.featurestore.online_choice import EngineChoice, OnlineEngines
-from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_routes import OnlineRouting
+from fairlead.featurestore.online_slots import store_for
 from fairlead.featurestore.online_sqlite import OnlineFolder
 from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.served_log import ServedFolder
@@ -33,7 +33,6 @@ from fairlead.featurestore.snapshot_report import SnapshotReports
 from fairlead.featurestore.snapshots import Snapshots
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.stream_assembly import FeatureStreams, StreamRules, assemble_streams
-from fairlead.featurestore.tables import OnlineStateRow
 from fairlead.registry.versions import Versions
 from fairlead.sync.collection import GRACE
 from fairlead.sync.duties import Duties
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from fairlead.core.ports import Clock
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.replicas import Artifacts
+    from fairlead.registry.tables import ModelVersionRow
     from fairlead.registry.uploads import Uploads
     from fairlead.sync.worker import Deriver, Handler
 
@@ -80,8 +80,8 @@ class FeatureStore:
         from fairlead.featurestore.api import feature_routers
         from fairlead.featurestore.api_erasures import erasures_router
         from fairlead.featurestore.api_expectations import expectations_router
-        from fairlead.featurestore.api_feast import feast_router
         from fairlead.featurestore.api_exports import exports_router
+        from fairlead.featurestore.api_feast import feast_router
         from fairlead.featurestore.api_freshness import freshness_router
         from fairlead.featurestore.api_online_checks import online_checks_router
         from fairlead.featurestore.api_servers import feature_servers_router
@@ -115,13 +115,10 @@ class FeatureStore:
         """Derivers; `regions` are those whose online stores are on this machine (None: all)."""
         return self._duties(regions).derivers
 
-    def online_store_path(self, session: Session, workspace_id: str, service: str, region: str) -> str | None:
-        """The file of a region's online store of a service, or None until something is served there."""
-        row = session.get(OnlineStateRow, (workspace_id, service, region))
-        if row is None or row.served_snapshot is None:
-            return None
-        name = StoreName(workspace_id=workspace_id, service=service, region=region)
-        return self.online_engines.of(region).address(name)
+    def online_store_path(self, session: Session, version: ModelVersionRow, region: str) -> str | None:
+        """The file of the online store that a model version reads in a region; None until something is served there."""
+        name = store_for(session, version, region)
+        return None if name is None else self.online_engines.of(region).address(name)
 
 
 def assemble_features(

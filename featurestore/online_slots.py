@@ -8,6 +8,7 @@ its own. A slot that nobody needs any longer is taken away by the region's worke
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import and_, select
@@ -20,8 +21,9 @@ from fairlead.featurestore.online_desired import (
     online_regions,
     require_materialization,
 )
+from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
-from fairlead.featurestore.tables import OnlineIntentRow, SnapshotRow
+from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
 from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry.tables import AliasMoveRow, AliasRow, EnvironmentRow, ModelVersionRow, RegisteredModelRow
 
@@ -46,6 +48,28 @@ def derive_online_slots(session: Session, now: datetime) -> None:
         if row.state != LEAVING:
             row.state, row.updated_at = LEAVING, now
         require_materialization(session, None, row, now, slot=row.slot)
+
+
+def store_for(session: Session, version: ModelVersionRow, region: str) -> StoreName | None:
+    """The store that a model version's endpoints read in a region; None until something is served there.
+
+    That is the newest, unless it has another version of the feature service than the model was trained with and the
+    region keeps the snapshot that the model pins: then that one.
+    """
+    key = (version.workspace_id, version.feature_service or "", region)
+    newest = session.get(OnlineStateRow, key)
+    has_newest = newest is not None and newest.served_snapshot is not None
+    name = StoreName(workspace_id=key[0], service=key[1], region=region)
+    if version.feature_service_digest is not None and version.snapshot_digest is not None:
+        query = select(SnapshotRow.service_digest).where(
+            SnapshotRow.workspace_id == version.workspace_id,
+            SnapshotRow.digest == (newest.served_snapshot if newest else None),
+        )
+        is_same = has_newest and session.scalars(query).first() == version.feature_service_digest
+        kept = session.get(OnlineSlotRow, (*key, version.snapshot_digest))
+        if not is_same and kept is not None and kept.served_snapshot is not None:
+            return replace(name, slot=version.snapshot_digest)
+    return name if has_newest else None
 
 
 def needed_snapshots(session: Session) -> dict[tuple[str, str], set[str]]:

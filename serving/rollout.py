@@ -50,8 +50,8 @@ MEND_AGAIN = timedelta(seconds=30)
 _OBSERVERS = 8
 _log = logging.getLogger(__name__)
 
-OnlineStoreOf = Callable[[Session, str, str, str], str | None]
-"""The path of a region's online store: (session, workspace_id, feature_service, region); None until it is there."""
+OnlineStoreOf = Callable[[Session, ModelVersionRow, str], str | None]
+"""The path of the online store that a version reads in a region: (session, version, region); None until it is there."""
 
 OpenTarget = Callable[[str, str], DeployTarget]
 """A target by workspace and name."""
@@ -203,10 +203,10 @@ class RolloutDeriver:
         if active is None or active.bundle_digest is None or active.version is None:
             return False
         places = verified_replicas(session, row.workspace_id, row.residency, active.bundle_digest)
-        service = _feature_service(session, row, active.version)
+        version = session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, active.version))
 
         def store_of(region: str) -> str | None:
-            return None if service is None else self._online_store(session, row.workspace_id, service, region)
+            return self._online_store(session, version, region)
 
         Progress(
             session=session,
@@ -300,10 +300,6 @@ def _put_there(row: DeploymentRegionRow) -> EndpointSpec | None:
     with contextlib.suppress(KeyError, TypeError):
         return EndpointSpec(workspace_id=row.workspace_id, workload=Workload.from_json(row.workload))
     return None
-
-
-def _feature_service(session: Session, row: DeploymentRow, version: int) -> str | None:
-    return session.get_one(ModelVersionRow, (row.workspace_id, row.model_id, version)).feature_service
 
 
 def _require(session: Session, row: DeploymentRow, each: DeploymentRegionRow, now: datetime) -> None:

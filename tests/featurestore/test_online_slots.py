@@ -15,13 +15,14 @@ from fairlead.catalog import load_catalog
 from fairlead.core.errors import NotReady
 from fairlead.featurestore.freshness import OnlineMetrics
 from fairlead.featurestore.online_engines import StoreName
+from fairlead.featurestore.online_slots import store_for
 from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry.environments import Environments
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.policy import Policy
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.rollback import Rollbacks
-from fairlead.registry.tables import AuditEventRow
+from fairlead.registry.tables import AuditEventRow, ModelVersionRow
 from fairlead.registry.versions import VersionDraft, Versions
 from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, open_feature_fleet, patient, service
 from tests.fleet import ADMIN, LABELS, REGIONS
@@ -191,3 +192,23 @@ def test_a_slot_that_is_lost_is_made_again(world: FeatureFleet) -> None:
             (US, "READY", "sqlite"),
             (EU, "READY", "sqlite"),
         }
+
+
+def test_a_model_that_goes_back_reads_the_service_as_it_was_trained_with(world: FeatureFleet) -> None:
+    first = take(world, 10.0, 1)
+    register(world, first, 1)
+    promote(world, 1, 0)
+
+    def slot() -> str | None:
+        with world.fleet.database.read() as session:
+            version = session.scalars(select(ModelVersionRow)).one()
+            name = store_for(session, version, US)
+        return None if name is None else name.slot
+
+    take(world, 20.0, 2)
+    # The same version of the service: newer data is better.
+    assert slot() == ""
+    path = world.cells([(1, 0, 1.0)])
+    world.apply([cells_view(path, ttl="60s"), service(views=CELLS)])
+    world.snapshot()
+    assert slot() == first

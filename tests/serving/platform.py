@@ -233,8 +233,8 @@ class Platform:
         builder.more_files = self.bundle_files
         deployer = Deployer(database, clock, catalog=load_catalog(), open_target=self.open_target, routes=self.routes)
 
-        def online_store(_session: Session, _workspace_id: str, service: str, region: str) -> str | None:
-            return self.stores.get(f"{service} in {region}")
+        def online_store(_session: Session, version: ModelVersionRow, region: str) -> str | None:
+            return self.stores.get(f"{version.feature_service} in {region}")
 
         duties = self.fleet.duties
         return Worker(

@@ -20,6 +20,7 @@ from fairlead.core.ids import RegionId
 from fairlead.registry.identity import DEFAULT_WORKSPACE, Caller, bootstrap
 from fairlead.registry.locations import Locations
 from fairlead.registry.models import Labels, Models
+from fairlead.registry.tables import ModelVersionRow
 from fairlead.registry.uploads import Uploads
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.serving.assembly import Serving, assemble_serving
@@ -55,7 +56,7 @@ def running_server(root: Path) -> Generator[tuple[Serving, Worker, Callable[[str
             locations.add(CALLER, name=name, region=region, url=(root / name).as_uri())
         uploads = Uploads(database, clock, catalog=load_catalog())
 
-        def online_store(_session: Session, _workspace: str, _service: str, region: str) -> str | None:
+        def online_store(_session: Session, _version: ModelVersionRow, region: str) -> str | None:
             path = root / "online" / f"{region.replace(':', '-')}.sqlite"
             return str(path) if path.exists() else None
 
