@@ -41,6 +41,8 @@ def main() -> None:
         url, token = start_registry(stack, folder, environment)
         os.environ |= environment | {"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": token, "FAIRLEAD_REGION": WEST}
         agents = {region: start_agent(stack, folder, region) for region in (US, EU, WEST)}
+        for agent in agents.values():
+            print(read_until(agent, "The feature agent of"))
         client = stack.enter_context(contextlib.closing(fairlead.connect(url, token=token, home=folder / "reader")))
 
         say("Each region's views, and how a model's features would be read by a client in azure:westeurope")
@@ -118,9 +120,7 @@ def start_agent(stack: contextlib.ExitStack, folder: Path, region: str) -> subpr
     """The feature agent of a region, in a process of its own."""
     name = region.partition(":")[2]
     settings = {**os.environ, "FAIRLEAD_HOME": str(folder / name), "FAIRLEAD_REGION": region}
-    process = start(stack, folder / f"{name}.log", settings, "agent", "serve", "--region", region, "--port", "0")
-    print(read_until(process, "The feature agent of"))
-    return process
+    return start(stack, folder / f"{name}.log", settings, "agent", "serve", "--region", region, "--port", "0")
 
 
 def start(stack: contextlib.ExitStack, log: Path, environment: Mapping[str, str], *words: str) -> subprocess.Popen[str]:
@@ -212,9 +212,10 @@ def show_ledger(client: Any) -> None:
     """The ledger's rows of federated reads, once the agents have told of them."""
     deadline = time.monotonic() + 30
     rows: list[Any] = []
-    while len(rows) < 4 and time.monotonic() < deadline:
+    # A snapshot read and a live one, in two regions, there and back.
+    while len(rows) < 8 and time.monotonic() < deadline:
         time.sleep(0.2)
-        rows = [row for row in client.ledger.list(kind="federate") if row.source_region != WEST]
+        rows = [row for row in client.ledger.list(kind="federate") if row.source_region != row.region]
     for row in rows:
         print(f"  {row.source_region:<18} -> {row.region:<18} {row.moved_bytes:>8} bytes  ${row.actual_usd}")
 
