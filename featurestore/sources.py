@@ -30,6 +30,7 @@ from fairlead.featurestore.source_definitions import (
     SourceDefinition,
 )
 from fairlead.featurestore.source_duckdb import duckdb_relation, fetch_database
+from fairlead.featurestore.source_hopsworks import hopsworks_relation
 from fairlead.featurestore.source_postgres import postgres_relation
 from fairlead.featurestore.source_queries import Needs
 
@@ -93,7 +94,14 @@ class Sources:
                     view=view,
                 )
             case HopsworksRows():
-                raise NotImplementedError
+                return hopsworks_relation(
+                    connection,
+                    place,
+                    address=self._address(place.connection, view),
+                    needs=needs,
+                    timeout=self.query_timeout,
+                    view=view,
+                )
 
     def _address(self, name: str, view: str) -> str:
         address = self.connections.get(name)
