@@ -134,8 +134,8 @@ class _DeltaWriter:
         gaps = np.diff(before, prepend=-self._kept)
         self._kept = rows.num_rows - len(places) - int(before[-1])
         self.count += len(places)
-        columns = [] if is_named_only else rows.take(arrow.array(places)).columns
-        names = [] if is_named_only else rows.column_names
+        columns: list[Any] = [] if is_named_only else rows.take(arrow.array(places)).columns
+        names: list[str] = [] if is_named_only else rows.column_names
         self._writer.write(arrow.table([arrow.array(gaps, arrow.int64()), *columns], names=[KEPT.name, *names]))
 
 
@@ -268,19 +268,21 @@ def _stretches(old: _Side, new: _Side) -> Iterator[tuple[ArrowTable, ArrowTable]
 
 def _kept(old: ArrowTable, new: ArrowTable) -> tuple[Any, Any]:
     """The places, in each, of rows that are in both: as many as were found in one order, equal byte for byte."""
-    nothing = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    nothing: tuple[Any, Any] = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if not old.num_rows or not new.num_rows:
         return nothing
     if old.num_rows == new.num_rows and _is_same(old, new):
         return np.arange(old.num_rows), np.arange(old.num_rows)
     arrow = load_arrow()
     hashes = _numbered(_hashes(arrow.concat_tables([old, new]).combine_chunks()), old.num_rows)
-    _, one, other = np.intersect1d(*hashes, assume_unique=True, return_indices=True)
-    order = np.argsort(one, kind="stable")
-    one, other = one[order], other[order]
+    met: Any = np.intersect1d(*hashes, assume_unique=True, return_indices=True)
+    order: Any = np.argsort(met[1], kind="stable")
+    one: Any = met[1][order]
+    other: Any = met[2][order]
     # Where the order leaves open which of two rows comes first, they may be crosswise.
-    highest = np.maximum.accumulate(np.concatenate([[-1], other[:-1]])) if len(other) else other
-    one, other = one[other > highest], other[other > highest]
+    highest: Any = np.maximum.accumulate(np.concatenate([[-1], other[:-1]])) if len(other) else other
+    is_in_order: Any = other > highest
+    one, other = one[is_in_order], other[is_in_order]
     # Hashes may lie: what is kept is compared.
     if not _is_same(old.take(arrow.array(one)), new.take(arrow.array(other))):
         return nothing

@@ -88,7 +88,7 @@ def _facts(column: Column) -> dict[str, str]:
     name = quote_name(column.name)
     if column.type.endswith("_LIST"):
         return {"shortest": f"min(len({name}))", "longest": f"max(len({name}))"}
-    found = {"distinct": f"approx_count_distinct({name})"}
+    found = {"distinct": f"least(approx_count_distinct({name}), count({name}))"}
     if column.type in _TEXTS:
         size = f"strlen({name})" if column.type == "STRING" else f"octet_length({name})"
         return found | {"shortest": f"min({size})", "longest": f"max({size})"}

@@ -50,9 +50,7 @@ def snapshot(
         if not wait or is_dry_run():
             output.record(taken, name="id")
             return
-        taken = client.features.wait_snapshot(taken.id, progress=_telling(output))
-        output.record(taken, name="digest")
-        _tell_lacks(output, taken)
+        _show(output, client.features.wait_snapshot(taken.id, progress=_telling(output)))
 
 
 @command(app, "show-snapshot")
@@ -61,22 +59,7 @@ def show_snapshot(
 ) -> None:
     """Show a snapshot: its parts, what is in their columns, and what each region lacks and why."""
     with connected() as (client, output):
-        found = client.features.get_snapshot(snapshot)
-        if output.form != "human":
-            output.record(found, name="digest")
-            return
-        shown = {name: value for name, value in asdict(found).items() if name not in {"artifacts", "lacks"}}
-        output.record(shown)
-        parts: list[Any] = list(found.artifacts)
-        output.table(parts, _PARTS, title="parts")
-        columns = [
-            {"view": part["view"], "column": name, "nulls": part["statistics"]["nulls"].get(name), **each}
-            for part in parts
-            for name, each in ((part["statistics"] or {}).get("columns") or {}).items()
-        ]
-        if columns:
-            output.table(columns, _COLUMNS, title="columns")
-        _tell_lacks(output, found)
+        _show(output, client.features.get_snapshot(snapshot))
 
 
 @command(app, "export")
@@ -94,6 +77,30 @@ def export(
         output.record({**asdict(found), "path": str(found.path)}, name="path")
 
 
+def _show(output: Output, found: Snapshot) -> None:
+    if output.form != "human":
+        output.record(found, name="digest")
+        return
+    output.record({name: value for name, value in asdict(found).items() if name not in {"artifacts", "lacks"}})
+    parts: list[Any] = list(found.artifacts)
+    output.table(parts, _PARTS, title="parts")
+    if columns := [row for part in parts for row in _column_rows(part)]:
+        output.table(columns, _COLUMNS, title="columns")
+    for each in found.lacks:
+        lack: Any = each
+        output.message(
+            f"{lack['region']} lacks {', '.join(lack['features']) or 'everything'} of {lack['view']}: {lack['reason']}"
+        )
+
+
+def _column_rows(part: Any) -> list[dict[str, Any]]:
+    """What is in the columns of a part; nothing where only its rows may be told."""
+    statistics: dict[str, Any] = part["statistics"] or {}
+    columns: dict[str, dict[str, Any]] = statistics.get("columns") or {}
+    nulls: dict[str, int] = statistics.get("nulls") or {}
+    return [{"view": part["view"], "column": name, "nulls": nulls.get(name), **each} for name, each in columns.items()]
+
+
 def _telling(output: Output) -> Callable[[Snapshot], None]:
     """Says once how many parts are written, each time that there are more."""
     told = -1
@@ -106,11 +113,3 @@ def _telling(output: Output) -> Callable[[Snapshot], None]:
             output.message(f"{written} of {len(found.artifacts)} parts are written; each is read back then.")
 
     return tell
-
-
-def _tell_lacks(output: Output, found: Snapshot) -> None:
-    for each in found.lacks:
-        lack: Any = each
-        output.message(
-            f"{lack['region']} lacks {', '.join(lack['features']) or 'everything'} of {lack['view']}: {lack['reason']}"
-        )

@@ -51,7 +51,7 @@ class Source:
         self._keys = np.arange(rows) // 4
         self._times = [day(float(number % 4)) for number in range(rows)]
         self._created: list[datetime] = list(self._times)
-        self._values = [self._chance.normal(size=rows) for _ in FEATURES]
+        self._values: list[Any] = [self._chance.normal(size=rows) for _ in FEATURES]
         self.write()
 
     def change(self, share: float, *, at: datetime) -> None:
