@@ -60,15 +60,14 @@ def store_for(session: Session, version: ModelVersionRow, region: str) -> StoreN
     newest = session.get(OnlineStateRow, key)
     has_newest = newest is not None and newest.served_snapshot is not None
     name = StoreName(workspace_id=key[0], service=key[1], region=region)
-    if version.feature_service_digest is not None and version.snapshot_digest is not None:
-        query = select(SnapshotRow.service_digest).where(
-            SnapshotRow.workspace_id == version.workspace_id,
-            SnapshotRow.digest == (newest.served_snapshot if newest else None),
+    kept = session.get(OnlineSlotRow, (*key, version.snapshot_digest or ""))
+    if kept is not None and kept.served_snapshot is not None:
+        served = newest.served_snapshot if newest is not None else None
+        query = select(SnapshotRow.service_digest.distinct()).where(
+            SnapshotRow.workspace_id == version.workspace_id, SnapshotRow.digest.in_([served, kept.slot])
         )
-        is_same = has_newest and session.scalars(query).first() == version.feature_service_digest
-        kept = session.get(OnlineSlotRow, (*key, version.snapshot_digest))
-        if not is_same and kept is not None and kept.served_snapshot is not None:
-            return replace(name, slot=version.snapshot_digest)
+        if not has_newest or len(session.scalars(query).all()) > 1:
+            return replace(name, slot=kept.slot)
     return name if has_newest else None
 
 

@@ -14,6 +14,7 @@ from fairlead.registry.identity import bootstrap
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.rollback import Rollbacks
+from fairlead.registry.tables import ModelVersionRow
 from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
