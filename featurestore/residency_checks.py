@@ -44,8 +44,8 @@ def _check(part: SnapshotPartName, region: str | None, home_region: str | None) 
         return
     if region is None:
         raise ResidencyViolation(
-            f"{', '.join(feature.name for feature in part.view.features[:5])} of view {part.name!r} is under the residency "
-            f"class {residency!r}, and the request does not say where the result goes.",
+            f"{', '.join(feature.name for feature in part.view.features[:5])} of view {part.name!r} is under the "
+            f"residency class {residency!r}, and the request does not say where the result goes.",
             hint="State the region that you read from: region=REGION.",
             view=part.name,
             residency=residency,
