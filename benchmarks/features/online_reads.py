@@ -229,7 +229,10 @@ def race(folder: Path, entities: int, seconds: float) -> list[Measured]:
             return lambda turn: feast.get_online_features(features=service, entity_rows=rows[turn % BODIES]).to_dict()
 
         def in_fairlead() -> Callable[[int], None]:
-            return lambda turn: local.read({"user_id": batches[turn % BODIES]}).to_dict() and None
+            def read(turn: int) -> None:
+                local.read({"user_id": batches[turn % BODIES]}).to_dict()
+
+            return read
 
         with running(theirs, dict(os.environ), port=ports[0]), running(ours, dict(os.environ), port=ports[1]):
             expected = ask(ports[0], bodies[0], token)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 servers = group("Feature servers that clients find by themselves.")
 
-_COLUMNS = ["region", "url", "is_alive", "seen_at", "id"]
+_COLUMNS = ["id", "region", "url", "is_alive", "seen_at"]
 
 
 @command(app, "serve")
