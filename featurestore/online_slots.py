@@ -63,8 +63,10 @@ def store_for(session: Session, version: ModelVersionRow, region: str) -> StoreN
     kept = session.get(OnlineSlotRow, (*key, version.snapshot_digest or ""))
     if kept is not None and kept.served_snapshot is not None:
         served = newest.served_snapshot if newest is not None else None
-        query = select(SnapshotRow.service_digest.distinct()).where(
-            SnapshotRow.workspace_id == version.workspace_id, SnapshotRow.digest.in_([served, kept.slot])
+        query = (
+            select(SnapshotRow.service_digest)
+            .distinct()
+            .where(SnapshotRow.workspace_id == version.workspace_id, SnapshotRow.digest.in_([served, kept.slot]))
         )
         if not has_newest or len(session.scalars(query).all()) > 1:
             return replace(name, slot=kept.slot)
