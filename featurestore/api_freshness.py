@@ -10,11 +10,12 @@ from fairlead.registry.access import MayRead
 
 if TYPE_CHECKING:
     from fairlead.featurestore.freshness import OnlineMetrics
+    from fairlead.featurestore.log_lag import LogLags
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def freshness_router(metrics: OnlineMetrics) -> APIRouter:
+def freshness_router(metrics: OnlineMetrics, lags: LogLags) -> APIRouter:
     """What monitoring reads."""
     router = APIRouter(prefix="/features", tags=["features"])
 
@@ -26,7 +27,7 @@ def freshness_router(metrics: OnlineMetrics) -> APIRouter:
         },
     )
     def read_metrics(caller: MayRead) -> Response:
-        """What each region serves of each feature service, and how fresh it is, for Prometheus."""
-        return Response(metrics.render(caller), media_type=PROMETHEUS_TEXT)
+        """What each region serves of each feature service, how fresh it is, and how far it is behind logs."""
+        return Response(metrics.render(caller) + lags.render(caller), media_type=PROMETHEUS_TEXT)
 
     return router

@@ -102,7 +102,7 @@ class FeatureStore:
             erasures_router(self.erasures, self._wake),
             feature_servers_router(self.servers, self.routing),
             online_checks_router(self.checks, self._wake),
-            freshness_router(self.metrics),
+            freshness_router(self.metrics, self.streams.lags),
             *self.streams.routers(),
         ]
 
@@ -215,9 +215,7 @@ def assemble_features(
         servers=FeatureServers(database, clock, catalog=catalog),
         routing=OnlineRouting(database, clock, catalog=catalog),
         checks=OnlineChecks(database, clock),
-        feast=FeastRepositories(
-            database, clock, replicas=replicas, engines=online_engines, home_region=home_region
-        ),
+        feast=FeastRepositories(database, clock, replicas=replicas, engines=online_engines, home_region=home_region),
         streams=streams,
         online_engines=online_engines,
         metrics=OnlineMetrics(database, clock),

@@ -151,10 +151,11 @@ class OnlineMetrics:
                     [(labels, (self._clock.now() - row.as_of).total_seconds()) for labels, row in parts],
                 ),
             ]
-        return "".join(_metric(*each) for each in metrics)
+        return "".join(gauge(*each) for each in metrics)
 
 
-def _metric(name: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
+def gauge(name: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> str:
+    """One gauge in Prometheus's text format, with its samples by labels."""
     lines = [f"# HELP {name} {description}", f"# TYPE {name} gauge"]
     for labels, value in samples:
         told = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())

@@ -20,6 +20,7 @@ from fairlead.core.ports import Clock
 from fairlead.featurestore.definitions import VIEW
 from fairlead.featurestore.event_log import LogState
 from fairlead.featurestore.event_logs import EventLogs
+from fairlead.featurestore.freshness import gauge
 from fairlead.featurestore.log_segments import segments_of
 from fairlead.featurestore.tables import FeatureDefinitionRow
 from fairlead.featurestore.tables_streams import FeatureLogReaderRow, FeatureLogRow
@@ -98,6 +99,38 @@ class LogLags:
         with self._database.read() as session:
             rows = session.scalars(query.order_by(FeatureLogRow.view, FeatureLogRow.region, FeatureLogRow.id)).all()
             return [self._lag(session, row, states.get(row.id), now) for row in rows]
+
+    def render(self, caller: Caller) -> str:
+        """The present state in Prometheus's text format."""
+        lags = self.of_workspace(caller.workspace_id)
+        logs = [({"view": each.view, "log": each.log, "region": each.region}, each) for each in lags]
+        behind = [
+            ({"view": each.view, "log": each.log, "taken_in": each.region, "region": region.region}, region)
+            for each in lags
+            for region in each.regions
+        ]
+        return "".join(
+            (
+                gauge(
+                    "fairlead_log_rows", "Rows that a log ever took.", [(own, float(each.rows)) for own, each in logs]
+                ),
+                gauge(
+                    "fairlead_log_unsealed_rows",
+                    "Rows of a log that no segment holds yet.",
+                    [(own, float(each.unsealed_rows)) for own, each in logs],
+                ),
+                gauge(
+                    "fairlead_log_behind_rows",
+                    "Rows of a log that cannot be read in a region yet.",
+                    [(own, float(each.behind_rows)) for own, each in behind],
+                ),
+                gauge(
+                    "fairlead_log_behind_seconds",
+                    "Age of the oldest row of a log that cannot be read in a region yet.",
+                    [(own, each.behind_seconds) for own, each in behind],
+                ),
+            )
+        )
 
     def _lag(self, session: Session, row: FeatureLogRow, seen: LogState | None, now: datetime) -> LogLag:
         # A log of this machine is looked at; of another one the record says what was reported last.

@@ -224,6 +224,9 @@ def test_each_region_states_how_far_it_is_behind_a_log(world: FeatureFleet) -> N
     by_region = {each.region: (each.through, each.behind_rows, each.behind_seconds) for each in lag.regions}
     assert (lag.region, lag.rows, lag.unsealed_rows) == (US, 2, 2)
     assert by_region == {US: (2, 0, 0.0), EU: (0, 2, 7.0)}
+    told = world.store.streams.lags.render(ADMIN)
+    labels = f'view="cells",log="{lag.log}",taken_in="{US}",region="{EU}"'
+    assert f"fairlead_log_behind_seconds{{{labels}}} 7.0\n" in told
     keep(world)
     (lag,) = lags(world)
     assert {each.region: (each.through, each.behind_rows) for each in lag.regions} == {US: (2, 0), EU: (2, 0)}
