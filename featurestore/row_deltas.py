@@ -272,7 +272,7 @@ def _kept(old: ArrowTable, new: ArrowTable) -> tuple[Any, Any]:
     if not old.num_rows or not new.num_rows:
         return nothing
     if old.num_rows == new.num_rows and _is_same(old, new):
-        every: Any = np.arange(old.num_rows)
+        every = np.arange(int(old.num_rows))
         return every, every
     arrow = load_arrow()
     hashes = _numbered(_hashes(arrow.concat_tables([old, new]).combine_chunks()), old.num_rows)
