@@ -40,6 +40,8 @@ def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path, request: p
     with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as variables:
         if page.stem == "push-features":
             variables = {"FAIRLEAD_STREAM_BROKER": request.getfixturevalue("redis_server").url}
+        if page.stem == "serve-features-from-redis":
+            variables = {"FEATURES_REDIS": request.getfixturevalue("redis_server").url}
         printed = run_blocks(checkout, blocks_of(page), variables | OFFLINE)
     if page.stem == "promote-and-deploy":
         check_promote_and_deploy(printed)
