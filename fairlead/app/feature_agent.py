@@ -8,7 +8,9 @@ What crossed it is told when the registry is back.
 from __future__ import annotations
 
 import logging
+import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -28,6 +30,7 @@ from fairlead.core.errors import (
     FairleadError,
     FeatureAgentNotFound,
     InvalidInput,
+    NotFound,
     ReplicaUnavailable,
     Unavailable,
 )
@@ -38,6 +41,7 @@ from fairlead.featurestore.definitions import ViewDefinition, view_from_content
 from fairlead.featurestore.stored_rows import flatten, read_stored
 from fairlead.featurestore.ticket_joins import TicketJoins
 from fairlead.featurestore.tickets import LIFE, Ticket, TicketPart, TicketView, token_hash
+from fairlead.sdk.embedded import Home
 from fairlead.sync.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from fairlead.sdk.client import Fairlead
 
 SIGN_SECONDS = 5.0
+LOOK_SECONDS = 60.0
 _REPORTS_KEPT = 10_000
 _log = logging.getLogger(__name__)
 
@@ -69,6 +74,7 @@ class RegistryLink:
     def __init__(self, client: Fairlead, *, region: str) -> None:
         self._client = client
         self._artifacts = client.artifacts.without_caches()
+        self._cache = Home(path=client.settings.home).cache / "artifacts"
         self._region = region
         self._connect = connect_as(client.settings, client.url)
         self._definitions: dict[str, ViewDefinition] = {}
@@ -165,6 +171,24 @@ class RegistryLink:
                 self._paths[digest] = path
         return path
 
+    def forget_gone(self) -> None:
+        """Delete what was fetched of artifacts that the region has no verified replica of any more.
+
+        Raises:
+            Unavailable: if the registry is away.
+        """
+        for folder in [*self._cache.glob("?" * 64)]:
+            digest = f"sha256:{folder.name}"
+            try:
+                replicas = self._artifacts.get(digest).replicas
+            except NotFound:
+                replicas = ()
+            if not any(each.region == self._region and each.state == "VERIFIED" for each in replicas):
+                with self._lock:
+                    self._paths.pop(digest, None)
+                    _flat_path(folder).unlink(missing_ok=True)
+                    shutil.rmtree(folder)
+
     def report(self, ticket: str, crossing: Crossing) -> None:
         """Keep what went through until it is told, which is at once if the registry is there."""
         self._reports.append((ticket, crossing))
@@ -202,11 +226,15 @@ def _flat(folder: Path) -> Path:
     stored = read_stored(folder)
     if not stored.deltas:
         return stored.base
-    path = folder.with_name(f"{folder.name}.flat.parquet")
+    path = _flat_path(folder)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     flatten(stored, draft)
     draft.replace(path)
     return path
+
+
+def _flat_path(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.flat.parquet")
 
 
 def serve_agent(
@@ -337,7 +365,7 @@ def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: s
     serving.start()
     sys.stdout.write(f"The feature agent of {region} answers at {address}\n")
     sys.stdout.flush()
-    signed_at = time.monotonic()
+    signed_at, looked_at = time.monotonic(), -math.inf
     while not stop.is_set():
         link.wait(SIGN_SECONDS)
         try:
@@ -345,6 +373,9 @@ def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: s
                 link.sign(address, identity.certificate_sha256)
                 signed_at = time.monotonic()
             link.tell()
+            if time.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = time.monotonic()
+                link.forget_gone()
         except FairleadError as error:
             _log.warning("the registry did not hear this agent: %s", error.code)
     server.shutdown()

@@ -279,3 +279,16 @@ def test_an_agent_that_is_cut_off_goes_on_with_what_it_has(
     assert again.table.equals(first.table)
     link.tell()  # kept, and told when the registry is back
     assert link.has_reports
+
+
+def test_an_agent_keeps_no_copy_of_what_its_region_has_no_more(federation: FederationWorld) -> None:
+    world = federation
+    link = world.agents[US].link
+    world.reader(WEST).federation.read(entity_rows(ROWS), features=["cells:radius"])
+    cache = world.server.folder / f"agent-{US.replace(':', '-')}" / "cache" / "artifacts"
+    kept = {path.name for path in cache.iterdir()}
+    gone = cache / ("0" * 64)
+    gone.mkdir()
+    (cache / f"{gone.name}.flat.parquet").write_bytes(b"somebody's rows")
+    link.forget_gone()
+    assert {path.name for path in cache.iterdir()} == kept
