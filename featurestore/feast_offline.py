@@ -9,9 +9,10 @@ only Feast does so.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -37,6 +38,7 @@ from fairlead.featurestore.feast_entities import read_entity_rows, select_entity
 from fairlead.featurestore.feast_federation import FederationConfig, is_elsewhere, join_elsewhere
 from fairlead.featurestore.feast_history import Question, WantedView, check_rows, join_here, keys_between
 from fairlead.featurestore.feast_rows import Columns, SourceReader
+from fairlead.featurestore.ray_joins import join_on_ray
 
 
 class FairleadOfflineStoreConfig(FeastConfigBaseModel):
@@ -49,6 +51,12 @@ class FairleadOfflineStoreConfig(FeastConfigBaseModel):
     """How much DuckDB keeps in memory before it spills to a temporary folder."""
     connections: dict[str, str] = Field(default_factory=dict[str, str], repr=False)
     """Addresses of databases by the names that sources give them (tag `fairlead.connection`)."""
+    engine: Literal["embedded", "ray"] = "embedded"
+    """Where joins run: in this process, or on a Ray cluster whose nodes reach the sources."""
+    ray_address: str | None = None
+    """The cluster; without it the one that this process is connected to, or one of this machine alone."""
+    ray_share_rows: int = Field(default=100_000, gt=0)
+    """About how many entity rows one task joins."""
     federation: FederationConfig | None = None
     """Where views with a home in another region are joined; without it all sources are read here."""
 
@@ -333,13 +341,28 @@ def _join(config: RepoConfig, rows: ArrowTable, question: Question) -> ArrowTabl
         check_rows(rows, wanted)
     elsewhere = tuple(wanted for wanted in question.views if is_elsewhere(wanted, federation))
     here = replace(question, views=tuple(wanted for wanted in question.views if wanted not in elsewhere))
-    columns = dict(join_here(_reader(config), rows, here))
+    columns = dict(_join_here(config, rows, here))
     if federation is not None and elsewhere:
         columns |= join_elsewhere(federation, rows, replace(question, views=elsewhere))
     for wanted in question.views:
         for _, name in wanted.features:
             rows = rows.append_column(name, columns[name])
     return rows
+
+
+def _join_here(config: RepoConfig, rows: ArrowTable, question: Question) -> Mapping[str, Any]:
+    settings = _settings(config)
+    join = partial(join_here, _reader(config), question=question)
+    if settings.engine == "embedded" or not question.views:
+        return join(rows)
+    keys = dict.fromkeys(name for wanted in question.views for _, name in wanted.keys)
+    return join_on_ray(
+        join,
+        rows.select([*keys, question.time_column]),
+        list(keys),
+        address=settings.ray_address,
+        share_rows=settings.ray_share_rows,
+    )
 
 
 def _settings(config: RepoConfig) -> FairleadOfflineStoreConfig:

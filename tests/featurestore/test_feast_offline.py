@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ def at(hours: float) -> datetime:
 class Repository:
     """A Feast repository in a folder, and the few objects that the tests are about."""
 
-    def __init__(self, folder: Path, **offline: object) -> None:
+    def __init__(
+        self, folder: Path, *, offline: dict[str, object] | None = None, batch_engine: dict[str, object] | None = None
+    ) -> None:
         from feast import Entity, FeatureStore, RepoConfig, ValueType
 
         self.folder = folder
@@ -38,7 +40,8 @@ class Repository:
                 project="clinic",
                 provider="local",
                 registry=str(folder / "registry.db"),
-                offline_store={"type": STORE, **offline},
+                offline_store={"type": STORE} | (offline or {}),
+                batch_engine=batch_engine or {"type": "local"},
                 online_store={"type": "sqlite", "path": str(folder / "online.db")},
                 entity_key_serialization_version=3,
                 repo_path=folder,
@@ -65,19 +68,11 @@ class Repository:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., Repository]:
-    def make(**offline: object) -> Repository:
-        return Repository(tmp_path, **offline)
-
-    return make
-
-
-@pytest.fixture
-def repository(make: Callable[..., Repository]) -> Repository:
+def repository(tmp_path: Path) -> Repository:
     """Patients' pulses, with a backfill, a tie and a late row."""
     from feast.types import Float64, Int64
 
-    found = make()
+    found = Repository(tmp_path)
     source = found.source(
         "pulses",
         {
@@ -169,11 +164,11 @@ def test_what_does_not_fit_is_said_before_anything_is_read(repository: Repositor
         repository.ask(frame([(1, at(5))]), "pulses:pulse").to_df()
 
 
-def test_names_mappings_and_several_views_are_as_in_feast(make: Callable[..., Repository]) -> None:
+def test_names_mappings_and_several_views_are_as_in_feast(tmp_path: Path) -> None:
     from feast import Entity, ValueType
     from feast.types import Float32, Int64
 
-    found = make()
+    found = Repository(tmp_path)
     ward = Entity(name="ward", join_keys=["ward_id"], value_type=ValueType.STRING)
     stays = found.source(
         "stays",

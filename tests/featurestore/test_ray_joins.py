@@ -1,0 +1,104 @@
+"""Historical joins and materialization on a Ray cluster of several processes: the same rows as without it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Generator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.core.errors import InvalidInput
+from tests.featurestore.test_feast_offline import Repository, at, frame
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    # Ray's own, at import and at its end, and Feast's.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Generator[None]:
+    """Two processes of a cluster on loopback, with a small object store."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray: Any = import_module("ray")
+        ray.init(
+            num_cpus=1,
+            include_dashboard=False,
+            object_store_memory=80_000_000,
+            log_to_driver=False,
+            configure_logging=False,
+            _node_ip_address="127.0.0.1",
+        )
+        # Both processes are up before there is work, so that neither does all of it.
+        ray.get([ray.remote(num_cpus=0.5)(lambda: time.sleep(0.5)).remote() for _ in range(2)])
+        yield
+        ray.shutdown()
+
+
+def fill(found: Repository) -> Repository:
+    """Pulses of forty patients, with ties and corrections, and a view about nobody."""
+    from feast.types import Float64, Int64
+
+    chance = random.Random(7)
+    count = 400
+    hours = [chance.randrange(50) for _ in range(count)]
+    source = found.source(
+        "pulses",
+        {
+            "patient_id": [chance.randrange(40) for _ in range(count)],
+            "pulse": [chance.randrange(50, 90) for _ in range(count)],
+            "noise": [chance.choice([None, 0.5, float("nan"), 1.0]) for _ in range(count)],
+            "event_timestamp": [at(hour) for hour in hours],
+            "created": [at(hour + chance.randrange(3)) for hour in hours],
+        },
+        created_timestamp_column="created",
+    )
+    year = found.source("year", {"flu": [7, 8], "event_timestamp": [at(0), at(30)]})
+    views = [
+        found.view("pulses", source, {"pulse": Int64, "noise": Float64}, ttl=at(8) - at(0)),
+        found.view("year", year, {"flu": Int64}, entities=[]),
+    ]
+    found.store.apply([found.patient, source, year, *views])
+    return found
+
+
+def test_a_cluster_gives_the_rows_of_the_embedded_engine_in_their_order(cluster: None, tmp_path: Path) -> None:
+    del cluster
+    chance = random.Random(8)
+    rows = [(chance.choice([*range(44), None]), at(chance.randrange(55))) for _ in range(300)]
+    asked = frame(rows).assign(label=range(300))
+    wanted = ["pulses:pulse", "pulses:noise", "year:flu"]
+    repository = fill(Repository(tmp_path))
+    on_ray = Repository(tmp_path, offline={"engine": "ray", "ray_share_rows": 50})
+    tables: list[Any] = [each.ask(asked, *wanted).to_arrow() for each in (repository, on_ray)]
+    assert tables[0].column_names == tables[1].column_names
+    assert tables[0].schema == tables[1].schema
+    # (compared as text, in which what is not a number equals itself)
+    assert str(tables[0].to_pylist()) == str(tables[1].to_pylist())
+    assert tables[0]["pulse"].null_count < 300
+
+    with pytest.raises(InvalidInput, match="patient_id"):
+        on_ray.ask(frame([("no number", at(1))]), *wanted).to_arrow()
+
+
+def test_the_ray_compute_engine_of_feast_materializes_what_the_local_one_does(cluster: None, tmp_path: Path) -> None:
+    del cluster
+    found: list[Any] = []
+    for engine in ("local", "ray.engine"):
+        folder = tmp_path / engine
+        folder.mkdir()
+        repository = fill(Repository(folder, batch_engine={"type": engine}))
+        repository.store.materialize(start_date=at(-1), end_date=at(60), feature_views=["pulses"])
+        rows = repository.store.get_online_features(
+            features=["pulses:pulse"], entity_rows=[{"patient_id": number} for number in range(40)]
+        )
+        found.append(rows.to_dict()["pulse"])
+    assert sum(value is not None for value in found[0]) > 30
+    assert found[0] == found[1]
