@@ -47,13 +47,33 @@ class LoggedRelation:
 
 
 @dataclass(slots=True)
+class _Piece:
+    """Rows of one version of a view: segments' files, or else what `sql` stands for."""
+
+    view_digest: str
+    files: list[str] = field(default_factory=list[str])
+    sql: str = ""
+
+    def __str__(self) -> str:
+        return f"read_parquet([{', '.join(map(quote_text, self.files))}])" if self.files else self.sql
+
+
+@dataclass(slots=True)
 class _Log:
-    """What can be read of one log here: SQL relations, each with its version of the view, without gaps."""
+    """What can be read of one log here, without gaps."""
 
     id: str
     region: str
     through: int = 0
-    pieces: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    pieces: list[_Piece] = field(default_factory=list[_Piece])
+
+    def add_file(self, path: Path, segment: Segment) -> None:
+        """Go on with a segment."""
+        if not self.pieces or self.pieces[-1].view_digest != segment.view_digest:
+            self.pieces.append(_Piece(segment.view_digest))
+        # One relation of many files, rather than many relations: a log has thousands of segments.
+        self.pieces[-1].files.append(str(path))
+        self.through = segment.last
 
 
 class LoggedReading:
@@ -100,12 +120,12 @@ class LoggedRows:
             return None
         versions: dict[str, ViewDefinition] = {}
         with self._database.read() as session:
-            for digest in {digest for log in logs for _, digest in log.pieces}:
+            for digest in {piece.view_digest for log in logs for piece in log.pieces}:
                 versions[digest] = view_at(session, workspace_id, view.name, digest)
         parts: list[str] = []
         positions: list[LogPosition] = []
         for log in logs:
-            rows = " UNION ALL ".join(_as_view(view, versions[digest], piece) for piece, digest in log.pieces)
+            rows = " UNION ALL ".join(_as_view(view, versions[piece.view_digest], str(piece)) for piece in log.pieces)
             through = _last_until(connection, rows, as_of, log.through) if rows else log.through
             positions.append(LogPosition(log=log.id, region=log.region, through=through))
             if rows:
@@ -136,19 +156,24 @@ class LoggedRows:
             rows = session.scalars(query.order_by(FeatureLogRow.id)).all()
             logs = {row.id: _Log(row.id, row.region) for row in rows}
             segments = segments_of(session, workspace_id, view.name, readable_in=region)
+            own = {
+                (each.log, each.first)
+                for each in segments_of(session, workspace_id, view.name)
+                if each.artifact.residency == view.residency
+            }
         for segment in segments:
             log = logs[segment.log]
-            if segment.artifact.residency == view.residency and segment.first == log.through + 1:
-                path = self.file(segment, region)
-                log.pieces.append((f"read_parquet({quote_text(str(path))})", segment.view_digest))
-                log.through = segment.last
+            # Of before the view had features under this class, another one's segment has the keys and times.
+            is_meant = segment.artifact.residency == view.residency or (segment.log, segment.first) not in own
+            if is_meant and segment.first == log.through + 1:
+                log.add_file(self.file(segment, region), segment)
         for name, log in logs.items():
             for batch in unsealed.get(name, ()) if log.region == region else ():
                 if batch.first <= log.through + 1 <= batch.last:
                     table = f"pushed_{os.urandom(4).hex()}"
                     connection.register(table, batch.rows)
-                    piece = f"(SELECT * FROM {table} WHERE {SEQUENCE} > {log.through})"  # noqa: S608
-                    log.pieces.append((piece, batch.view_digest))
+                    rest = f"(SELECT * FROM {table} WHERE {SEQUENCE} > {log.through})"  # noqa: S608
+                    log.pieces.append(_Piece(batch.view_digest, sql=rest))
                     log.through = batch.last
         return list(logs.values())
 

@@ -2,7 +2,7 @@
 
     python benchmarks/features/streams.py [--rows 400000] [--singles 400] [--messages 20000] [--redis REDIS_URL]
 
-Prints one JSON object: latencies in milliseconds, throughput in rows a second.
+Prints a JSON object for each part: latencies in milliseconds, throughput in rows a second.
 """
 
 from __future__ import annotations
@@ -43,16 +43,19 @@ def main() -> None:
         try:
             with fairlead.connect() as client:
                 prepare(client, Path(folder))
-                found = {
-                    "singles": push_singles(client, options.singles),
-                    "bulk": push_bulk(client, options.rows),
-                    "elsewhere": push_elsewhere(client),
-                }
+                told("singles", push_singles(client, options.singles))
+                told("bulk", push_bulk(client, options.rows))
+                told("elsewhere", push_elsewhere(client))
                 if options.redis:
-                    found["redis"] = consume(client, options.redis, options.messages)
+                    told("redis", consume(client, options.redis, options.messages))
         finally:
             subprocess.run([sys.executable, "-m", "fairlead.cli.main", "stop", "--all"], check=True)
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
+def told(name: str, figures: dict[str, float]) -> None:
+    """Print the figures of one part, when it is done."""
+    sys.stdout.write(json.dumps({name: figures}) + "\n")
+    sys.stdout.flush()
 
 
 def prepare(client: Any, folder: Path) -> None:
