@@ -1,7 +1,7 @@
 """Snapshots as a base and deltas: what a day's change costs on the wire, and how much memory each step takes.
 
     .venv/bin/python benchmarks/features/snapshots.py [--rows 1000000] [--share 0.02] [--days 1] [--no-store] [--seed 1]
-        [--folder FOLDER]
+        [--times 1] [--folder FOLDER]
 
 A source of `--rows` rows of measurements (a key, a time, three doubles, a float, a whole number and a short text; ten
 rows of each entity) changes on each day: `--share` of its rows, anywhere, get new values. Each step runs in a process
@@ -12,6 +12,8 @@ of its own, whose peak memory (maximum resident set) and CPU seconds are those o
     copy        bring it to a second location, as replication does
     compare     write the next day's artifact: the one before, with one more delta
     restore     download it from the second location and flatten it, and compare the rows with those of the source
+
+`--times` has each row so many times, in as many files, where making a source would take longer than reading it.
 
 Bytes are what was sent: packs, layout and manifest, after the content store's compression and deduplication.
 """
@@ -65,6 +67,7 @@ class Run:
     rows: int
     share: float
     seed: int
+    times: int = 1
 
     def source(self, day: int) -> Path:
         return self.folder / f"source-{day}.parquet"
@@ -109,12 +112,19 @@ def make_source(run: Run, day: int) -> dict[str, Any]:
         f"CASE WHEN {changed} THEN {noise(1)} + {rank} ELSE {noise(1)} END AS f1, ln({noise(2)} + 1e-9) AS f2, "
         f"round({noise(3)} * 1000, 2) AS f3, {noise(4)}::FLOAT AS f4, "
         f"(hash(i, 5) % 1000 + {rank})::INTEGER AS f5, 'class-' || (hash(i, 6) % 50) AS f6 "
-        f"FROM (SELECT (r * 7919) % {run.rows} AS i FROM range({run.rows}) t(r))"
+        f"FROM (SELECT (r * 7919) % {run.rows // run.times} AS i FROM range({run.rows // run.times}) t(r))"
     )
     with duckdb.connect(config={"memory_limit": "2GiB", "temp_directory": str(run.folder / "spill")}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(f"COPY ({query}) TO '{run.source(day)}' (FORMAT parquet)")
-    return {"bytes": run.source(day).stat().st_size}
+    if run.times > 1:
+        made = run.folder / "made.parquet"
+        run.source(day).rename(made)
+        run.source(day).mkdir()
+        for number in range(run.times):
+            os.link(made, run.source(day) / f"{number}.parquet")
+        made.unlink()
+    return {"bytes": sum(path.stat().st_size for path in run.folder.glob(f"source-{day}.parquet/*"))}
 
 
 def write(run: Run, day: int) -> dict[str, Any]:
@@ -217,7 +227,8 @@ STEPS: Mapping[str, Callable[[Run, int], dict[str, Any]]] = {
 
 def measure(run: Run, step: str, day: int) -> dict[str, Any]:
     """Run one step in a process of its own."""
-    arguments = [f"--rows={run.rows}", f"--share={run.share}", f"--seed={run.seed}", f"--folder={run.folder}"]
+    arguments = [f"--rows={run.rows}", f"--share={run.share}", f"--seed={run.seed}"]
+    arguments += [f"--times={run.times}", f"--folder={run.folder}"]
     command = [sys.executable, __file__, *arguments, f"--step={step}", f"--day={day}"]
     started = time.perf_counter()
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -240,17 +251,18 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.02)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("--no-store", action="store_true", help="Only the steps up to the artifact, and back.")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--step", choices=STEPS)
     parser.add_argument("--day", type=int, default=0)
     options = parser.parse_args()
     if options.step is not None:
-        run = Run(folder=options.folder, rows=options.rows, share=options.share, seed=options.seed)
+        run = Run(folder=options.folder, rows=options.rows, share=options.share, seed=options.seed, times=options.times)
         run_step(run, options.step, options.day)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        run = Run(folder=Path(name), rows=options.rows, share=options.share, seed=options.seed)
+        run = Run(folder=Path(name), rows=options.rows, share=options.share, seed=options.seed, times=options.times)
         print(f"{platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}")
         base = 0
         for day in range(options.days + 1):
@@ -269,7 +281,7 @@ def main() -> None:
                     f"{found['peak_mib']:7.0f} MiB peak, load {load:.1f}: {facts}{share}",
                     flush=True,
                 )
-            run.source(day).unlink()
+            shutil.rmtree(run.source(day)) if run.source(day).is_dir() else run.source(day).unlink()
             if day:
                 run.flat(day - 1).unlink(missing_ok=True)
 
