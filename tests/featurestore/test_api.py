@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -20,6 +22,7 @@ from tests.fleet import ADMIN, REGIONS
 from tests.records import WORKSPACE
 
 arrow: Any = pa
+parquet: Any = pq
 EU = REGIONS["eemshaven"]
 API = "/api/v1/features"
 
@@ -159,3 +162,21 @@ def test_another_workspace_sees_nothing(world: FeatureFleet, http: TestClient) -
     stranger = {"authorization": "Bearer stranger"}
     assert http.get(f"{API}/views", headers=stranger).json()["items"] == []
     assert http.get(f"{API}/services/diagnosis", headers=stranger).status_code == 404
+
+
+def test_a_view_of_a_snapshot_is_restored_as_parquet_where_it_may_be(world: FeatureFleet, http: TestClient) -> None:
+    apply_all(world, http)
+    snapshot = world.snapshot()
+    shown = http.get(f"{API}/snapshots/{snapshot.digest}").json()
+    assert [(each["region"], each["view"]) for each in shown["lacks"]] == [(REGIONS["virginia"], "genes")]
+    assert http.get(f"{API}/snapshots", params={"until": "2026-02-19T00:00:00Z"}).json()["items"] == []
+    path = f"{API}/snapshots/{snapshot.digest}/views"
+    answer = http.get(f"{path}/genes/rows", params={"region": EU})
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    assert answer.headers["x-fairlead-snapshot"] == snapshot.digest
+    (row,) = parquet.read_table(io.BytesIO(answer.content)).to_pylist()
+    assert row == {"patient_id": 1, "marker": "a", "event_timestamp": day(1)}
+    assert http.get(f"{path}/genes/rows").json()["type"].endswith("residency-violation")
+    assert http.get(f"{path}/nothing/rows").status_code == 404
+    stranger = {"authorization": "Bearer stranger"}
+    assert http.get(f"{path}/cells/rows", headers=stranger).status_code == 404
