@@ -35,9 +35,13 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=400)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--redis", default=None)
+    parser.add_argument("--log-alone", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"FAIRLEAD_HOME": f"{folder}/home", "FAIRLEAD_FEATURE_LOG_AFTER": "PT1S"}
+        told("log", append(Path(folder)))
+        if options.log_alone:
+            return
         import fairlead
 
         try:
@@ -56,6 +60,47 @@ def told(name: str, figures: dict[str, float]) -> None:
     """Print the figures of one part, when it is done."""
     sys.stdout.write(json.dumps({name: figures}) + "\n")
     sys.stdout.flush()
+
+
+def append(folder: Path) -> dict[str, float]:
+    """The log by itself, without HTTP and online stores: rows of five floats, each commit synced to the disk."""
+    from fairlead.featurestore.event_log import OFFLINE, EventLog
+
+    log = EventLog.open(folder / "items.log.sqlite", workspace_id="w", view="items", region=REGIONS[0])
+    found: dict[str, float] = {}
+
+    def push(prefix: str, pushes: int, rows: int) -> None:
+        table = arrow.Table.from_pandas(frame(rows, start=0, at=datetime.now(UTC)), preserve_index=False)
+        for number in range(pushes):
+            ids = [f"{prefix}/{number}/{row}" for row in range(rows)]
+            log.append(table, ids, to=OFFLINE, view_digest="v", principal="p", now=datetime.now(UTC))
+
+    for threads, pushes, rows in ((1, 300, 1), (16, 100, 1), (1, 30, 1000), (1, 20, 20_000)):
+        runners = [
+            threading.Thread(target=push, args=(f"{rows}/{each}/{threads}", pushes, rows)) for each in range(threads)
+        ]
+        began = time.perf_counter()
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.join()
+        name = f"{threads}_threads_of_{rows}_rows_per_second"
+        found[name] = round(threads * pushes * rows / (time.perf_counter() - began))
+    found["bytes_per_event_remembered"] = round(remembered(log))
+    log.close()
+    return found
+
+
+def remembered(log: Any) -> float:
+    """What is left of an event on the disk when its row has been sealed."""
+    import sqlite3
+
+    with sqlite3.connect(log.path) as connection:
+        connection.execute("DELETE FROM batches")
+        connection.commit()
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return log.path.stat().st_size / connection.execute("SELECT count(*) FROM events").fetchone()[0]
 
 
 def prepare(client: Any, folder: Path) -> None:
