@@ -285,4 +285,6 @@ def _skewed(regions: Sequence[RegionCheck]) -> list[str]:
             found.append(f"{part.region}: {part.error_detail}")
         features = cast("list[dict[str, Any]]", (part.findings or {}).get("features", []))
         found += [f"{part.region}: {each['view']}:{each['feature']} is skewed" for each in features if each["is_over"]]
+    if all(part.findings is not None and not part.findings["files"] for part in regions):
+        found.append("no region has noted what it served: fairlead features serve --log-features SHARE")
     return found

@@ -131,15 +131,14 @@ def skew(
         found = client.features.checks.skew(service, snapshot=snapshot, psi=psi, ks=ks, wait=not is_dry_run())
         if output.form != "human":
             output.record(found, name="id")
-        elif not is_dry_run():
-            output.table(
-                [
-                    {"region": each.region, **feature}
-                    for each in found.regions
-                    for feature in (each.findings or {}).get("features", [])
-                ],
-                ["region", "view", "feature", "psi", "ks", "logged", "expected", "is_over"],
-            )
+        else:
+            rows = [
+                {"region": each.region, **feature}
+                for each in found.regions
+                for feature in (each.findings or {}).get("features", [])
+            ]
+            if rows:
+                output.table(rows, ["region", "view", "feature", "psi", "ks", "logged", "expected", "is_over"])
         _end(found, output)
 
 

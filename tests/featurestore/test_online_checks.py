@@ -141,6 +141,9 @@ def test_a_sample_is_the_same_for_the_same_seed_and_of_about_the_size_that_was_a
 
 def test_what_was_served_is_compared_with_the_training_snapshot(world: FeatureFleet, tmp_path: Path) -> None:
     folder = ServedFolder(root=tmp_path / "features" / "served")
+    assert check(world, kind="skew").problems == (
+        "no region has noted what it served: fairlead features serve --log-features SHARE",
+    )
     for radii in ([each / 2 for each in range(PATIENTS)], [100.0] * 60):
         log = ServedLog(folder, region=US, workspace_id=ADMIN.workspace_id, share=1.0)
         columns = {"radius": [*radii]}
