@@ -6,10 +6,11 @@ repository's own configuration, and only where something is missing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fairlead.core.errors import FeatureDefinitionInvalid
 
@@ -46,9 +47,22 @@ def fill_in(contents: Any, folder: Path) -> None:
 
 
 def project_of(contents: Any, folder: Path) -> str:
-    """The name of the repository's project, as its configuration or its one `Project` says."""
+    """The name of the repository's project, as its configuration or its one `Project` says.
+
+    Raises:
+        FeatureDefinitionInvalid: if neither does.
+    """
     named: list[str] = [project.name for project in contents.projects]
-    return named[0] if len(named) == 1 else str(_config(folder).project)
+    if len(named) == 1:
+        return named[0]
+    # As Feast reads it, without the stores' libraries, which its own reading would import.
+    said: Any = import_module("yaml").safe_load(os.path.expandvars((folder / "feature_store.yaml").read_text()))
+    project: Any = cast("dict[str, Any]", said).get("project") if isinstance(said, dict) else None
+    if not isinstance(project, str) or not project:
+        raise FeatureDefinitionInvalid(
+            f"{str(folder / 'feature_store.yaml')!r} names no project.", hint="Add a line: project: NAME"
+        )
+    return project
 
 
 def _config(folder: Path) -> Any:

@@ -54,6 +54,8 @@ def to_wire(objects: Iterable[object]) -> list[dict[str, JsonValue]]:
         if kind in _LEFT_OUT or getattr(each, "name", "") == _MADE_BY_FEAST:
             continue
         spec: Any = to_dict(to_proto())
+        if kind == "BatchFeatureView":
+            kind = "FeatureView"  # with a transformation it is refused, like any view with one
         wire.append(_label_view_as_view(spec) if kind == "LabelView" else {"kind": kind, "spec": spec})
     return wire
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PLACE_FILE = "fairlead.json"
 ONLINE_STORE = "fairlead.featurestore.feast_online.FairleadSqliteOnlineStore"
+_OFFLINE_STORE = "fairlead.featurestore.feast_offline.FairleadOfflineStore"
 _PROJECT = "fairlead"
 _REGISTRY = "registry.db"
 
@@ -117,7 +118,7 @@ def _config(online_store: dict[str, str]) -> bytes:
             "path": _REGISTRY,
             "cache_ttl_seconds": 60,
         },
-        "offline_store": {"type": "file"},
+        "offline_store": {"type": _OFFLINE_STORE},
         "online_store": online_store,
         "entity_key_serialization_version": 3,
     }

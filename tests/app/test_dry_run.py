@@ -374,6 +374,21 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         "POST /features/historical": Call(
             path="/features/historical?service=diagnosis&region=gcp:europe-west4", content=ipc(entity_rows([(1, 5)]))
         ),
+        "POST /features/services/{name}/feast/materialized": Call(
+            path="/features/services/diagnosis/feast/materialized",
+            body={
+                "region": "aws:us-east-1",
+                "store": "mine",
+                "intervals": [
+                    {
+                        "view": "cells",
+                        "snapshot": f"sha256:{'0' * 64}",
+                        "start": "2026-01-01T00:00:00Z",
+                        "end": "2026-01-02T00:00:00Z",
+                    }
+                ],
+            },
+        ),
         "POST /features/services/{name}/materialize": Call(
             path="/features/services/diagnosis/materialize", body={"regions": ["gcp:europe-west4"]}
         ),
