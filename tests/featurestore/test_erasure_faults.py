@@ -13,6 +13,7 @@ from fairlead.featurestore.erasing import Erasing
 from fairlead.featurestore.erasure_locations import EraseLocationHandler
 from fairlead.featurestore.erasure_stores import EraseStoreHandler
 from fairlead.featurestore.erasure_work import EraseRowsHandler
+from fairlead.sync.upkeep_duties import UpkeepRules
 from tests.featurestore.feature_fleet import FeatureFleet, day, open_feature_fleet
 from tests.featurestore.test_erasures import GENES, MARKER, ROWS, SUBJECT, get, holds, request, stored_blocks
 from tests.featurestore.test_streams import definitions, push, row
@@ -34,6 +35,7 @@ class Killed(BaseException):
 @pytest.fixture
 def fleet(tmp_path: Path, database_url: str) -> Generator[FeatureFleet]:
     with open_feature_fleet(tmp_path, database_url) as opened:
+        opened.fleet.upkeep = UpkeepRules()
         opened.cells(ROWS)
         opened.genes(GENES)
         opened.apply(definitions(opened))
@@ -75,7 +77,7 @@ def test_an_erasure_that_is_killed_at_every_step_still_leaves_nothing(
             continue
         if get(fleet, asked).state == "DONE":
             break
-        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace / 2)
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
     assert killed == [f"{owner.__name__}.{step}" for owner, step in STEPS]
     found = get(fleet, asked)
     assert found.state == "DONE", found.missing

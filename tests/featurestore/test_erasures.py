@@ -20,6 +20,7 @@ from fairlead.sync.inventory import list_objects
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
 from fairlead.sync.store.pack import read_pack_index
 from fairlead.sync.store.refs import public_keys_of
+from fairlead.sync.upkeep_duties import UpkeepRules
 from tests.featurestore.feature_fleet import FeatureFleet, day, entity_rows, open_feature_fleet
 from tests.fleet import ADMIN
 from tests.records import WORKSPACE
@@ -32,6 +33,7 @@ GENES = [(patient, 0.0, MARKER if patient == SUBJECT else f"NM_00{patient}") for
 @pytest.fixture
 def fleet(tmp_path: Path, database_url: str) -> Generator[FeatureFleet]:
     with open_feature_fleet(tmp_path, database_url) as opened:
+        opened.fleet.upkeep = UpkeepRules()
         opened.cells(ROWS)
         opened.genes(GENES)
         opened.apply(opened.definitions())
@@ -55,7 +57,7 @@ def finish(fleet: FeatureFleet, erasure: Erasure, rounds: int = 30) -> Erasure:
         fleet.run()
         if get(fleet, erasure).state == "DONE":
             break
-        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace / 2)
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
     found = get(fleet, erasure)
     assert found.state == "DONE", found.missing
     return found
