@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-import fairlead
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.core.ids import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fairlead.sdk.client import Fairlead
     from fairlead.sdk.transport import Transport
 
 PLACE_FILE = "fairlead.json"
@@ -70,13 +70,20 @@ class Reporter:
 
     def report(self, service: str, region: str, store: str, intervals: Sequence[Mapping[str, JsonValue]]) -> None:
         """Tell what Feast materialized."""
-        with fairlead.connect() as client:
+        with _connect() as client:
             client.features.report_materialized(service, region=region, store=store, intervals=intervals)
 
     def push(self, source: str, rows: Any, *, to: str, region: str) -> None:
         """Push rows of a stream."""
-        with fairlead.connect() as client:
+        with _connect() as client:
             client.features.push(source, rows, to=to, region=region)
+
+
+def _connect() -> Fairlead:
+    from fairlead.sdk.client import Fairlead
+    from fairlead.sdk.settings import ClientSettings
+
+    return Fairlead.connect(ClientSettings.read())
 
 
 def reporter() -> Reporter:
