@@ -8,14 +8,15 @@ without Ray, so the rows are the same: of several rows with equal times the same
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from fairlead.core.errors import FairleadError, MissingExtra, Unavailable
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 
 _SHARE_ROWS = 100_000
-_SHARES_PER_CPU = 2
+_TASKS_PER_CPU = 2
+_MOST_SHARES_PER_CPU = 16
 
 
 def join_on_ray(
@@ -32,23 +33,35 @@ def join_on_ray(
         FairleadError: what `join` raised.
     """
     ray, cpus = _connect(address)
-    arrow = load_arrow()
-    count = max(1, min(-(-rows.num_rows // share_rows), cpus * _SHARES_PER_CPU * 8))
-    places = _shares(rows, keys, count)
-    task = ray.remote(num_cpus=1 / _SHARES_PER_CPU)(_join_share)
+    count = max(1, min(-(-rows.num_rows // share_rows), cpus * _MOST_SHARES_PER_CPU))
+    task = ray.remote(num_cpus=1 / _TASKS_PER_CPU)(_join_share)
     shipped = ray.put(join)
-    running = [task.remote(shipped, rows.take(place).combine_chunks()) for place in places]
-    try:
-        parts = [arrow.table(columns) for columns in ray.get(running)]
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, FairleadError):
-            raise error.cause from error
-        raise
-    except ray.exceptions.RayError as error:
-        raise Unavailable(
-            f"The Ray cluster lost a share of a join ({type(error).__name__}).", hint="Run the read again."
-        ) from error
-    # Back into the order of the entity rows.
+
+    def run(shares: Sequence[ArrowTable]) -> Sequence[Mapping[str, Any]]:
+        try:
+            return cast("list[Mapping[str, Any]]", ray.get([task.remote(shipped, share) for share in shares]))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, FairleadError):
+                raise error.cause from error
+            raise
+        except ray.exceptions.RayError as error:
+            raise Unavailable(
+                f"The Ray cluster lost a share of a join ({type(error).__name__}).", hint="Run the read again."
+            ) from error
+
+    return join_in_shares(run, rows, keys, count)
+
+
+def join_in_shares(
+    run: Callable[[Sequence[ArrowTable]], Sequence[Mapping[str, Any]]],
+    rows: ArrowTable,
+    keys: Sequence[str],
+    count: int,
+) -> Mapping[str, Any]:
+    """The columns that `run` gives for at most `count` shares of the rows, in the order of the rows."""
+    arrow = load_arrow()
+    places = _shares(rows, keys, count)
+    parts = [arrow.table(dict(each)) for each in run([rows.take(place).combine_chunks() for place in places])]
     order = arrow.compute.sort_indices(arrow.concat_arrays(places))
     joined = arrow.concat_tables(parts).take(order)
     return {name: joined.column(name) for name in joined.column_names}

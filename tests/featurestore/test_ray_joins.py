@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import time
 from collections.abc import Generator
@@ -9,9 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from fairlead.core.errors import InvalidInput
+from fairlead.featurestore import feast_offline
+from fairlead.featurestore.ray_joins import join_in_shares
 from tests.featurestore.test_feast_offline import Repository, at, frame
 
 pytestmark = [
@@ -69,15 +73,42 @@ def fill(found: Repository) -> Repository:
     return found
 
 
-def test_a_cluster_gives_the_rows_of_the_embedded_engine_in_their_order(cluster: None, tmp_path: Path) -> None:
-    del cluster
+def ask(repository: Repository) -> Any:
     chance = random.Random(8)
     rows = [(chance.choice([*range(44), None]), at(chance.randrange(55))) for _ in range(300)]
-    asked = frame(rows).assign(label=range(300))
     wanted = ["pulses:pulse", "pulses:noise", "year:flu"]
+    return repository.ask(frame(rows).assign(label=range(300)), *wanted).to_arrow()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+def test_shares_that_other_processes_join_give_the_rows_of_all_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     repository = fill(Repository(tmp_path))
+    whole = ask(repository)
+    sizes: list[int] = []
+
+    def elsewhere(join: Any, rows: Any, keys: Any, **_: Any) -> Any:
+        shipped: Any = cloudpickle.dumps(join)
+
+        def run(shares: Any) -> list[Any]:
+            sizes.extend(share.num_rows for share in shares)
+            return [pickle.loads(shipped)(share) for share in shares]
+
+        return join_in_shares(run, rows, keys, count)
+
+    monkeypatch.setattr(feast_offline, "join_on_ray", elsewhere)
+    shared = ask(Repository(tmp_path, offline={"engine": "ray"}))
+    assert str(shared.to_pylist()) == str(whole.to_pylist())
+    assert shared.schema == whole.schema
+    assert sum(sizes) == 300
+    assert len(sizes) == count or count > 40
+
+
+def test_a_cluster_gives_the_rows_of_the_embedded_engine_in_their_order(cluster: None, tmp_path: Path) -> None:
+    del cluster
     on_ray = Repository(tmp_path, offline={"engine": "ray", "ray_share_rows": 50})
-    tables: list[Any] = [each.ask(asked, *wanted).to_arrow() for each in (repository, on_ray)]
+    tables = [ask(fill(Repository(tmp_path))), ask(on_ray)]
     assert tables[0].column_names == tables[1].column_names
     assert tables[0].schema == tables[1].schema
     # (compared as text, in which what is not a number equals itself)
@@ -85,7 +116,7 @@ def test_a_cluster_gives_the_rows_of_the_embedded_engine_in_their_order(cluster:
     assert tables[0]["pulse"].null_count < 300
 
     with pytest.raises(InvalidInput, match="patient_id"):
-        on_ray.ask(frame([("no number", at(1))]), *wanted).to_arrow()
+        on_ray.ask(frame([("no number", at(1))]), "pulses:pulse").to_arrow()
 
 
 def test_the_ray_compute_engine_of_feast_materializes_what_the_local_one_does(cluster: None, tmp_path: Path) -> None:
