@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fairlead.featurestore.definitions import SERVICE
+from fairlead.catalog import UNRESTRICTED
+from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.tables import (
     FeatureDefinitionRow,
     FeatureVersionRow,
@@ -13,6 +14,8 @@ from fairlead.featurestore.tables import (
     SnapshotPartRow,
     SnapshotRow,
 )
+from fairlead.featurestore.tables_erasures import ErasedPartRow, ErasureRow
+from fairlead.featurestore.tables_quality import ExpectationsRow, SnapshotCheckRow
 from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow
 from fairlead.sync.record_rows import RecordedRow, rows_of
 
@@ -25,7 +28,7 @@ FEATURES = "features"
 
 
 def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
-    """The rows of definitions, snapshots, segments and online intents; each under the class of what it tells of."""
+    """The rows of all that is defined, taken, expected and erased; each under the class of what it tells of."""
     definitions = rows_of(session, FeatureDefinitionRow, workspace_id)
     residency = {(row["kind"], row["name"]): row["residency"] for row in definitions}
 
@@ -43,8 +46,25 @@ def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
         yield recorded(SnapshotRow, row, snapshots[row["id"]])
     for row in rows_of(session, SnapshotPartRow, workspace_id):
         yield recorded(SnapshotPartRow, row, row["residency"])
-    for table in (FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow):
+    for row in rows_of(session, ErasureRow, workspace_id):
+        # Or who was erased would be in the snapshots of a registry that was restored.
+        yield recorded(ErasureRow, row, _class_of_keys(session, workspace_id, row["keys"], residency))
+    for row in rows_of(session, ExpectationsRow, workspace_id):
+        yield recorded(ExpectationsRow, row, "unrestricted")
+    for table in (SnapshotCheckRow, ErasedPartRow, FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow):
         for row in rows_of(session, table, workspace_id):
             yield recorded(table, row, row["residency"])
     for row in rows_of(session, OnlineIntentRow, workspace_id):
         yield recorded(OnlineIntentRow, row, services.get(row["service"], "unrestricted"))
+
+
+def _class_of_keys(
+    session: Session, workspace_id: str, keys: Sequence[str], residency: Mapping[tuple[str, str], str]
+) -> str:
+    """The class under which values of join keys are known: of the views that have them, one that permits the most."""
+    classes = {
+        residency.get((VIEW, row["name"]), UNRESTRICTED)
+        for row in rows_of(session, FeatureVersionRow, workspace_id)
+        if row["kind"] == VIEW and set(keys) <= {key["name"] for key in row["content"]["keys"]}
+    }
+    return UNRESTRICTED if UNRESTRICTED in classes else min(classes, default=UNRESTRICTED)
