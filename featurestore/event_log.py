@@ -19,7 +19,7 @@ import hashlib
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -250,8 +250,8 @@ class EventLog:
         with self._lock, _translated():
             return dict(self._connection.execute(query, (stretch.first, stretch.last)).fetchall())
 
-    def forget(self, is_subject: Any) -> int:
-        """Take rows out that lie here, where `is_subject(table)` gives true; returns how many.
+    def forget(self, is_subject: Callable[[ArrowTable], Any]) -> int:
+        """Take rows out that lie here; `is_subject` gives an Arrow array of which of a table's; returns how many.
 
         Their events stay known, so that what is delivered once more is not taken again.
         """

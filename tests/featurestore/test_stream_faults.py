@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -144,7 +144,7 @@ def serve(root: Path) -> None:
 
 
 @contextlib.contextmanager
-def reopened(root: Path) -> Iterator[FeatureFleet]:
+def reopened(root: Path) -> Generator[FeatureFleet]:
     """What the next process finds, once the leases of the former one are over."""
     database = Database(f"sqlite:///{root / 'fairlead.db'}")
     fleet = Fleet(root=root, database=database)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 from fairlead.core.db import dry_run
 from fairlead.core.errors import FeatureRowsInvalid, InvalidInput, PushSourceNotFound, ResidencyViolation
 from fairlead.featurestore.log_lag import LogLag
+from fairlead.featurestore.log_positions import positions_of
 from fairlead.featurestore.pushed_rows import columns_of_arrow, columns_of_json
 from fairlead.featurestore.pushes import Pushed, PushTo
+from fairlead.featurestore.snapshots import find_snapshot
 from tests.featurestore.feature_fleet import (
     FeatureFleet,
     cells_view,
@@ -31,12 +34,25 @@ US, EU = REGIONS["virginia"], REGIONS["eemshaven"]
 STREAM = {"name": "measurements", "type": "PUSH_SOURCE"}
 
 
-@pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[FeatureFleet]:
-    with open_feature_fleet(tmp_path, database_url) as fleet:
+@contextlib.contextmanager
+def open_world(root: Path, url: str | None = None) -> Generator[FeatureFleet]:
+    with open_feature_fleet(root, url) as fleet:
         fleet.cells([(1, 0, 1.0), (2, 2, 2.5)])
         fleet.genes([(1, 1, "a")])
         fleet.apply(definitions(fleet))
+        yield fleet
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[FeatureFleet]:
+    with open_world(tmp_path) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def world_of_each(tmp_path: Path, database_url: str) -> Iterator[FeatureFleet]:
+    """One on each kind of database, for what asks it most."""
+    with open_world(tmp_path, database_url) as fleet:
         yield fleet
 
 
@@ -126,7 +142,8 @@ def test_equal_rows_without_ids_are_one_event(world: FeatureFleet) -> None:
     assert (pushed.views[0].accepted, pushed.views[0].duplicates) == (1, 1)
 
 
-def test_an_event_that_two_regions_took_counts_once_in_a_snapshot(world: FeatureFleet) -> None:
+def test_an_event_that_two_regions_took_counts_once_in_a_snapshot(world_of_each: FeatureFleet) -> None:
+    world = world_of_each
     push(world, [row(1, 5, 9.5, event_id="a")], region=US)
     push(world, [row(1, 5, 7.5, event_id="a"), row(3, 5, 3.5, event_id="b")], region=EU)
     keep(world)
@@ -146,14 +163,12 @@ def test_a_snapshot_of_an_earlier_time_has_none_of_what_was_pushed_later(world: 
     assert cells_of(world) == [(1, 10.5), (2, 2.5)]
 
 
-def test_the_record_of_a_snapshot_names_how_much_of_each_log_it_holds(world: FeatureFleet) -> None:
+def test_the_record_of_a_snapshot_names_how_much_of_each_log_it_holds(world_of_each: FeatureFleet) -> None:
+    world = world_of_each
     plain = world.snapshot()
     log = push(world, [row(1, 5, 9.5), row(3, 5, 3.5)]).views[0].log
     taken = world.snapshot()
     with world.fleet.database.read() as session:
-        from fairlead.featurestore.log_positions import positions_of
-        from fairlead.featurestore.snapshots import find_snapshot
-
         found = positions_of(session, find_snapshot(session, ADMIN.workspace_id, taken.id))
         none = positions_of(session, find_snapshot(session, ADMIN.workspace_id, plain.id))
     assert dict(found) == {("cells", "unrestricted"): [{"log": log, "region": US, "through": 2}]}
@@ -217,7 +232,8 @@ def test_rows_under_a_residency_class_are_taken_inside_alone(world: FeatureFleet
     assert [each.region for each in lags(world, "genes")[0].regions] == [EU]
 
 
-def test_each_region_states_how_far_it_is_behind_a_log(world: FeatureFleet) -> None:
+def test_each_region_states_how_far_it_is_behind_a_log(world_of_each: FeatureFleet) -> None:
+    world = world_of_each
     push(world, [row(1, 5, 9.5), row(3, 5, 3.5)])
     world.fleet.clock.advance(timedelta(seconds=7))
     (lag,) = lags(world)
@@ -246,8 +262,9 @@ def online(world: FeatureFleet, region: str) -> dict[int, float | None]:
 
 
 def test_pushed_rows_are_online_at_once_where_they_are_taken_and_elsewhere_with_their_segment(
-    world: FeatureFleet,
+    world_of_each: FeatureFleet,
 ) -> None:
+    world = world_of_each
     world.snapshot()
     world.store.online.materialize(ADMIN, "diagnosis")
     world.run()

@@ -70,7 +70,11 @@ class TestRedisStream(StreamBrokerSuite):
     def produce(self, redis_server: RedisServer, topic: str) -> Iterator[Callable[..., str]]:
         """Its end."""
         with redis.Redis.from_url(redis_server.url) as client:
-            yield lambda payload, event_id=None: add(client, topic, payload, event_id)
+
+            def produce(payload: bytes, event_id: str | None = None) -> str:
+                return add(client, topic, payload, event_id)
+
+            yield produce
 
     def test_a_stream_that_was_deleted_is_read_again(
         self, connect: Callable[[], StreamBroker], produce: Callable[..., str], redis_server: RedisServer, topic: str
