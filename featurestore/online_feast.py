@@ -78,6 +78,7 @@ class FeastEngine:
         views, before = kept_views(contents), self.head(name)
         project = f"fairlead_{secrets.token_hex(8)}"
         tables = [_view(f"view_{view.position}") for view in views]
+        self._begin(name, before, project, len(views))
         self._call("update", project, [], tables, [], [], partial=False)
         count = 0
         with open_duckdb(scratch) as duckdb:
@@ -102,7 +103,7 @@ class FeastEngine:
         self._list(name, is_there=True)
         self._point(name, head)
         if before is not None:
-            self._take_away(before)
+            self._take_away(before["project"], len(before["views"]))
         self._prune(name, head)
         return count
 
@@ -128,7 +129,7 @@ class FeastEngine:
         head = self.head(name)
         if head is not None:
             self._point(name, {**head, "project": None, "generation": head["generation"] + 1})
-            self._take_away(head)
+            self._take_away(head["project"], len(head["views"]))
         self._list(name, is_there=False)
         for path in self.live(name).files():
             path.unlink(missing_ok=True)
@@ -201,9 +202,20 @@ class FeastEngine:
                 row = json.dumps({"stores": stores, "generation": generation})
                 self._put(_POINTERS, _view(_POINTERS), [(key, row)], generation=generation)
 
-    def _take_away(self, head: Mapping[str, Any]) -> None:
-        tables = [_view(StoredView(each[1:]).store) for each in head["views"]]
-        self._call("update", head["project"], tables, [], [], [], partial=False)
+    def _begin(self, name: StoreName, head: Mapping[str, Any] | None, project: str, views: int) -> None:
+        """Note what is begun, and take away what was begun before and never served."""
+        key = f"{_key(name)} begun"
+        text = self.rows(_POINTERS, _POINTERS, [key])[0]
+        before: dict[str, Any] = {"generation": 0} if text is None else json.loads(text)
+        if "project" in before and (head is None or before["project"] != head["project"]):
+            self._take_away(before["project"], before["views"])
+        generation: int = before["generation"] + 1
+        begun = json.dumps({"project": project, "views": views, "generation": generation})
+        self._put(_POINTERS, _view(_POINTERS), [(key, begun)], generation=generation)
+
+    def _take_away(self, project: str, views: int) -> None:
+        tables = [_view(f"view_{position}") for position in range(views)]
+        self._call("update", project, tables, [], [], [], partial=False)
 
     def _prune(self, name: StoreName, head: Mapping[str, Any]) -> None:
         """Take away what was pushed and is in the snapshot by now, or of what is no longer taken."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.core.errors import LeaseLost
+from fairlead.core.errors import FairleadError
 from fairlead.featurestore import redis_wire as wire
 from fairlead.featurestore.duck import fetch_number, open_duckdb, quote_text
 from fairlead.featurestore.online_engines import PushedRow, StoreChanges, StoreContents, StoreName
@@ -52,8 +53,9 @@ class RedisEngine:
         views = kept_views(contents)
         head, token, build = self._head(name), wire.new_token(), wire.new_token()
         with speaking():
-            former: dict[str, str] = self._client.hgetall(f"{prefix(name)}:builds")
             self._begin(name, head, token, started=-1)
+            # What is not served, is what others left when they died or were overtaken.
+            self._take_away(name, spared=None if head is None else head.build)
         with open_duckdb(scratch) as duckdb:
             buckets = [_buckets(duckdb, view) for view in views]
             with speaking():
@@ -65,16 +67,16 @@ class RedisEngine:
                         words = ["'HSET'", _bucket_sql(name, build, view, buckets[view.position]), "entity", "version"]
                         query = _commands(words, view.last_rows(is_binary=False), view, generation=0)
                         count += wire.send_all(self._client, duckdb, query, token_key=prefix(name), token=token)[0]
-                self._switch(
-                    name, token, _new_head(contents, views, build=build, generation=0, buckets=buckets, rows=count)
-                )
-            except LeaseLost:
-                with speaking():
+                after = _new_head(contents, views, build=build, generation=0, buckets=buckets, rows=count)
+                self._switch(name, token, after)
+            except FairleadError:
+                # Where memory is short, half a build would be in the way of the next one.
+                with suppress(FairleadError), speaking():
                     wire.unlink_build(self._client, name, build, buckets)
                 raise
         with speaking():
-            for each, text in former.items():
-                wire.unlink_build(self._client, name, each, json.loads(text))
+            if head is not None:
+                wire.unlink_build(self._client, name, head.build, head.buckets)
             self._prune(name, head)
         return count
 
@@ -129,11 +131,9 @@ class RedisEngine:
         """As `OnlineEngine.drop`."""
         head = self._head(name)
         with speaking():
-            builds: dict[str, str] = self._client.hgetall(f"{prefix(name)}:builds")
             # Who writes it at this moment, stops; who reads it, finds nothing.
             self._client.unlink(prefix(name))
-            for build, buckets in builds.items():
-                wire.unlink_build(self._client, name, build, json.loads(buckets))
+            self._take_away(name, spared=None)
             for _, stored in () if head is None else head.views:
                 self._client.unlink(wire.live_key(name, stored.alias))
             self._client.srem(wire.index_key(name.workspace_id, name.region), f"{name.service}@{name.slot}")
@@ -186,6 +186,12 @@ class RedisEngine:
         pointer = "" if head is None else head.pointer
         if not self._client.eval(wire.BEGIN, 1, prefix(name), token, pointer, str(started)):
             raise wire.taken_over()
+
+    def _take_away(self, name: StoreName, *, spared: str | None) -> None:
+        builds: dict[str, str] = self._client.hgetall(f"{prefix(name)}:builds")
+        for build, buckets in builds.items():
+            if build != spared:
+                wire.unlink_build(self._client, name, build, json.loads(buckets))
 
     def _switch(self, name: StoreName, token: str, head: Head) -> None:
         text = json.dumps({"meta": head.meta, "views": head.described, "buckets": head.buckets})

@@ -16,6 +16,7 @@ from fairlead.core.clock import format_time
 from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError
 from fairlead.core.ports import Clock
+from fairlead.featurestore.duck import load_arrow
 from fairlead.featurestore.freshness import note_freshness, watermarks
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_choice import OnlineEngines
@@ -39,6 +40,9 @@ from fairlead.registry import audit, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.work import LeasedWork
 from fairlead.sync.scratch import Scratch
+
+_MOST = 0.5
+"""Of what share of the rows a delta may be to be worth while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,8 @@ class MaterializeHandler:
         engine = self._engines.of(name.region)
         with self._scratch.folder("online-") as scratch:
             latest = watermarks(rows, scratch=scratch)
-            count, changes = None, self._changes(task)
+            total = sum(_rows_in(part.path) for parts in rows.values() for part in parts)
+            count, changes = None, self._changes(task, total)
             if changes is not None:
                 count = engine.apply(name, contents, changes, scratch=scratch)
             is_whole = count is None
@@ -146,8 +151,11 @@ class MaterializeHandler:
             work.finish(session, leased)
         return None
 
-    def _changes(self, task: _Task) -> StoreChanges | None:
-        """How the wanted snapshot differs from what is served; None where that is not known, or in another form."""
+    def _changes(self, task: _Task, total: int) -> StoreChanges | None:
+        """How the wanted snapshot, of `total` rows, differs from what is served.
+
+        None where that is not known, or in another form, or so much that everything is written sooner.
+        """
         before = task.base
         if before is None or before.pinned.digest != task.found.pinned.digest:
             return None
@@ -168,6 +176,8 @@ class MaterializeHandler:
                     return None
                 changed = (delta.added, delta.removed)
             files.setdefault(part.name, []).append(changed)
+        if sum(_rows_in(path) for each in files.values() for part in each for path in part) > _MOST * total:
+            return None
         return StoreChanges(base=before.digest, files=files)
 
     def _note(self, leased: LeasedWork, task: _Task, done: _Done) -> None:
@@ -223,6 +233,11 @@ def _find(session: Session, name: StoreName, *, lock: bool = False) -> OnlineSta
     if name.slot == NEWEST:
         return session.get(OnlineStateRow, key, with_for_update=lock)
     return session.get(OnlineSlotRow, (*key, name.slot), with_for_update=lock)
+
+
+def _rows_in(path: Path) -> int:
+    rows: int = load_arrow().parquet.read_metadata(path).num_rows
+    return rows
 
 
 def _wanted(row: OnlineStateRow | OnlineSlotRow) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -108,7 +109,7 @@ class World:
 
     def history(self, view: ViewDefinition, history: History) -> ViewRows:
         """The canonical rows of a view with one feature `x`."""
-        keys = [key if isinstance(key, tuple) else (key,) for key, _, _ in history]
+        keys: list[tuple[Any, ...]] = [key if isinstance(key, tuple) else (key,) for key, _, _ in history]
         kinds = {"INT64": arrow.int64(), "INT32": arrow.int32(), "STRING": arrow.string()}
         columns = {
             column.name: arrow.array([key[index] for key in keys], kinds[column.type])
@@ -273,7 +274,7 @@ class OnlineEngineTests:
         with TemporaryDirectory() as folder:
             world = World(engine, Path(folder))
             world.write(histories[0], snapshot="sha256:0")
-            for number, (before, after) in enumerate(zip(histories, histories[1:], strict=False), start=1):
+            for number, (before, after) in enumerate(pairwise(histories), start=1):
                 added, removed = (
                     [each for each in after if each not in before],
                     [each for each in before if each not in after],

@@ -182,3 +182,17 @@ def test_the_reader_imports_the_standard_library_only() -> None:
         )
     }
     assert imported <= sys.stdlib_module_names
+
+
+def test_no_byte_of_a_forgotten_entity_stays_in_the_file(tmp_path: Path) -> None:
+    view = view_of(tmp_path / "source.parquet", {"word": "STRING"}, keys=ID)
+    words = ["the first of all", "the second of all"]
+    materialize(tmp_path, arrow.table({"id": [1, 2], "event_timestamp": [NOW] * 2, "word": words}), view)
+    engine = SqliteEngine({}, OnlineFolder(root=tmp_path / "online"))
+    name = StoreName(workspace_id="default", service="a store?#%", region="aws:us-east-1")
+    engine.push(name, "cells", [{"id": 1, "event_timestamp": NOW + timedelta(days=1), "word": "the third of all"}])
+    assert engine.forget_entity(name, "id", 1, scratch=tmp_path) == 2
+    kept = b"".join(path.read_bytes() for path in engine.path(name).parent.iterdir())
+    assert b"the second of all" in kept
+    assert b"the first of all" not in kept
+    assert b"the third of all" not in kept
