@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 STORES_KEPT_SECONDS = 5.0
 """How long the list of the region's stores is taken to be still so."""
 
+_SELECTIONS_KEPT = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
@@ -163,13 +165,15 @@ class FeatureServer:
             CodeRefused: if the answer takes running code, and nobody said that it may.
         """
         began = self._monotonic()
-        if self._is_local:
+        if self._is_local and self._is_prepared(question):
             opened, prepared = self._prepare(question)
-            served = self._look_up(question, opened, prepared)
         else:
+            # The registry may have to be asked what the service computes.
             opened, prepared = await run_sync(self._prepare, question)
-            served = await run_sync(self._look_up, question, opened, prepared)
-        meta, found, columns = served
+        if self._is_local:
+            meta, found, columns = self._look_up(question, opened, prepared)
+        else:
+            meta, found, columns = await run_sync(self._look_up, question, opened, prepared)
         labels = self._labels(question, meta, opened)
         _, computed = prepared
         if computed.code is not None:
@@ -264,6 +268,15 @@ class FeatureServer:
             )
         return opened, (selection, computed)
 
+    def _is_prepared(self, question: Question) -> bool:
+        opened = self._opened.get((question.service or "", question.slot))
+        if opened is None or (question.features, question.has_full_names) not in opened.selections:
+            return False
+        try:
+            return opened.reader.meta["service_digest"] == opened.service_digest
+        except FileNotFoundError:
+            return False
+
     def _find_service(self, service: str, slot: str) -> _Opened:
         name = StoreName(
             workspace_id=self._workspace,
@@ -308,6 +321,8 @@ class FeatureServer:
             else:
                 computed = self._find_computed(opened.name.service, digest)
                 found = select_all(views, computed.hidden, has_full_names=question.has_full_names), computed
+            if len(opened.selections) >= _SELECTIONS_KEPT:
+                opened.selections.clear()
             opened.selections[key] = found
         return found
 
@@ -343,6 +358,9 @@ class FeatureServer:
             raise NotReady(
                 f"The store of {opened.name.service!r} is gone.", hint="It is made again by itself."
             ) from None
+        except KeyError:
+            # Another version of the service took its place meanwhile.
+            raise NotReady(f"{opened.name.service!r} is being replaced.", hint="Ask again.") from None
         except OnlineStoreError as error:
             raise InvalidInput(str(error), hint="Send each join key of the views that are asked for.") from error
 

@@ -114,7 +114,7 @@ class FeatureWorld:
     @contextlib.contextmanager
     def serving(self, region: str, *, is_listed: bool = True, **options: Any) -> Generator[Site]:
         """A feature server of a region."""
-        engine = self.server.service.features.online_engines.of(region)
+        engine = options.pop("engine", None) or self.server.service.features.online_engines.of(region)
         client = self.server.connect()
         away = threading.Event()
 

@@ -18,6 +18,7 @@ from fairlead.core.errors import (
     ResidencyViolation,
     SnapshotNotOnline,
 )
+from fairlead.featurestore.online_sqlite import SqliteEngine
 from fairlead.sdk.feast_objects import load_repository
 from tests.app.feature_world import EU, NOW, US, WEST, FeatureWorld, Site, feature_world
 
@@ -174,6 +175,16 @@ def test_while_the_registry_is_away_known_tokens_go_on_for_a_while(world: Featur
         assert site.http.post(PATH, json=body, headers={"authorization": "Bearer new"}).status_code == 503
         now[0] += 600
         assert site.http.post(PATH, json=body).status_code == 503
+
+
+def test_stores_of_other_machines_are_read_likewise(world: FeatureWorld, site: Site) -> None:
+    class Elsewhere(SqliteEngine):
+        kind = "elsewhere"
+
+    engine = Elsewhere({}, world.server.service.features.online_engines.folder)
+    body = {"feature_service": "profile", "entities": {"patient_id": [1, 99]}}
+    with world.serving(US, is_listed=False, engine=engine) as other:
+        assert other.http.post(PATH, json=body).json()["results"] == site.http.post(PATH, json=body).json()["results"]
 
 
 def test_health_and_measurements_are_told(world: FeatureWorld, site: Site) -> None:
