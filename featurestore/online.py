@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog
 from fairlead.core.db import Database
-from fairlead.core.errors import InvalidInput, NotReady, ReplicaUnavailable, SnapshotNotOnline
+from fairlead.core.errors import ExpectationFailed, InvalidInput, NotReady, ReplicaUnavailable, SnapshotNotOnline
 from fairlead.core.ids import parse_digest
 from fairlead.core.ports import Clock
 from fairlead.featurestore.applied import find_pinned_service
@@ -28,6 +28,7 @@ from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import MATERIALIZE, derive_online_states, online_subject
 from fairlead.featurestore.online_engines import NEWEST, OnlineStoreReader, StoreName
 from fairlead.featurestore.online_reader import OnlineStoreError
+from fairlead.featurestore.releases import is_releasable
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow
 from fairlead.featurestore.tables_online import OnlineSlotRow
@@ -116,6 +117,7 @@ class OnlineStores:
         Raises:
             FeatureServiceNotFound, SnapshotNotFound: if there is none.
             NotReady: if the snapshot is not READY, or there is none.
+            ExpectationFailed: if it is not as expected.
             UnknownRegion: if a region is not in the catalog.
             InvalidInput: if the snapshot is of another service, or `regions` is empty.
         """
@@ -227,7 +229,7 @@ def _check_snapshot(session: Session, caller: Caller, service: str, reference: s
     if reference is None:
         if newest_snapshot(session, caller.workspace_id, service) is None:
             raise NotReady(
-                f"The service {service!r} has no snapshot that is READY.",
+                f"The service {service!r} has no snapshot that is READY and as expected.",
                 hint=f"Take one: fairlead features snapshot {service}",
             )
         return None
@@ -241,6 +243,12 @@ def _check_snapshot(session: Session, caller: Caller, service: str, reference: s
         raise NotReady(
             f"The snapshot {reference} is {row.state}.",
             hint=row.error_detail or "Its data is being written and read back; ask again soon.",
+        )
+    if not is_releasable(session, row):
+        raise ExpectationFailed(
+            f"The snapshot {reference} is not as expected, or was not checked yet.",
+            hint=f"See what was found: fairlead features report {reference}",
+            snapshot=row.digest,
         )
     return row.digest
 

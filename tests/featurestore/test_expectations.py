@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fairlead.core.errors import (
+    ExpectationFailed,
     ExpectationsNotFound,
     FeatureServiceNotFound,
     FeatureViewNotFound,
@@ -132,6 +133,8 @@ def test_what_drifts_is_not_served_and_the_one_before_still_is(fleet: FeatureFle
     assert found["radius-drift KS"][1] == pytest.approx(0.6)
     assert not released(fleet, bad)
     assert newest(fleet) == good.id
+    with pytest.raises(ExpectationFailed):
+        fleet.store.online.materialize(ADMIN, "diagnosis", snapshot=bad.digest)
     assert {state.snapshot for state in fleet.store.online.states(ADMIN, "diagnosis")} <= {good.digest, None}
 
 
