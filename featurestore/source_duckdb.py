@@ -143,7 +143,7 @@ def fetch_database(connection: DuckDBPyConnection, filesystem: Any, path: str) -
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what DuckDB says: names of tables, columns and functions, and never a value."""
+    """What DuckDB's error means; its own text holds pieces of the query, and paths."""
     kinds = {"CatalogException": "it has no such table or function", "BinderException": "a column is missing or of "
              "another type", "ParserException": "it is not valid SQL", "PermissionException": "it reads something "
              "else than its database"}  # fmt: skip

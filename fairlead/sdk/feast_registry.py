@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,15 +134,11 @@ def _defined(registry: Any) -> bytes:
     """The registry without what Feast notes as it goes, as bytes that are equal for equal registries."""
     kept: Any = Registry()
     kept.CopyFrom(registry)
-    for name in _NOTED:
-        if name in {field.name for field in kept.DESCRIPTOR.fields}:
-            kept.ClearField(name)
+    _clear(kept, _NOTED)
     for name in (*_VIEWS, "entities", "data_sources", "feature_services", "projects", "saved_datasets"):
-        members: Any = getattr(kept, name)
-        ordered = sorted(members, key=lambda each: (each.spec if hasattr(each, "spec") else each).name)
-        texts = [_without_notes(each) for each in ordered]
+        members: list[Any] = [_without_notes(each) for each in getattr(kept, name)]
         kept.ClearField(name)
-        getattr(kept, name).extend(texts)
+        getattr(kept, name).extend(sorted(members, key=lambda each: getattr(each, "spec", each).name))
     content: bytes = kept.SerializeToString(deterministic=True)
     return content
 
@@ -148,20 +146,20 @@ def _defined(registry: Any) -> bytes:
 def _without_notes(member: Any) -> Any:
     copied: Any = type(member)()
     copied.CopyFrom(member)
-    if hasattr(copied, "meta"):
-        copied.ClearField("meta")
-    for holder in (copied, getattr(copied, "spec", None)):
-        if holder is None:
-            continue
-        for name in ("version", "batch_source", "stream_source"):
-            if name in {field.name for field in holder.DESCRIPTOR.fields}:
-                source = getattr(holder, name)
-                if name == "version":
-                    holder.ClearField(name)
-                elif holder.HasField(name):
-                    source.ClearField("meta")
-                    source.ClearField("data_source_class_type")
+    _clear(copied, ("meta",))
+    spec: Any = getattr(copied, "spec", copied)
+    _clear(spec, ("version",))
+    for name in ("batch_source", "stream_source"):
+        if name in spec.DESCRIPTOR.fields_by_name and spec.HasField(name):
+            # Feast drops the class of a source that it knows when it writes a view again.
+            _clear(getattr(spec, name), ("meta", "data_source_class_type"))
     return copied
+
+
+def _clear(message: Any, names: Iterable[str]) -> None:
+    for name in names:
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
 
 
 def _intervals(registry: Any) -> set[tuple[str, str, str]]:
@@ -174,6 +172,4 @@ def _intervals(registry: Any) -> set[tuple[str, str, str]]:
 
 
 def _time(timestamp: Any) -> str:
-    from datetime import UTC
-
     return format_time(timestamp.ToDatetime(tzinfo=UTC))
