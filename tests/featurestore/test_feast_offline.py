@@ -134,6 +134,30 @@ def test_times_of_any_zone_and_precision_mean_the_same(repository: Repository, z
     assert [each.to_pydatetime() for each in found["event_timestamp"]] == [at(4), at(5)]
 
 
+def test_features_keep_the_types_that_their_source_has(tmp_path: Path) -> None:
+    from feast.types import Array, Bool, Bytes, Float32, Int32, Json, String, UnixTimestamp
+
+    columns: dict[str, tuple[Any, list[Any], Any]] = {
+        "small": (pa.int32(), [1, 2], Int32),
+        "half": (pa.float32(), [0.5, None], Float32),
+        "flag": (pa.bool_(), [True, None], Bool),
+        "raw": (pa.binary(), [b"\x00", None], Bytes),
+        "moment": (pa.timestamp("us"), [datetime(1980, 1, 1), None], UnixTimestamp),  # noqa: DTZ001  (as the source has it)
+        "texts": (pa.list_(pa.string()), [["a"], []], Array(String)),
+        "nested": (pa.struct([("name", pa.string())]), [{"name": "x"}, None], Json),
+    }
+    found = Repository(tmp_path)
+    rows: dict[str, Any] = {name: pa.array(values, kind) for name, (kind, values, _) in columns.items()}
+    rows |= {"patient_id": [1, 2], "event_timestamp": [at(0), at(0)]}
+    source = found.source("kinds", rows)
+    view = found.view("kinds", source, {name: kind for name, (_, _, kind) in columns.items()})
+    found.store.apply([found.patient, source, view])
+    table = found.ask(frame([(2, at(1)), (1, at(1))]), *(f"kinds:{name}" for name in columns)).to_arrow()
+    for name, (kind, values, _) in columns.items():
+        assert table.schema.field(name).type == kind, name
+        assert table[name].to_pylist() == values[::-1], name
+
+
 def test_text_is_read_as_times_and_the_only_column_of_times_is_found(repository: Repository) -> None:
     text = pd.DataFrame({"patient_id": [1], "event_timestamp": ["2026-01-01T14:00:00+09:00"]})
     assert repository.ask(text, "pulses:pulse").to_arrow()["pulse"].to_pylist() == [62]
