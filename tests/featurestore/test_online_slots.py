@@ -139,14 +139,21 @@ def steps(world: FeatureFleet) -> list[Step]:
 
 
 def test_a_region_that_serves_one_snapshot_rewrites_what_is_new_in_the_next(world: FeatureFleet) -> None:
-    take(world, 10.0, 1)
+    rows = [(number, 0, float(number)) for number in range(1, 11)]
+    world.cells(rows)
+    world.snapshot()
     world.store.online.materialize(ADMIN, "diagnosis", regions=[EU])
     world.run()
-    take(world, 20.0, 2)
+    world.cells([*rows, (1, 2, 20.0)])
+    world.snapshot()
     assert read(world, "", EU) == [20.0, 2.0]
+    world.cells([(number, 3, 0.0) for number in range(1, 11)])
+    world.snapshot()
+    # Where most has changed, everything is written anew.
     assert steps(world) == [
-        Step(region=EU, slot="", is_whole=True, rows=2),
-        Step(region=EU, slot="", is_whole=False, rows=2),
+        Step(region=EU, slot="", is_whole=True, rows=10),
+        Step(region=EU, slot="", is_whole=False, rows=10),
+        Step(region=EU, slot="", is_whole=True, rows=10),
     ]
 
 
