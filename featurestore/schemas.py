@@ -221,6 +221,14 @@ class RewritingAnswer(BaseModel):
     rows_removed: int
 
 
+class LogPositionAnswer(BaseModel):
+    """Up to which row of a log a part of a snapshot holds what was pushed."""
+
+    log: str
+    region: str
+    through: int
+
+
 class SnapshotPartAnswer(BaseModel):
     """A view's rows with the features of one residency class, in a snapshot."""
 
@@ -236,6 +244,7 @@ class SnapshotPartAnswer(BaseModel):
     sent_bytes: int | None
     statistics: dict[str, Any] | None
     rewritten: list[RewritingAnswer]
+    logs: list[LogPositionAnswer]
 
     @classmethod
     def of(cls, part: SnapshotPart) -> SnapshotPartAnswer:
@@ -253,6 +262,7 @@ class SnapshotPartAnswer(BaseModel):
             sent_bytes=part.sent_bytes,
             statistics=None if part.statistics is None else dict(part.statistics),
             rewritten=[RewritingAnswer.model_validate(each, from_attributes=True) for each in part.rewritten],
+            logs=[LogPositionAnswer.model_validate(each) for each in part.logs],
         )
 
 

@@ -53,7 +53,8 @@ class SnapshotPart:
 
     Digests, counts and statistics come with the rows. `rows_digest` is equal for equal rows, however they are stored:
     the artifact holds a base and `deltas` upon it, and `sent_bytes` of it went over the wire. `rewritten` names each
-    erasure that took rows out of it, with the artifact that it had before.
+    erasure that took rows out of it, with the artifact that it had before. `logs` says up to which row of each log of
+    pushed rows it holds them.
     """
 
     view: str
@@ -68,6 +69,7 @@ class SnapshotPart:
     sent_bytes: int | None
     statistics: Mapping[str, Any] | None
     rewritten: tuple[Rewriting, ...] = ()
+    logs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +303,7 @@ def to_snapshot(session: Session, row: SnapshotRow, regions: Sequence[str] | Non
     """The record of a row; `regions` are those of the workspace, if they are known."""
     parts = _parts(session, row)
     rewritten = rewritings(session, row)
+    logs = positions_of(session, row)
     return Snapshot(
         id=row.id,
         service=row.service,
@@ -322,6 +325,7 @@ def to_snapshot(session: Session, row: SnapshotRow, regions: Sequence[str] | Non
                 sent_bytes=part.sent_bytes,
                 statistics=part.statistics,
                 rewritten=rewritten.get((part.view, part.residency), ()),
+                logs=tuple(logs.get((part.view, part.residency), ())),
             )
             for part in parts
         ),

@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from fairlead.core.canonical import canonical_json
 from fairlead.core.db import dry_run
 from fairlead.core.errors import FeatureRowsInvalid, InvalidInput, PushSourceNotFound, ResidencyViolation
+from fairlead.core.ids import sha256_digest
 from fairlead.featurestore.log_lag import LogLag
 from fairlead.featurestore.log_positions import positions_of
 from fairlead.featurestore.pushed_rows import columns_of_arrow, columns_of_json
 from fairlead.featurestore.pushes import Pushed, PushTo
-from fairlead.featurestore.snapshots import find_snapshot
+from fairlead.featurestore.snapshots import find_snapshot, record_of, snapshot_parts
 from tests.featurestore.feature_fleet import (
     FeatureFleet,
     cells_view,
@@ -168,11 +170,15 @@ def test_the_record_of_a_snapshot_names_how_much_of_each_log_it_holds(world_of_e
     plain = world.snapshot()
     log = push(world, [row(1, 5, 9.5), row(3, 5, 3.5)]).views[0].log
     taken = world.snapshot()
+    assert [part.logs for part in plain.artifacts] == [(), ()]
+    positions = {part.view: part.logs for part in taken.artifacts}
+    assert positions == {"cells": ({"log": log, "region": US, "through": 2},), "genes": ()}
     with world.fleet.database.read() as session:
-        found = positions_of(session, find_snapshot(session, ADMIN.workspace_id, taken.id))
-        none = positions_of(session, find_snapshot(session, ADMIN.workspace_id, plain.id))
-    assert dict(found) == {("cells", "unrestricted"): [{"log": log, "region": US, "through": 2}]}
-    assert dict(none) == {}
+        found = find_snapshot(session, ADMIN.workspace_id, taken.id)
+        record: Any = record_of(found, snapshot_parts(session, found), positions_of(session, found))
+    assert taken.digest == sha256_digest(canonical_json(record))
+    assert record["artifacts"][0]["logs"] == [{"log": log, "region": US, "through": 2}]
+    assert "logs" not in record["artifacts"][1]
 
 
 def test_bad_rows_are_named_by_index_and_nothing_of_the_push_is_kept(world: FeatureFleet) -> None:
