@@ -106,6 +106,8 @@ class FairleadRetrievalJob(RetrievalJob):
     ) -> None:
         """Write the result as Parquet: to a file if the path ends in `.parquet`, and else into a folder.
 
+        What is overwritten is replaced: a folder with all that lies in it.
+
         Raises:
             InvalidInput: if the storage is no SavedDatasetFileStorage.
             SavedDatasetLocationAlreadyExists: if there is something, and it may not be overwritten.
@@ -124,7 +126,11 @@ class FairleadRetrievalJob(RetrievalJob):
             arrow.parquet.write_table(table, path, filesystem=filesystem)
         else:
             arrow.dataset.write_dataset(
-                table, path, filesystem=filesystem, format="parquet", existing_data_behavior="delete_matching"
+                table,
+                path,
+                filesystem=filesystem,
+                format="parquet",
+                existing_data_behavior="delete_matching" if allow_overwrite else "error",
             )
 
     def _to_arrow_internal(self, timeout: int | None = None) -> ArrowTable:  # noqa: ARG002
@@ -340,7 +346,7 @@ def _join(config: RepoConfig, rows: ArrowTable, question: Question) -> ArrowTabl
     for wanted in question.views:
         check_rows(rows, wanted)
     elsewhere = tuple(wanted for wanted in question.views if is_elsewhere(wanted, federation))
-    here = replace(question, views=tuple(wanted for wanted in question.views if wanted not in elsewhere))
+    here = replace(question, views=tuple(each for each in question.views if not is_elsewhere(each, federation)))
     columns = dict(_join_here(config, rows, here))
     if federation is not None and elsewhere:
         columns |= join_elsewhere(federation, rows, replace(question, views=elsewhere))

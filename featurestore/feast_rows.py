@@ -162,8 +162,11 @@ class SourceReader:
                 hint="Export it as Parquet files.",
                 view=owner,
             )
+        # (Feast would take a URL without a host for a relative path)
+        is_url = "://" in source.path
+        uri = source.path if is_url else FileSource.get_uri_for_file_path(self.repo_path, source.path)
         return SourceDefinition(
-            place=ParquetFiles(uri=FileSource.get_uri_for_file_path(self.repo_path, source.path)),
+            place=ParquetFiles(uri=uri),
             timestamp_field=source.timestamp_field or "",
             created_timestamp_column=source.created_timestamp_column or None,
             field_mapping=dict(source.field_mapping or {}),
