@@ -68,7 +68,13 @@ class Measured:
     clients: int
     reads: int
     seconds: float
+    cpu_seconds: float
     latencies_ms: Sequence[float]
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU of whoever answered for one batch: what stays comparable on a machine that others use too."""
+        return self.cpu_seconds * 1000 / max(1, self.reads)
 
     @property
     def rate(self) -> float:
@@ -111,7 +117,7 @@ def running(command: Sequence[str], environment: dict[str, str], *, port: int) -
     """A server process that answers at `/health` while the block runs."""
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        for _ in range(1800):
             with contextlib.suppress(OSError):
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
                 connection.request("GET", "/health")
@@ -124,8 +130,21 @@ def running(command: Sequence[str], environment: dict[str, str], *, port: int) -
         process.wait(timeout=30)
 
 
-def measure(name: str, clients: int, seconds: float, make: Callable[[], Callable[[int], None]]) -> Measured:
-    """Let clients read, each on its own thread, after a second of warming up."""
+def cpu_of(process: int) -> float:
+    """CPU seconds that a process and its children have used."""
+    used = 0.0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if process in {int(path.parent.name), int(fields[1])}:
+                used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+def measure(
+    name: str, clients: int, seconds: float, make: Callable[[], Callable[[int], None]], *, server: int | None = None
+) -> Measured:
+    """Let clients read, each on its own thread, after a second of warming up; `server` is who answers them."""
     latencies: list[list[float]] = [[] for _ in range(clients)]
     begin = time.perf_counter() + 1.0
     end = begin + seconds
@@ -138,13 +157,25 @@ def measure(name: str, clients: int, seconds: float, make: Callable[[], Callable
                 latencies[index].append((time.perf_counter() - at) * 1000)
             turn += 1
 
+    def used() -> float:
+        return time.process_time() if server is None else cpu_of(server)
+
     threads = [threading.Thread(target=run, args=(index,)) for index in range(clients)]
     for thread in threads:
         thread.start()
+    time.sleep(max(0.0, begin - time.perf_counter()))
+    before = used()
     for thread in threads:
         thread.join()
     flat = [each for own in latencies for each in own]
-    return Measured(name=name, clients=clients, reads=len(flat), seconds=seconds, latencies_ms=flat)
+    return Measured(
+        name=name,
+        clients=clients,
+        reads=len(flat),
+        seconds=time.perf_counter() - begin,
+        cpu_seconds=used() - before,
+        latencies_ms=flat,
+    )
 
 
 def over_http(port: int, bodies: Sequence[bytes], token: str) -> Callable[[], Callable[[int], None]]:
@@ -234,7 +265,11 @@ def race(folder: Path, entities: int, seconds: float) -> list[Measured]:
 
             return read
 
-        with running(theirs, dict(os.environ), port=ports[0]), running(ours, dict(os.environ), port=ports[1]):
+        environment = dict(os.environ)
+        with (
+            running(theirs, environment, port=ports[0]) as their_server,
+            running(ours, environment, port=ports[1]) as our_server,
+        ):
             expected = ask(ports[0], bodies[0], token)
             for other in (
                 ask(ports[1], bodies[0], token),
@@ -248,8 +283,14 @@ def race(folder: Path, entities: int, seconds: float) -> list[Measured]:
                 found += [
                     measure("Feast SDK", clients, seconds, in_feast),
                     measure("Fairlead SDK, local", clients, seconds, in_fairlead),
-                    measure("feast serve", clients, seconds, over_http(ports[0], bodies, token)),
-                    measure("fairlead features serve", clients, seconds, over_http(ports[1], bodies, token)),
+                    measure("feast serve", clients, seconds, over_http(ports[0], bodies, token), server=their_server),
+                    measure(
+                        "fairlead features serve",
+                        clients,
+                        seconds,
+                        over_http(ports[1], bodies, token),
+                        server=our_server,
+                    ),
                 ]
         local.close()
         return found
@@ -263,12 +304,17 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="online-reads-") as folder:
         found = race(Path(folder), options.entities, options.seconds)
-    lines = ["| contestant | clients | batches/s | p50 ms | p99 ms | times |", "|---|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| contestant | clients | batches/s | times | p50 ms | p99 ms | CPU ms a batch | times less |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for before, each in zip([None, *found], found, strict=False):
-        times = "" if before is None or "east" in each.name else f"{each.rate / before.rate:.1f}"
+        times = less = ""
+        if before is not None and "airlead" in each.name:
+            times, less = f"{each.rate / before.rate:.1f}", f"{before.cpu_ms / each.cpu_ms:.1f}"
         lines.append(
-            f"| {each.name} | {each.clients} | {each.rate:.0f} | {each.quantile(0.5):.2f} | {each.quantile(0.99):.2f} "
-            f"| {times} |"
+            f"| {each.name} | {each.clients} | {each.rate:.0f} | {times} | {each.quantile(0.5):.2f} "
+            f"| {each.quantile(0.99):.2f} | {each.cpu_ms:.2f} | {less} |"
         )
     sys.stdout.write("\n".join(lines) + f"\nload average: {os.getloadavg()}\n")
 
