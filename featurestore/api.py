@@ -178,7 +178,7 @@ def historical_router(historical: HistoricalReads) -> APIRouter:
         responses={200: {"content": {ARROW_STREAM: {}}, "description": "The entity rows with features, as Arrow."}},
         openapi_extra={"requestBody": {"content": {ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}}}}},
     )
-    def join_features(
+    def join_features(  # noqa: PLR0917  (a route's parts)
         caller: MayRead,
         entity_rows: Annotated[ArrowTable, Depends(read_entity_rows)],
         snapshot: Annotated[str | None, Query(description="A snapshot's digest or id.")] = None,

@@ -79,7 +79,7 @@ def check_residency(key: Key, read: ReadDefinition, row: FeatureDefinitionRow | 
     known = row.column_residency
     if known is None:
         # From before features had classes of their own.
-        known = {name: row.residency for name in feature_names(row.spec)} if key[0] == VIEW else {}
+        known = dict.fromkeys(feature_names(row.spec), row.residency) if key[0] == VIEW else {}
     if (feature := changed_class(known, read.column_residency)) is not None:
         raise FeatureDefinitionInvalid(
             f"Feature {feature!r} of view {key[1]!r} is under the residency class {known[feature]!r}, which cannot "

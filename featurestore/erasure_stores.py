@@ -232,7 +232,7 @@ def _forget(
         # Engines forget by one key, of which others have the value too: the store is made again from what is left.
         engine.drop(name)
         return len(found), None not in listed
-    values = sorted({each[0] for each in found}, key=str)
+    values = sorted({value for each in found for value in each}, key=str)
     removed = sum(engine.forget_entity(name, keys[0], value, scratch=scratch) for value in values)
     return removed, None not in listed
 

@@ -286,7 +286,7 @@ class Artifacts:
         """Bring an artifact's files here, each byte verified; without a destination, into the cache.
 
         With `only`, replicas of other regions are not read. A cached artifact is checked against its digest before it
-        is used again. A replica whose bytes are wrong is reported, mended by the server, and passed over for the next one.
+        is used again. A replica whose bytes are wrong is reported, mended by the server, and passed over.
 
         Raises:
             ArtifactNotFound: if the server knows none of that digest.

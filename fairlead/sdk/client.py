@@ -12,8 +12,8 @@ from fairlead.sdk.catalog import CatalogClient
 from fairlead.sdk.deploy_targets import DeployTargets
 from fairlead.sdk.deployments import Deployments
 from fairlead.sdk.embedded import Home, find_or_start
-from fairlead.sdk.events import Events
 from fairlead.sdk.erasures import Erasures
+from fairlead.sdk.events import Events
 from fairlead.sdk.expectations import Expectations
 from fairlead.sdk.features import Features
 from fairlead.sdk.federation import FederatedReads
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 class Fairlead:
     """A connection to one Fairlead server.
 
-    Safe to share between threads. `models`, `features`, `expectations`, `erasures`, `federation`, `agents`, `artifacts`,
-    `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`, `deployments`,
-    `targets`, `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`, `issuers`, `audit`,
-    `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`, `keys`, `signers`,
-    `signatures`, `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
+    Safe to share between threads. `models`, `features`, `expectations`, `erasures`, `federation`, `agents`,
+    `artifacts`, `locations`, `environments`, `replica_policies`, `promotion_policies`, `role_bindings`, `bundles`,
+    `deployments`, `targets`, `placements`, `images`, `profiles`, `catalog`, `tokens`, `workspaces`, `imports`,
+    `issuers`, `audit`, `events`, `webhooks`, `lineage`, `ledger`, `budgets`, `tracking_servers`, `replications`,
+    `keys`, `signers`, `signatures`, `lifecycle`, `cards`, `retention` and `record` group the calls by noun.
     """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:

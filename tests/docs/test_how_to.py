@@ -24,6 +24,8 @@ PAGE_SECONDS = 540
 MARK = "::block "
 # What a smoke test installs is in uv's cache since this environment was made.
 OFFLINE = {"FAIRLEAD_PACKAGE_INDEX": "offline"}
+# The pages that ask for a Redis server, each by the variable that says where it is.
+REDIS_PAGES = {"push-features": "FAIRLEAD_STREAM_BROKER", "serve-features-from-redis": "FEATURES_REDIS"}
 
 
 @pytest.fixture
@@ -37,12 +39,11 @@ def checkout(tmp_path: Path) -> Generator[Path]:
 @pytest.mark.timeout(PAGE_SECONDS + 60)
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_a_how_to_runs_from_top_to_bottom(checkout: Path, page: Path, request: pytest.FixtureRequest) -> None:
-    with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as variables:
-        if page.stem == "push-features":
-            variables = {"FAIRLEAD_STREAM_BROKER": request.getfixturevalue("redis_server").url}
-        if page.stem == "serve-features-from-redis":
-            variables = {"FEATURES_REDIS": request.getfixturevalue("redis_server").url}
-        printed = run_blocks(checkout, blocks_of(page), variables | OFFLINE)
+    variables = dict(OFFLINE)
+    if (name := REDIS_PAGES.get(page.stem)) is not None:
+        variables[name] = request.getfixturevalue("redis_server").url
+    with job_that_signs(checkout) if page.stem == "sign-and-verify" else contextlib.nullcontext({}) as signing:
+        printed = run_blocks(checkout, blocks_of(page), variables | signing)
     if page.stem == "promote-and-deploy":
         check_promote_and_deploy(printed)
 
