@@ -67,10 +67,15 @@ class Erasing:
     def __call__(self, session: Session, now: datetime) -> None:
         """Bring every running erasure as far as what is recorded lets it go."""
         running = select(ErasureRow).where(ErasureRow.state == RUNNING).order_by(ErasureRow.id)
+        unsettled: set[str] = set()
         for erasure in session.scalars(running.with_for_update(skip_locked=True)).all():
+            if erasure.workspace_id in unsettled:
+                # One after the other: what one writes anew must not bring back what another took out.
+                continue
             derive_artifacts(session, erasure, now)
             session.flush()
             if not is_settled(session, erasure):
+                unsettled.add(erasure.workspace_id)
                 continue
             derive_stores(session, erasure, now)
             if any(row.state != DONE for row in stores_of(session, erasure)):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import UNRESTRICTED
@@ -77,8 +77,10 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
     """Look for artifacts that may hold the subject, require the work on them, and switch to those written anew."""
     known = {(row.residency, row.digest): row for row in artifacts_of(session, erasure)}
     made = {(row.residency, row.new_digest) for row in known.values()}
+    there: set[tuple[str, str]] = set()
     for held in held_by(session, erasure):
         key = (held.artifact.residency, held.artifact.digest)
+        there.add(key)
         if key in known or key in made:
             continue
         values = {
@@ -93,8 +95,11 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
         }
         insert_unless_there(session, ErasedArtifactRow, values)
         known[key] = session.get_one(ErasedArtifactRow, (erasure.workspace_id, erasure.id, *key))
-    for row in known.values():
-        if row.state == VERIFYING:
+    for key, row in known.items():
+        if key not in there and row.state in {WAITING, VERIFYING}:
+            # Another erasure replaced it meanwhile; what it was replaced by is looked through.
+            _drop(session, row, now)
+        elif row.state == VERIFYING:
             _settle_upload(session, row, now)
         elif row.state == REPLACED:
             # A snapshot that was being taken may have come to stand on it again.
@@ -104,7 +109,7 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
 
 
 def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
-    """The artifacts of READY snapshots and of logs, of views whose keys can name the subject."""
+    """The artifacts of snapshots, failed ones too, and of logs, of views whose keys can name the subject."""
     concerned = _Concerned(session, erasure)
     parts = (
         select(
@@ -121,7 +126,12 @@ def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
         .where(
             SnapshotPartRow.workspace_id == erasure.workspace_id,
             SnapshotPartRow.artifact_digest.is_not(None),
-            SnapshotRow.state == "READY",
+            SnapshotRow.state != "PENDING",
+            exists().where(
+                ArtifactRow.workspace_id == SnapshotPartRow.workspace_id,
+                ArtifactRow.residency == SnapshotPartRow.residency,
+                ArtifactRow.digest == SnapshotPartRow.artifact_digest,
+            ),
         )
         .distinct()
     )
@@ -343,11 +353,21 @@ def release_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> N
     """Let nobody want the old artifacts any more; until stores forget, the subject is found by what they hold."""
     for row in artifacts_of(session, erasure):
         if row.state == REPLACED and _model_with(session, row) is None:
-            _release(session, row, now)
+            _release(session, row, row.digest, now)
 
 
-def _release(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
-    artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, row.digest), with_for_update=True)
+def _drop(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
+    """Forget an artifact that nothing has any more, and what was made of it; a worker that is at it notes nothing."""
+    if row.state == VERIFYING and row.new_digest is not None:
+        upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
+        if upload is not None and upload.state in {"OPEN", "VERIFYING"}:
+            return
+        _release(session, row, row.new_digest, now)
+    session.delete(row)
+
+
+def _release(session: Session, row: ErasedArtifactRow, digest: str, now: datetime) -> None:
+    artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, digest), with_for_update=True)
     if artifact is None or artifact.released_at is not None:
         return
     artifact.released_at = now
@@ -356,7 +376,7 @@ def _release(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
         .where(
             ReplicaRow.workspace_id == row.workspace_id,
             ReplicaRow.residency == row.residency,
-            ReplicaRow.artifact_digest == row.digest,
+            ReplicaRow.artifact_digest == digest,
         )
         .values(is_wanted=False, updated_at=now)
     )

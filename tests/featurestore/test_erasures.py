@@ -169,6 +169,17 @@ def test_later_snapshots_leave_the_subject_out_until_it_comes_back(fleet: Featur
     assert finish(fleet, asked).rows_removed == 0
 
 
+def test_two_subjects_at_once_both_leave(fleet: FeatureFleet) -> None:
+    taken = fleet.snapshot(as_of=day(3))
+    asked = [request(fleet), request(fleet, 5)]
+    for each in asked:
+        assert finish(fleet, each).rows_removed == 5
+    rows = {part.view: part.rows for part in fleet.store.snapshots.get(ADMIN, taken.id).artifacts}
+    assert rows == {"cells": 16, "genes": 4}
+    assert values(fleet, taken.digest or "")[3:5] == [(None, None)] * 2
+    assert not any(MARKER.encode() in block for block in stored_blocks(fleet))
+
+
 def test_what_nobody_knows_is_erased_too_and_a_wrong_name_is_refused(fleet: FeatureFleet) -> None:
     fleet.snapshot(as_of=day(3))
     nobody = request(fleet, 999, entity="patient_id")
