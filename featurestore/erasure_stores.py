@@ -228,7 +228,9 @@ def _forget(
     found: set[_Values] = set(known)
     for each in listed:
         found |= each or set[_Values]()
-    if len(keys) > 1 and found:
+    if not found:
+        return 0, None not in listed
+    if len(keys) != 1:
         # Engines forget by one key, of which others have the value too: the store is made again from what is left.
         engine.drop(name)
         return len(found), None not in listed
