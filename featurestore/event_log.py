@@ -15,6 +15,7 @@ machine that dies half-way makes the same segment again. Its rows leave the file
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import sqlite3
 import threading
@@ -125,8 +126,8 @@ class EventLog:
     @classmethod
     def open(cls, path: Path, *, workspace_id: str, view: str, region: str) -> EventLog:
         """Open the log at a path, or begin it."""
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _translated():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             # Without it a power cut takes commits back that were acknowledged.
@@ -284,15 +285,18 @@ class EventLog:
         batch: list[_Waiting] = []
         while self._queue:
             batch.append(self._queue.popleft())
+        # Whatever ends this before the commit, nobody is told that his rows were taken.
+        failed: FairleadError | None = Unavailable("The rows were not written.", hint="Push the rows again.")
         try:
             with _translated(), _transaction(self._connection):
                 for waiting in batch:
                     waiting.result = self._take(waiting)
+            failed = None
         except FairleadError as error:
-            for waiting in batch:
-                waiting.error = error
+            failed = error
         finally:
             for waiting in batch:
+                waiting.error = failed
                 waiting.is_done = True
 
     def _take(self, waiting: _Waiting) -> Appended:
@@ -391,8 +395,8 @@ def _transaction(connection: sqlite3.Connection) -> Generator[None]:
 def _translated() -> Generator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
+    except (sqlite3.DatabaseError, OSError) as error:
+        if "full" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
             raise StorageFull(
                 "There is no space left for a log of pushed rows.", hint="Free some space, and push the rows again."
             ) from error

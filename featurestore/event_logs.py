@@ -6,6 +6,7 @@ another. What they hold together is made one where it is read (see `logged_rows`
 
 from __future__ import annotations
 
+import logging
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from fairlead.core.db import Database
+from fairlead.core.errors import FairleadError
 from fairlead.core.ports import Clock
 from fairlead.featurestore.definitions import VIEW, ViewDefinition
 from fairlead.featurestore.event_log import EventLog, LogState
@@ -23,6 +25,7 @@ from fairlead.registry import audit
 from fairlead.registry.identity import Caller, system_caller
 
 _SUFFIX = ".log.sqlite"
+_logger = logging.getLogger(__name__)
 
 
 class EventLogs:
@@ -59,19 +62,23 @@ class EventLogs:
                 self._register(system_caller(log.workspace_id, "worker"), log, view.residency)
 
     def local(self) -> list[EventLog]:
-        """Every log that lies on this machine."""
+        """Every log that lies on this machine; one that cannot be read is left out, and holds up no other."""
         logs: list[EventLog] = []
         for path in sorted(self._folder.glob(f"*/*/*{_SUFFIX}")):
-            with self._guard:
-                log = self._open.get(path) or EventLog.reopen(path)
-                if log is not None:
-                    self._open[path] = log
-                    logs.append(log)
+            try:
+                logs += self._reopen(path)
+            except FairleadError as error:
+                _logger.warning("the log %s: %s", path, error)
         return logs
 
     def of_view(self, workspace_id: str, view: str) -> list[EventLog]:
-        """The logs of a view that lie on this machine."""
-        return [log for log in self.local() if (log.workspace_id, log.view) == (workspace_id, view)]
+        """The logs of a view that lie on this machine.
+
+        Raises:
+            Unavailable: if one of them cannot be read.
+        """
+        paths = sorted(self._folder.glob(f"*/{workspace_id}/{view}{_SUFFIX}"))
+        return [log for path in paths for log in self._reopen(path)]
 
     def close(self) -> None:
         """Close every file."""
@@ -79,6 +86,14 @@ class EventLogs:
             for log in self._open.values():
                 log.close()
             self._open.clear()
+
+    def _reopen(self, path: Path) -> list[EventLog]:
+        with self._guard:
+            log = self._open.get(path) or EventLog.reopen(path)
+            if log is None:
+                return []
+            self._open[path] = log
+            return [log]
 
     def _path(self, workspace_id: str, view: str, region: str) -> Path:
         return self._folder / region.replace(":", "_") / workspace_id / f"{view}{_SUFFIX}"

@@ -8,6 +8,7 @@ What this process has put there itself it remembers until the next round, so tha
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import Catalog, Residency, permits
-from fairlead.core.errors import FairleadError, InvalidInput
+from fairlead.core.errors import FairleadError, InvalidInput, Unavailable
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 from fairlead.featurestore.event_log import ONLINE, OWN_COLUMNS, SEQUENCE, TO, Appended, EventLog
@@ -92,12 +93,12 @@ class OnlineFollower:
     def apply(self, log: EventLog, taken: Appended) -> bool:
         """Put rows that a log of this machine has just taken into the stores of its region.
 
-        Whether there is a store that serves the view there; without one, its rows come with its first snapshot.
+        Whether there is a store that serves the view there, and all that do hold the rows; without one, they come with
+        its first snapshot.
 
         Raises:
             FairleadError: what an engine met; the rows come with the next round.
         """
-        rows = None if taken.rows is None else _online_rows(taken.rows)
         stores = [
             store
             for store in self._stores()
@@ -105,11 +106,16 @@ class OnlineFollower:
             and log.view in store.views
             and self._is_here(store)
         ]
-        if rows is not None and rows.num_rows and taken.first is not None and taken.last is not None:
+        has_all = bool(stores)
+        if taken.first is None or taken.last is None:
+            # They came again: they are there if all of the log is.
+            return has_all and all(self._has_read(store, log) for store in stores)
+        rows = _online_rows(taken.rows)
+        if rows.num_rows:
             for store in stores:
-                self._push(store, log.view, rows)
+                has_all &= self._push(store, log.view, rows)
                 self._advance(store, log.id, taken.first - 1, taken.last)
-        return bool(stores)
+        return has_all
 
     def follow(self, regions: Collection[str] | None) -> None:
         """Bring the stores of some regions (None: of all) up to what can be read of every log there."""
@@ -194,14 +200,29 @@ class OnlineFollower:
                     whole = whole.append_column(name, part.column(name))
         return whole.filter(arrow.compute.greater(whole.column(SEQUENCE), after))
 
-    def _push(self, store: _Store, view: str, rows: ArrowTable) -> None:
-        engine = self._engines.of(store.name.region)
+    def _push(self, store: _Store, view: str, rows: ArrowTable) -> bool:
+        """Put rows into a store; whether it can hold them.
+
+        Raises:
+            FairleadError: if the store cannot be written now.
+        """
+        engine, fits = self._engines.of(store.name.region), True
         for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
             try:
                 engine.push(store.name, view, rows.slice(start, _ROWS_AT_ONCE).to_pylist())
             except InvalidInput as error:
                 # Rows of another version of the view, which the one that is served cannot hold: they never will fit.
                 _logger.warning("rows of view %r fit no store of %s: %s", view, store.name.service, error)
+                fits = False
+            except (sqlite3.Error, OSError, OnlineStoreError) as error:
+                # The engine's own trouble, such as a full disk.
+                raise Unavailable(f"The online store of {store.name.service!r} cannot be written now.") from error
+        return fits
+
+    def _has_read(self, store: _Store, log: EventLog) -> bool:
+        with self._guard:
+            since, position = self._put.get((store.name, log.id), (store.since, -1))
+        return since == store.since and position >= log.state().last
 
     def _advance(self, store: _Store, log: str, before: int, last: int) -> None:
         """Remember what this process has put there, if nothing is missing before it."""

@@ -93,7 +93,8 @@ class LogSealing:
                     if is_mine:
                         has_sealed |= self._step(log)
                 is_idle &= self._report(log)
-            except FairleadError as error:
+            except (FairleadError, OSError) as error:
+                # Also what a full disk makes of writing a segment: no log holds up another.
                 _logger.warning("the log %s of view %r is sealed later: %s", log.id, log.view, error)
         self._is_idle = is_idle
         return has_sealed

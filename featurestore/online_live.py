@@ -104,7 +104,7 @@ def kept_value(value: Any, kind: str) -> Any:
         if kind.endswith("_LIST"):
             return json.dumps([kept_value(item, kind.removesuffix("_LIST")) for item in value], ensure_ascii=False)
         return _KEPT[kind](value)
-    except (TypeError, ValueError, AttributeError, OverflowError):
+    except (TypeError, ValueError, AttributeError, OverflowError, struct.error):
         raise InvalidInput(
             f"A pushed value of type {type(value).__name__} is no {kind}.", hint="Send what the view's schema says."
         ) from None
@@ -126,6 +126,8 @@ def _single(value: float) -> float:
 
 
 def _truth(value: object) -> int:
+    if isinstance(value, str | bytes):
+        raise TypeError
     return int(bool(value))
 
 

@@ -167,8 +167,6 @@ class FeaturePushes:
         )
 
     def _go_online(self, log: EventLog, taken: Appended) -> bool:
-        if taken.rows is None:
-            return True
         try:
             return self._apply_online(log, taken)
         except FairleadError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairlead.core.errors import Unavailable
 from fairlead.featurestore.event_log import EVENT, OFFLINE, ONLINE, SEQUENCE, TO, Appended, EventLog
 
 arrow: Any = pa
@@ -97,6 +100,37 @@ def test_pushes_of_several_threads_are_each_taken_whole(log: EventLog) -> None:
     found = events(log)
     assert [sequence for sequence, _ in found] == list(range(1, 241))
     assert len({event for _, event in found}) == 240
+
+
+def test_nobody_is_told_that_rows_were_taken_which_the_same_commit_lost(log: EventLog) -> None:
+    """What several threads append goes into one commit: what ends it for one ends it for all."""
+    append(log, ["first"])
+    told: list[str] = []
+
+    def push(name: str) -> None:
+        with contextlib.suppress(Unavailable, UnicodeEncodeError):
+            append(log, [name])
+            told.append(name)
+
+    threads = [threading.Thread(target=push, args=(name,)) for name in ("good", "\ud800", "better")]
+
+    def let_them_wait(rows: Any) -> Any:
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        return arrow.array([False] * rows.num_rows)
+
+    log.forget(let_them_wait)
+    for thread in threads:
+        thread.join()
+    assert sorted(event for _, event in events(log)) == sorted(["first", *told])
+    assert append(log, ["good"]).accepted == 1 - told.count("good")
+
+
+def test_a_file_that_is_none_is_refused_as_one_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "cells.log.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(Unavailable):
+        open_log(tmp_path)
 
 
 def test_a_stretch_waits_for_rows_or_for_time_and_holds_one_version(log: EventLog) -> None:

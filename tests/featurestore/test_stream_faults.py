@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -17,16 +18,17 @@ import pytest
 
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
-from fairlead.core.errors import LocationUnavailable
+from fairlead.core.errors import LocationUnavailable, Unavailable
 from fairlead.core.ports import ObjectStore
 from fairlead.featurestore import log_sealing
 from fairlead.featurestore.assembly import assemble_features
 from fairlead.featurestore.event_log import EVENT, SEQUENCE, EventLog
 from fairlead.featurestore.log_sealing import LogSealing
 from fairlead.featurestore.log_segments import segments_of
+from fairlead.featurestore.online_live import LiveRows
 from fairlead.featurestore.sources import Sources
-from tests.featurestore.feature_fleet import FeatureFleet, open_feature_fleet
-from tests.featurestore.test_streams import US, definitions, keep, push, row
+from tests.featurestore.feature_fleet import FeatureFleet, cells_view, open_feature_fleet
+from tests.featurestore.test_streams import STREAM, US, definitions, keep, push, row
 from tests.fleet import ADMIN, Fleet
 
 parquet: Any = pq
@@ -182,3 +184,50 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Pa
     assert [sequence for sequence, _ in found] == list(range(1, len(found) + 1))
     assert [event for _, event in found] == [str(number) for number in range(len(found))]
     assert len(found) in {last + 1, last + 2}
+
+
+def test_a_store_that_cannot_be_written_holds_up_neither_the_push_nor_the_sealing(
+    world: FeatureFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.snapshot()
+    world.store.online.materialize(ADMIN, "diagnosis")
+    world.run()
+    world.store.streams.keep(None)
+
+    def is_full(*_: Any) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveRows, "upsert", is_full)
+        pushed = [push(world, [row(1, 5, 9.5)], ids=["a"]).views[0] for _ in range(2)]
+        assert [(each.accepted, each.is_online) for each in pushed] == [(1, False), (0, False)]
+        keep_twice(world)
+        assert world.store.streams.lags.of_view(ADMIN, "cells")[0].unsealed_rows == 0
+    keep(world)
+    assert push(world, [row(1, 5, 9.5)], ids=["a"]).views[0].is_online is True
+    assert world.store.online.read(ADMIN, "diagnosis", {"patient_id": [1]}, region=US).rows[0]["radius"] == 9.5
+
+
+def test_a_log_that_cannot_be_read_holds_up_no_other(world: FeatureFleet) -> None:
+    push(world, [row(1, 5, 9.5)])
+    (log,) = world.store.streams.logs.local()
+    broken = log.path.parent / "genes.log.sqlite"
+    broken.write_bytes(b"no database" * 100)
+    keep_twice(world)
+    assert world.store.streams.lags.of_view(ADMIN, "cells")[0].unsealed_rows == 0
+    with pytest.raises(Unavailable):
+        world.store.streams.logs.of_view(ADMIN.workspace_id, "genes")
+
+
+def test_what_a_served_version_cannot_hold_is_not_said_to_be_online(world: FeatureFleet) -> None:
+    """It is in the log, and so in the next snapshot."""
+    world.snapshot()
+    world.store.online.materialize(ADMIN, "diagnosis")
+    world.run()
+    objects = definitions(world)
+    features = [{"name": "radius", "valueType": "STRING"}]
+    objects[1] = cells_view(world.sources / "cells.parquet", streamSource=STREAM, features=features)
+    world.apply(objects)
+    world.fleet.clock.advance(timedelta(seconds=2))
+    pushed = push(world, [row(1, 5, "wide")]).views[0]
+    assert (pushed.accepted, pushed.is_online) == (1, False)
