@@ -20,7 +20,7 @@ from fairlead.core.ports import Clock
 from fairlead.featurestore.duck import fetch_rows, open_duckdb, quote_name, quote_text
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.tables import OnlineStateRow
-from fairlead.featurestore.tables_online import OnlineFreshnessRow
+from fairlead.featurestore.tables_online import LEAVING, OnlineFreshnessRow
 from fairlead.registry.identity import Caller
 from fairlead.registry.tables import WorkspaceRow
 
@@ -59,13 +59,7 @@ def note_freshness(
     now: datetime,
 ) -> None:
     """Replace what is said of a region's store; `residencies` are the classes of each view's parts there."""
-    key = (state.workspace_id, state.service, state.region)
-    query = delete(OnlineFreshnessRow).where(
-        OnlineFreshnessRow.workspace_id == key[0],
-        OnlineFreshnessRow.service == key[1],
-        OnlineFreshnessRow.region == key[2],
-    )
-    session.execute(query)
+    forget_freshness(session, state)
     workspace = session.get_one(WorkspaceRow, state.workspace_id)
     for view, watermark in watermarks.items():
         is_told = all(
@@ -73,15 +67,26 @@ def note_freshness(
         )
         session.add(
             OnlineFreshnessRow(
-                workspace_id=key[0],
-                service=key[1],
-                region=key[2],
+                workspace_id=state.workspace_id,
+                service=state.service,
+                region=state.region,
                 view=view,
                 as_of=as_of,
                 materialized_at=now,
                 watermark=watermark if is_told else None,
             )
         )
+
+
+def forget_freshness(session: Session, state: OnlineStateRow) -> None:
+    """Say nothing more of a region's store, which is gone or another one."""
+    session.execute(
+        delete(OnlineFreshnessRow).where(
+            OnlineFreshnessRow.workspace_id == state.workspace_id,
+            OnlineFreshnessRow.service == state.service,
+            OnlineFreshnessRow.region == state.region,
+        )
+    )
 
 
 def freshness_of(session: Session, workspace_id: str, service: str) -> dict[str, list[ViewFreshness]]:
@@ -109,7 +114,7 @@ class OnlineMetrics:
         with self._database.read() as session:
             states = session.scalars(
                 select(OnlineStateRow)
-                .where(OnlineStateRow.workspace_id == caller.workspace_id)
+                .where(OnlineStateRow.workspace_id == caller.workspace_id, OnlineStateRow.state != LEAVING)
                 .order_by(OnlineStateRow.service, OnlineStateRow.region)
             ).all()
             views = session.scalars(

@@ -31,7 +31,7 @@ from fairlead.featurestore.online_reader import OnlineStoreError
 from fairlead.featurestore.releases import is_releasable
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow
-from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.featurestore.tables_online import LEAVING, OnlineSlotRow
 from fairlead.registry import audit
 from fairlead.registry.identity import Caller
 from fairlead.registry.tables import WorkRow
@@ -254,7 +254,11 @@ def _check_snapshot(session: Session, caller: Caller, service: str, reference: s
 
 
 def _states(session: Session, workspace_id: str, service: str) -> list[OnlineState]:
-    query = select(OnlineStateRow).where(OnlineStateRow.workspace_id == workspace_id, OnlineStateRow.service == service)
+    query = select(OnlineStateRow).where(
+        OnlineStateRow.workspace_id == workspace_id,
+        OnlineStateRow.service == service,
+        OnlineStateRow.state != LEAVING,
+    )
     views, kept = freshness_of(session, workspace_id, service), _kept(session, workspace_id, service)
     return [
         _to_state(session, row, views.get(row.region, []), kept.get(row.region, []))

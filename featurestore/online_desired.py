@@ -11,19 +11,19 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from fairlead.catalog import UNRESTRICTED, load_catalog
+from fairlead.featurestore.freshness import forget_freshness
 from fairlead.featurestore.online_engines import NEWEST, StoreName
 from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
 from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
-from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.featurestore.tables_online import LEAVING, OnlineSlotRow
 from fairlead.registry import work
 from fairlead.registry.locations import all_locations
 from fairlead.registry.tables import ModelVersionRow
 
 MATERIALIZE = "materialize"
 """The work of making one region serve one service's wanted snapshot; its subject is `online_subject`."""
-
 
 Region = str
 
@@ -50,17 +50,29 @@ def online_regions(session: Session, workspace_id: str) -> frozenset[Region]:
 
 def derive_online_states(session: Session, now: datetime) -> None:
     """Bring each region's wanted snapshot up to date, and require the work where it is not served yet."""
+    wanted: set[tuple[str, str, str]] = set()
+    settled: set[tuple[str, str]] = set()
     for (workspace_id, service), intent in _wanted_services(session).items():
         snapshot = _wanted_snapshot(session, workspace_id, service, intent)
         if snapshot is not None:
+            settled.add((workspace_id, service))
             found = snapshot_view(session, snapshot)
             regions = set(online_regions(session, workspace_id))
             if intent is not None and intent.regions is not None:
                 regions &= set(intent.regions)
             for region in sorted(regions):
                 row = _desired_state(session, found, (workspace_id, service, region), now)
-                if row is not None and row.state != "READY":
-                    require_materialization(session, found, row, now)
+                if row is not None:
+                    wanted.add((workspace_id, service, region))
+                    if row.state != "READY":
+                        require_materialization(session, found, row, now)
+    for row in session.scalars(select(OnlineStateRow)):
+        if (row.workspace_id, row.service) in settled and (row.workspace_id, row.service, row.region) not in wanted:
+            if row.state != LEAVING:
+                # Nobody is sent there from now on: what is no longer kept up would be read as if it were.
+                row.state, row.served_snapshot, row.updated_at = LEAVING, None, now
+                forget_freshness(session, row)
+            require_materialization(session, None, row, now)
 
 
 def _desired_state(
@@ -76,7 +88,7 @@ def _desired_state(
     values = {"workspace_id": workspace_id, "service": service, "region": region}
     insert_unless_there(session, OnlineStateRow, values | fresh)
     row = session.get_one(OnlineStateRow, key)
-    if row.wanted_snapshot != found.digest:
+    if row.wanted_snapshot != found.digest or row.state == LEAVING:
         for name, value in fresh.items():
             setattr(row, name, value)
     return row

@@ -24,10 +24,8 @@ from fairlead.featurestore.online_desired import (
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.snapshot_views import SnapshotView, snapshot_view
 from fairlead.featurestore.tables import OnlineIntentRow, OnlineStateRow, SnapshotRow
-from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.featurestore.tables_online import LEAVING, OnlineSlotRow
 from fairlead.registry.tables import AliasMoveRow, AliasRow, EnvironmentRow, ModelVersionRow, RegisteredModelRow
-
-LEAVING = "LEAVING"
 
 
 def derive_online_slots(session: Session, now: datetime) -> None:

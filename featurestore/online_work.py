@@ -17,7 +17,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import FairleadError
 from fairlead.core.ports import Clock
 from fairlead.featurestore.duck import load_arrow
-from fairlead.featurestore.freshness import note_freshness, watermarks
+from fairlead.featurestore.freshness import forget_freshness, note_freshness, watermarks
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_choice import OnlineEngines
 from fairlead.featurestore.online_desired import read_subject
@@ -30,12 +30,11 @@ from fairlead.featurestore.online_engines import (
     StoreName,
 )
 from fairlead.featurestore.online_reader import OnlineStoreError
-from fairlead.featurestore.online_slots import LEAVING
 from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.snapshot_views import SnapshotPartName, SnapshotView, snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot
 from fairlead.featurestore.tables import OnlineStateRow
-from fairlead.featurestore.tables_online import OnlineSlotRow
+from fairlead.featurestore.tables_online import LEAVING, OnlineSlotRow
 from fairlead.registry import audit, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.work import LeasedWork
@@ -128,12 +127,9 @@ class MaterializeHandler:
     def _load(self, leased: LeasedWork, name: StoreName) -> _Task | None:
         with self._database.read() as session:
             row = _find(session, name)
-            if isinstance(row, OnlineSlotRow) and row.state == LEAVING:
-                is_leaving, snapshot = True, None
-            else:
-                is_leaving = False
-                wanted = None if row is None or row.state != "PENDING" else _wanted(row)
-                snapshot = None if wanted is None else find_snapshot(session, name.workspace_id, wanted)
+            is_leaving = row is not None and row.state == LEAVING
+            wanted = None if row is None or row.state != "PENDING" else _wanted(row)
+            snapshot = None if wanted is None else find_snapshot(session, name.workspace_id, wanted)
             if row is not None and snapshot is not None:
                 return _Task(
                     name=name,
@@ -146,7 +142,7 @@ class MaterializeHandler:
             self._engines.of(name.region).drop(name)
         with self._database.write() as session:
             row = _find(session, name, lock=True)
-            if isinstance(row, OnlineSlotRow) and row.state == LEAVING and is_leaving:
+            if row is not None and row.state == LEAVING and is_leaving:
                 session.delete(row)
             work.finish(session, leased)
         return None
@@ -184,14 +180,13 @@ class MaterializeHandler:
         now = self._clock.now()
         with self._database.write() as session:
             row = _find(session, task.name, lock=True)
-            if row is not None:
+            if row is not None and row.state != LEAVING:
                 row.served_snapshot, row.row_count = task.found.digest, done.rows
                 row.engine, row.is_atomic = done.engine.kind, done.engine.is_atomic
                 row.materialized_at = row.updated_at = now
-                if row.state != LEAVING:
-                    # Another one may be wanted by now; then this piece of work is derived again.
-                    is_wanted = (_wanted(row), tuple(row.missing_views)) == (task.found.digest, task.missing)
-                    row.state = "READY" if is_wanted else "PENDING"
+                # Another one may be wanted by now; then this piece of work is derived again.
+                is_wanted = (_wanted(row), tuple(row.missing_views)) == (task.found.digest, task.missing)
+                row.state = "READY" if is_wanted else "PENDING"
                 if isinstance(row, OnlineStateRow):
                     residencies: dict[str, list[str]] = {}
                     for part in task.parts:
@@ -286,6 +281,8 @@ class LostStores:
             # What was materialized since then is looked at next time.
             if expected is not None and row.served_snapshot == expected:
                 row.served_snapshot, row.state, row.updated_at = found, "PENDING", now
+                if isinstance(row, OnlineStateRow):
+                    forget_freshness(session, row)
 
     def _ready(self, session: Session) -> list[OnlineStateRow | OnlineSlotRow]:
         rows: list[OnlineStateRow | OnlineSlotRow] = [

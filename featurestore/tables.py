@@ -139,7 +139,8 @@ class OnlineStateRow(InWorkspace):
     """What one region's online store should serve and what it serves.
 
     WAITING (a part has no verified replica there yet) -> PENDING (work is asked for) -> READY (served is wanted);
-    FAILED keeps the last error and is tried again. `missing_views` may not be in the region at all.
+    LEAVING: it is not wanted there any longer, and the row goes when the store is gone. `missing_views` may not be in
+    the region at all.
     """
 
     __tablename__ = "online_states"

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from fairlead.core.db import JsonType, UtcDateTime, name_type
 from fairlead.registry.tables import DIGEST, InWorkspace
 
+LEAVING = "LEAVING"
+"""The state of a store that nobody wants any longer; its row goes when the store is gone."""
+
 
 class OnlineSlotRow(InWorkspace):
     """A snapshot that one region keeps materialized beside the newest, because a holder of an environment needs it.

@@ -16,6 +16,7 @@ from fairlead.core.errors import NotReady
 from fairlead.featurestore.freshness import OnlineMetrics
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_slots import store_for
+from fairlead.featurestore.online_work import LostStores
 from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.registry.environments import Environments
 from fairlead.registry.models import Labels, Models
@@ -172,6 +173,44 @@ def test_freshness_and_watermark_are_told_by_region_and_view(world: FeatureFleet
     assert f"fairlead_online_ready{{{labels}}} 1.0\n" in told
     assert f'fairlead_online_watermark_timestamp_seconds{{{labels},view="cells"}} {day(1).timestamp()!r}\n' in told
     assert f"fairlead_online_rows{{{labels}}} 2.0\n" in told
+
+
+def test_a_region_that_is_asked_for_no_longer_serves_no_longer(world_anywhere: FeatureFleet) -> None:
+    world = world_anywhere
+    take(world, 10.0, 1)
+    world.store.online.materialize(ADMIN, "diagnosis")
+    world.run()
+    metrics = OnlineMetrics(world.fleet.database, world.fleet.clock)
+    assert US in metrics.render(ADMIN)
+    world.store.online.materialize(ADMIN, "diagnosis", regions=[EU])
+    # What is no longer kept up is read no longer, and then it is gone.
+    for _ in range(2):
+        assert [state.region for state in world.store.online.states(ADMIN, "diagnosis")] == [EU]
+        assert US not in metrics.render(ADMIN)
+        with pytest.raises(NotReady):
+            read(world, "", US)
+        world.run()
+    assert world.store.online_engines.of(US).stores(ADMIN.workspace_id, US) == []
+    world.store.online.materialize(ADMIN, "diagnosis", regions=[US, EU])
+    world.run()
+    assert read(world, "", US) == [10.0, 2.0]
+
+
+def test_of_a_store_that_is_lost_no_freshness_is_told(world: FeatureFleet) -> None:
+    take(world, 10.0, 1)
+    world.store.online.materialize(ADMIN, "diagnosis", regions=[US])
+    world.run()
+    assert world.store.online.states(ADMIN, "diagnosis")[0].views
+    world.store.online_engines.of(US).drop(StoreName(workspace_id=ADMIN.workspace_id, service="diagnosis", region=US))
+    lost = LostStores(world.fleet.database, world.store.online_engines, None)
+    now = world.fleet.clock.now()
+    lost.prepare(now)
+    with world.fleet.database.write() as session:
+        lost(session, now)
+    (state,) = world.store.online.states(ADMIN, "diagnosis")
+    assert (state.state, state.snapshot, state.views) == ("PENDING", None, ())
+    world.run()
+    assert world.store.online.states(ADMIN, "diagnosis")[0].views
 
 
 def test_the_watermark_of_restricted_data_is_not_told_outside(world: FeatureFleet) -> None:
