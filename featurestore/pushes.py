@@ -208,6 +208,7 @@ class FeaturePushes:
             raise InvalidInput(
                 "This server does not say which region it is in, so it takes no rows.",
                 hint="Set FAIRLEAD_REGION where it runs, or name the region: --region REGION",
+                region=None,
             )
         jurisdiction = catalog.region(wanted).jurisdiction
         is_stated = home is not None or self._is_anywhere

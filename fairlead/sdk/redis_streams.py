@@ -20,6 +20,7 @@ from fairlead.core.ports import StreamLag, StreamMessage
 VALUE, EVENT = b"value", b"event_id"
 DEAD_SUFFIX = ":dead"
 _OLDEST = "0"
+_Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class RedisStream:
@@ -45,18 +46,23 @@ class RedisStream:
             # Redis takes 0 for ever.
             block = max(1, round(wait_seconds * 1000))
             found = self._client.xreadgroup(self._group, self._consumer, {self._topic: ">"}, count=count, block=block)
-            entries: list[tuple[bytes, dict[bytes, bytes]]] = found[0][1] if found else []
+            entries: list[_Entry] = found[0][1] if found else []
         return [_message(position, fields) for position, fields in entries]
 
     def claim(self, count: int, *, idle_seconds: float) -> Sequence[StreamMessage]:
         """As `StreamBroker.claim`."""
         with self._talking():
-            idle = round(idle_seconds * 1000)
-            found: Any = self._client.xautoclaim(
-                self._topic, self._group, self._consumer, min_idle_time=idle, start_id=_OLDEST, count=count
-            )
-            # What was trimmed off the stream meanwhile comes without fields.
-            entries = [(position, fields) for position, fields in found[1] if fields]
+            idle, start, entries = round(idle_seconds * 1000), b"0-0", list[_Entry]()
+            while not entries:
+                # One look goes through a part of what is pending.
+                found: Any = self._client.xautoclaim(
+                    self._topic, self._group, self._consumer, min_idle_time=idle, start_id=start, count=count
+                )
+                start = found[0]
+                # What was trimmed off the stream meanwhile comes without fields.
+                entries = [(position, fields) for position, fields in found[1] if fields]
+                if start == b"0-0":
+                    break
             deliveries = self._deliveries([position for position, _ in entries])
         return [
             _message(position, fields, times) for (position, fields), times in zip(entries, deliveries, strict=True)

@@ -1,12 +1,14 @@
 """Consumers of streams: messages of a broker, pushed, and acknowledged once their rows are durable.
 
 A message may be delivered more than once; its rows have ids that are the same each time, so each counts once. The id
-is what the row says (`event_id`), or else what the message says, or else the message's position in its stream. A
-message that cannot be taken is put aside with the reason, so that it holds up none that come after it.
+is what the row says (`event_id`), or else what the message says, or else the message's position in its stream and the
+digest of what it holds. A message that cannot be taken is put aside with the reason, so that it holds up none that come
+after it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -16,7 +18,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from fairlead.core.errors import CodeRefused, FairleadError, FeatureRowsInvalid, InvalidInput, MissingExtra, Unavailable
+from fairlead.core.errors import (
+    CodeRefused,
+    FairleadError,
+    FeatureRowsInvalid,
+    InvalidInput,
+    MissingExtra,
+    StorageFull,
+    Unavailable,
+)
 from fairlead.core.ports import StreamBroker, StreamMessage
 from fairlead.sdk.pushes import PushedRows
 
@@ -67,6 +77,10 @@ class Consumed:
         )
 
 
+_Read = tuple[StreamMessage, list[dict[str, Any]]]
+"""A message and the rows in it."""
+
+
 class StreamConsumer:
     """Takes a stream's messages into the views that it feeds."""
 
@@ -83,7 +97,8 @@ class StreamConsumer:
         self._rules = rules or ConsumerRules()
         self._monotonic = monotonic
         self._claim_at = monotonic()
-        self._held: Sequence[StreamMessage] = ()
+        self._held: dict[str, StreamMessage] = {}
+        self._done = Consumed()
 
     def run(self, stopping: threading.Event, *, until_empty: bool = False) -> Consumed:
         """Consume until it is told to stop, or there is no message left; what is in hand is finished first.
@@ -91,94 +106,96 @@ class StreamConsumer:
         Raises:
             FairleadError: what no later try would mend, such as a region that may not hold the rows.
         """
-        total = Consumed()
+        self._done = Consumed()
         while not stopping.is_set():
             try:
-                done = self.step()
-            except Unavailable as error:
+                count = self._step()
+            except (Unavailable, StorageFull) as error:
                 _logger.warning("the stream is read on when this is over: %s", error)
                 stopping.wait(_RETRY_SECONDS)
                 continue
-            total += done
-            if until_empty and not done.messages:
+            self._done += Consumed(messages=count)
+            if until_empty and not count:
                 break
-        return total
+        return self._done
 
-    def step(self) -> Consumed:
-        """Take what there is, at most one batch of it.
-
-        Raises:
-            Unavailable: if the broker or the server is away; what was not acknowledged comes again.
-        """
+    def _step(self) -> int:
+        """Take what there is, at most one batch of it; returns how many messages that were."""
         # What could not be pushed is still in hand: being away for long makes no message a bad one.
-        messages = self._held
+        messages: Sequence[StreamMessage] = list(self._held.values())
         if not messages and self._monotonic() >= self._claim_at:
             messages = self._broker.claim(self._rules.batch, idle_seconds=self._rules.claim_seconds)
             if not messages:
                 self._claim_at = self._monotonic() + self._rules.claim_seconds / 2
         if not messages:
             messages = self._broker.read(self._rules.batch, wait_seconds=self._rules.wait_seconds)
-        self._held = messages
-        done = self._take(messages)
-        self._held = ()
-        return done
+        self._held = {message.position: message for message in messages}
+        self._take(messages)
+        return len(messages)
 
-    def _take(self, messages: Sequence[StreamMessage]) -> Consumed:
-        done = Consumed(messages=len(messages))
-        found: list[tuple[StreamMessage, list[dict[str, Any]]]] = []
+    def _take(self, messages: Sequence[StreamMessage]) -> None:
+        found: list[_Read] = []
         for message in messages:
             if message.deliveries > self._rules.deliveries:
-                done += self._bury(message, InvalidInput(f"It was given out {message.deliveries} times in vain."))
+                self._bury(message, InvalidInput(f"It was given out {message.deliveries} times in vain."))
                 continue
             try:
                 found.append((message, read_message(message)))
             except InvalidInput as error:
-                done += self._bury(message, error)
-        return done + self._take_rows(found)
+                self._bury(message, error)
+        self._take_rows(found)
 
-    def _take_rows(self, found: Sequence[tuple[StreamMessage, list[dict[str, Any]]]]) -> Consumed:
+    def _take_rows(self, found: Sequence[_Read]) -> None:
         if not found:
-            return Consumed()
+            return
         rows = [row for _, part in found for row in part]
         try:
             pushed = self._push(rows) if rows else ()
         except FeatureRowsInvalid as error:
-            return self._without_refused(found, error)
+            self._without_refused(found, error)
+            return
         except InvalidInput as error:
+            if "region" in error.attributes:
+                # It is this consumer's region that is refused, whatever the messages hold.
+                raise
             if len(found) == 1:
-                return self._bury(found[0][0], error)
+                self._bury(found[0][0], error)
+                return
             middle = len(found) // 2
-            return self._take_rows(found[:middle]) + self._take_rows(found[middle:])
+            self._take_rows(found[:middle])
+            self._take_rows(found[middle:])
+            return
         # Durable now, and not before.
         self._broker.acknowledge([message.position for message, _ in found])
-        return Consumed(
+        for message, _ in found:
+            del self._held[message.position]
+        self._done += Consumed(
             accepted=max((each.accepted for each in pushed), default=0),
             duplicates=max((each.duplicates for each in pushed), default=0),
         )
 
-    def _without_refused(
-        self, found: Sequence[tuple[StreamMessage, list[dict[str, Any]]]], error: FeatureRowsInvalid
-    ) -> Consumed:
+    def _without_refused(self, found: Sequence[_Read], error: FeatureRowsInvalid) -> None:
         """Put aside the messages whose rows were refused, and push the others again."""
         reasons: dict[int, str] = {}
         for each in cast("list[dict[str, Any]]", error.attributes.get("rows", [])):
             reasons.setdefault(each["row"], f"{each['column']!r} {each['reason']}.")
-        done, rest, start = Consumed(), list[tuple[StreamMessage, list[dict[str, Any]]]](), 0
+        rest, start = list[_Read](), 0
         for message, rows in found:
             bad = [row for row in range(start, start + len(rows)) if row in reasons]
             start += len(rows)
             if bad:
-                done += self._bury(message, InvalidInput(f"The row cannot be taken: {reasons[bad[0]]}"))
+                self._bury(message, InvalidInput(f"The row cannot be taken: {reasons[bad[0]]}"))
             else:
                 rest.append((message, rows))
         if len(rest) == len(found):
             raise error
-        return done + self._take_rows(rest)
+        self._take_rows(rest)
 
-    def _bury(self, message: StreamMessage, error: FairleadError) -> Consumed:
+    def _bury(self, message: StreamMessage, error: FairleadError) -> None:
         _logger.warning("message %s is put aside: %s", message.position, error.detail)
         self._broker.bury(message, error.detail)
-        return Consumed(buried=1)
+        del self._held[message.position]
+        self._done += Consumed(buried=1)
 
 
 def read_message(message: StreamMessage) -> list[dict[str, Any]]:
@@ -188,11 +205,16 @@ def read_message(message: StreamMessage) -> list[dict[str, Any]]:
         InvalidInput: if it is neither.
     """
     rows = _read_arrow(message.payload) if message.payload.startswith(_ARROW_START) else _read_json(message.payload)
-    named = message.event_id or message.position
+    named = message.event_id or _name_of(message)
     return [
         {**row, EVENT_ID: row.get(EVENT_ID) or (named if len(rows) == 1 else f"{named}/{number}")}
         for number, row in enumerate(rows)
     ]
+
+
+def _name_of(message: StreamMessage) -> str:
+    """What a message is called that has no id: two brokers may give messages the same position."""
+    return f"{message.position}/{hashlib.sha256(message.payload).hexdigest()[:32]}"
 
 
 def _read_json(payload: bytes) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import threading
@@ -13,7 +14,14 @@ import pyarrow as pa
 import pytest
 import redis
 
-from fairlead.core.errors import CodeRefused, FeatureRowsInvalid, InvalidInput, Unavailable
+from fairlead.core.errors import (
+    CodeRefused,
+    FeatureRowsInvalid,
+    InvalidInput,
+    StorageFull,
+    Unavailable,
+    UnknownRegion,
+)
 from fairlead.core.ports import StreamBroker, StreamMessage
 from fairlead.sdk.pushes import PushedRows
 from fairlead.sdk.redis_streams import RedisStream
@@ -163,7 +171,16 @@ def test_an_event_is_named_by_its_row_or_its_message_or_its_position(topic: Memo
     topic.add(payload(3))
     topic.add(json.dumps([{"patient_id": 4}, {"patient_id": 5}]).encode(), event_id="two")
     consume(topic, log)
-    assert list(log.events) == ["row", "message", "3", "two/0", "two/1"]
+    third = hashlib.sha256(payload(3)).hexdigest()[:32]
+    assert list(log.events) == ["row", "message", f"3/{third}", "two/0", "two/1"]
+
+
+def test_messages_of_two_brokers_at_one_position_are_two_events(log: Log) -> None:
+    for number in range(2):
+        topic = MemoryTopic()
+        topic.add(payload(number))
+        consume(topic, log)
+    assert [row["patient_id"] for row in log.events.values()] == [0, 1]
 
 
 def test_arrow_messages_are_read_as_tables(topic: MemoryTopic, log: Log) -> None:
@@ -260,6 +277,26 @@ def test_a_stream_whose_rows_go_through_a_function_is_refused(topic: MemoryTopic
         consumer_of(features, "m", region=None, connect=lambda _topic: MemoryStream(topic), rules=RULES)
 
 
-def test_a_position_alone_names_the_rows_of_a_message() -> None:
+def test_a_position_names_the_rows_of_a_message_that_says_nothing() -> None:
     message = StreamMessage(position="7-0", payload=b'[{"a": 1}, {"a": 2, "event_id": "x"}]')
-    assert read_message(message) == [{"a": 1, "event_id": "7-0/0"}, {"a": 2, "event_id": "x"}]
+    name = "7-0/" + hashlib.sha256(message.payload).hexdigest()[:32]
+    assert read_message(message) == [{"a": 1, "event_id": f"{name}/0"}, {"a": 2, "event_id": "x"}]
+
+
+def test_what_was_put_aside_before_the_server_went_away_is_put_aside_once(
+    topic: MemoryTopic, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.sdk.streams._RETRY_SECONDS", 0.0)
+    topic.add(b"{")
+    topic.add(payload(1))
+    log.failures = [Unavailable("Away."), StorageFull("No space.")]
+    done = consume(topic, log)
+    assert (done.accepted, done.buried, len(topic.dead), len(topic.pending)) == (1, 1, 1, 0)
+
+
+def test_a_region_that_is_refused_stops_the_consumer_and_puts_nothing_aside(topic: MemoryTopic, log: Log) -> None:
+    topic.add(payload(1))
+    log.failures = [UnknownRegion("No such region.", region="mars")]
+    with pytest.raises(UnknownRegion):
+        consume(topic, log)
+    assert (len(topic.dead), len(topic.pending)) == (0, 1)
