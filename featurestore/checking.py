@@ -54,7 +54,7 @@ class Finding:
 
     def without_values(self) -> Finding:
         """Only whether it passed and how many rows there are: what may be told of rows that must stay elsewhere."""
-        return replace(self, value=None, detail="")
+        return replace(self, value=None, count=None, detail="")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -131,7 +131,8 @@ class _Check:
         present = fetch_number(self._connection, f"SELECT count({name}) FROM {self._relation}")  # noqa: S608
         if expectation.kind == "nulls":
             return self._rows - present, self._rows
-        query = f"SELECT count(*) FROM {self._relation} WHERE {_breaks(name, expectation)}"  # noqa: S608
+        breaks = _breaks(name, expectation, _type_of(self._part, expectation.feature))
+        query = f"SELECT count(*) FROM {self._relation} WHERE {breaks}"  # noqa: S608
         return fetch_number(self._connection, query), present
 
     def _row_count(self, each: Expected) -> Iterator[Finding]:
@@ -176,12 +177,18 @@ class _Check:
 
     def _drift(self, each: Expected) -> Iterator[Finding]:
         expectation = each.expectation
-        drift = self._measure(expectation.feature or "")
+        drift = self._measure(expectation.feature)
+        is_gone = drift is not None and drift.values[0] > 0 and drift.values[1] == 0
         for measure, limit, value in (
             ("PSI", expectation.psi_at_most, None if drift is None else drift.psi),
             ("KS", expectation.ks_at_most, None if drift is None or drift.ks is None else drift.ks.statistic),
         ):
             if limit is None:
+                continue
+            if is_gone:
+                yield self._found(
+                    each, measure, passed=False, value=value, limit=f"<= {limit:g}", detail="No value is left."
+                )
                 continue
             if value is None:
                 yield self._incomparable(each, measure, f"<= {limit:g}")
@@ -196,9 +203,9 @@ class _Check:
                 detail="" if chance is None else f"By chance with probability {chance:.3g}.",
             )
 
-    def _measure(self, feature: str) -> Drift | None:
+    def _measure(self, feature: str | None) -> Drift | None:
         previous = self._previous
-        if previous is None or feature not in {each.name for each in previous.view.features}:
+        if feature is None or previous is None or _type_of(previous, feature) != _type_of(self._part, feature):
             return None
         return measure_feature(self._connection, previous.path, self._part.path, feature)
 
@@ -208,7 +215,7 @@ class _Check:
     def _incomparable(self, each: Expected, measure: str, limit: str) -> Finding:
         detail = "There is no earlier snapshot to compare with."
         if self._previous is not None:
-            detail = "The snapshot before has nothing that it could be compared with."
+            detail = "The snapshot before has no value of this type that it could be compared with."
         return self._found(each, measure, passed=True, limit=limit, detail=detail)
 
     def _found(
@@ -260,17 +267,24 @@ def _read(part: PartRows) -> str:
     return f"read_parquet({quote_text(str(part.path))})"
 
 
-def _breaks(name: str, expectation: Expectation) -> str:
+def _type_of(part: PartRows, feature: str | None) -> str | None:
+    return next((each.type for each in part.view.features if each.name == feature), None)
+
+
+def _breaks(name: str, expectation: Expectation, kind: str | None) -> str:
     """SQL that is true of a value that is not as expected."""
     if expectation.kind == "range":
-        bounds = [f"{name} < {expectation.min!r}"] if expectation.min is not None else []
-        bounds += [f"{name} > {expectation.max!r}"] if expectation.max is not None else []
+        bounds = [f"{name} < {_literal(expectation.min, kind)}"] if expectation.min is not None else []
+        bounds += [f"{name} > {_literal(expectation.max, kind)}"] if expectation.max is not None else []
         return " OR ".join(bounds)
-    allowed = ", ".join(_literal(each) for each in expectation.allowed or ())
+    allowed = ", ".join(_literal(each, kind) for each in expectation.allowed or ())
     return f"{name} NOT IN ({allowed})"
 
 
-def _literal(value: object) -> str:
+def _literal(value: object, kind: str | None) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
-    return quote_text(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return quote_text(value)
+    # A float of 32 bits is held to what the limit is in 32 bits.
+    return f"{value!r}::{kind}" if kind in {"FLOAT", "DOUBLE"} else repr(value)

@@ -84,6 +84,12 @@ class Drift:
     psi: float | None
     ks: KolmogorovSmirnov | None
 
+    @property
+    def values(self) -> tuple[int, int]:
+        """How many expected and actual values there are that are not missing."""
+        present = [each for each in self.bins if not each.is_missing]
+        return sum(each.expected for each in present), sum(each.actual for each in present)
+
 
 def psi(expected: SqlColumn | ArrowColumn, actual: SqlColumn | ArrowColumn, *, bins: int = BINS) -> float | None:
     """The population stability index of two columns of one type, or None where one has no rows.
@@ -209,8 +215,9 @@ def comparable(name: str, kind: str) -> tuple[str, bool]:
     if kind.endswith("]"):
         return f"len({name})::DOUBLE", True
     if kind.startswith(_FLOATS):
-        # 0.0 and -0.0 are one value.
-        return f"nullif({name}::DOUBLE, 'nan'::DOUBLE) + 0.0", True
+        # 0.0 and -0.0 are one value. That a column equals NaN, DuckDB takes for false by the statistics of a Parquet
+        # file, which do not count NaN.
+        return f"CASE WHEN isnan({name}) THEN NULL ELSE {name}::DOUBLE + 0.0 END", True
     if kind.startswith(_TIMES):
         return f"epoch({name})", True
     if kind.startswith((*_ORDERED, "DECIMAL")):

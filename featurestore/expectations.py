@@ -53,6 +53,7 @@ _NEEDED: Mapping[ExpectationKind, frozenset[str]] = {
     "drift": frozenset({"psi_at_most", "ks_at_most"}),
 }
 _NUMBERS = frozenset({"INT32", "INT64", "FLOAT", "DOUBLE"})
+_WITHOUT_ORDER = frozenset({"BOOL", "STRING", "BYTES"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +189,11 @@ def check_features(expected: ExpectationSet, views: Mapping[str, ViewDefinition]
         kind = types.get(each.feature or "", "")
         if each.kind == "range" and kind not in _NUMBERS:
             raise InvalidInput(f"The expectation {each.name!r} gives a range for {each.feature!r}, which is {kind}.")
+        if each.ks_at_most is not None and kind in _WITHOUT_ORDER:
+            raise InvalidInput(
+                f"The expectation {each.name!r} limits the KS of {each.feature!r}, and its values have no order.",
+                hint="Limit its PSI: psi_at_most",
+            )
         if each.kind == "values" and not _fits(each.allowed or (), kind):
             raise InvalidInput(
                 f"The expectation {each.name!r} allows values that {each.feature!r}, which is {kind}, cannot have."

@@ -187,10 +187,10 @@ class SnapshotReports:
         if hidden is None:
             path = self._replicas.fetch(part.artifact, near=region)
             earlier = None if before is None else self._replicas.fetch(before.artifact, near=region)
-            known = [] if before is None else [feature.name for feature in before.view.features]
+            known = () if before is None else before.view.features
             with self._scratch.folder("report-") as folder, open_duckdb(folder) as connection:
                 features = tuple(
-                    _feature(connection, feature, path, earlier if feature.name in known else None)
+                    _feature(connection, feature, path, earlier if feature in known else None)
                     for feature in part.view.features
                 )
         return PartReport(
@@ -273,7 +273,7 @@ def _feature(connection: DuckDBPyConnection, feature: Column, path: Path, previo
         psi=None if drift is None else drift.psi,
         ks=None if drift is None or drift.ks is None else drift.ks.statistic,
         ks_p_value=None if drift is None or drift.ks is None else drift.ks.p_value,
-        bars=_bars(connection, files, feature.name),
+        bars=count_bars(connection, files, feature.name),
     )
 
 
@@ -282,8 +282,11 @@ def _count_missing(connection: DuckDBPyConnection, path: Path, feature: str) -> 
     return int(fetch_rows(connection, query)[0][0])
 
 
-def _bars(connection: DuckDBPyConnection, files: Sequence[Path], feature: str) -> tuple[Bar, ...]:
-    """Bars of equal width where values have an order, else of the most frequent values."""
+def count_bars(connection: DuckDBPyConnection, files: Sequence[Path], feature: str) -> tuple[Bar, ...]:
+    """Bars of equal width where values have an order, else of the most frequent values.
+
+    `files` are the rows as they are now and, if there are any, as they were before.
+    """
     name = quote_name(feature)
     described = f"DESCRIBE SELECT {name} FROM read_parquet({quote_text(str(files[0]))})"  # noqa: S608
     kind = str(fetch_rows(connection, described)[0][1])
@@ -299,9 +302,10 @@ def _bars(connection: DuckDBPyConnection, files: Sequence[Path], feature: str) -
     low, high = fetch_rows(connection, f"SELECT min(v), max(v) FROM ({finite})")[0]  # noqa: S608
     if low is None or high is None:
         return ()
-    width = (high - low) / BARS or 1.0
+    # What lies at both ends of what there is, is as far apart as no number tells.
+    width = high / BARS - low / BARS or 1.0
     query = (
-        f"SELECT least(floor((v - {low!r}) / {width!r}), {BARS - 1})::INTEGER AS bar, "  # noqa: S608
+        f"SELECT least(floor(v / {width!r} - {low / width!r}), {BARS - 1})::INTEGER AS bar, "  # noqa: S608
         f"sum(now), count(*) - sum(now) FROM ({finite}) GROUP BY bar"
     )
     counts = {int(bar): (int(now), int(before)) for bar, now, before in fetch_rows(connection, query)}
