@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.catalog import UNRESTRICTED, load_catalog
 from fairlead.core.db import Database
-from fairlead.core.errors import JsonValue
+from fairlead.core.errors import JsonValue, NotReady
 from fairlead.core.ports import Clock
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_checks import DONE, PARITY, PENDING
@@ -64,7 +64,7 @@ class OnlineCheckHandler:
 
         Raises:
             LeaseLost: if another worker took over.
-            ReplicaUnavailable, Unavailable: if it cannot be done now; it is tried again.
+            NotReady, ReplicaUnavailable, Unavailable: if it cannot be done now; it is tried again.
         """
         region, _, check = leased.subject.partition("/")
         task = self._load(leased, region, check)
@@ -120,18 +120,28 @@ class OnlineCheckHandler:
             findings: dict[str, JsonValue] = {"served": meta["snapshot"], "expected": task.found.digest, "views": []}
             # What serves another version of the service has other columns; that alone is the finding.
             if meta["service_digest"] == task.found.pinned.digest:
-                findings["views"] = [
+                compared = [
                     compare_view(
                         view,
-                        stored[view.projection.alias],
+                        stored.get(view.projection.alias),
                         reader,
                         seed=str(task.settings["seed"]),
                         sample=int(task.settings["sample"]),
                         scratch=scratch,
-                    ).to_json(is_restricted=_is_restricted(task.found, view.view.name))
+                    )
                     for view in views
-                    if not view.is_missing
                 ]
+                findings["views"] = [
+                    found.to_json(is_restricted=_is_restricted(task.found, view.view.name))
+                    for view, found in zip(views, compared, strict=True)
+                    # Of what may not be here, only that it is not.
+                    if found.differences or not view.is_missing
+                ]
+            if reader.meta["snapshot"] != meta["snapshot"]:
+                raise NotReady(
+                    f"{task.name.region} went on to another snapshot while it was compared.",
+                    hint="It is compared again by itself.",
+                )
         finally:
             reader.close()
         return findings

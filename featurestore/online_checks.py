@@ -256,7 +256,9 @@ def _problems(regions: Sequence[RegionCheck]) -> list[str]:
         for view in cast("list[dict[str, Any]]", said.get("views", [])):
             differences = view["differences"]
             counts = ", ".join(f"{differences[kind]} {kind}" for kind in KINDS if kind in differences)
-            if counts:
+            if "form" in differences:
+                found.append(f"{part.region} describes {view['view']} otherwise than the snapshot")
+            elif counts:
                 found.append(f"{part.region}, {view['view']}: {counts} of {view['sampled']} sampled")
     return found
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import JsonValue
@@ -25,9 +25,10 @@ from fairlead.featurestore.online_reader import StoredView, ViewColumns
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-KINDS = ("value", "missing", "extra", "stale", "ahead")
-"""What may be wrong with an entity: another value, no row, a row that the snapshot does not have, one that is older
-than the snapshot's, or one that is newer although nothing is pushed to the view.
+KINDS = ("form", "value", "type", "missing", "extra", "stale", "ahead")
+"""What may be wrong with an entity: another value, an equal one of another type, no row, a row that the snapshot does
+not have, one that is older than the snapshot's, or one that is newer although nothing is pushed to the view. `form` is
+of a whole view: the store describes it otherwise (its keys, features, TTL, or whether it may be there), or not at all.
 """
 
 EXAMPLES_MAX = 20
@@ -86,7 +87,7 @@ class ViewParity:
 
 def compare_view(
     view: KeptView,
-    stored: StoredView,
+    stored: StoredView | None,
     reader: OnlineStoreReader,
     *,
     seed: str,
@@ -95,9 +96,21 @@ def compare_view(
 ) -> ViewParity:
     """Compare one view of a store with the snapshot's rows of it, for about `sample` entities.
 
+    Args:
+        view: the view as the snapshot has it in the region, where it may be missing.
+        stored: the view as the store describes it, if it does.
+        reader: reads the store.
+        seed: the same seed takes the same entities.
+        sample: about how many entities are compared.
+        scratch: a folder for what does not fit into memory.
+
     Raises:
         OnlineStoreError: if the store cannot be read.
     """
+    if stored is None or not _is_described(stored, view):
+        return _of_another_form(view)
+    if view.is_missing:
+        return _nothing(view)
     with open_duckdb(scratch) as connection:
         rows = f"({view.last_rows(is_binary=True)})"
         entities = fetch_number(connection, f"SELECT count(*) FROM {rows}")  # noqa: S608  (quoted by whoever made it)
@@ -142,13 +155,46 @@ def _judge(
             return "newer"
         return Difference(kind="extra" if then is None else "ahead", key=key)
     for name, values in wanted.features.items():
-        if not _is_same(values[index], served.features[name][index]):
-            return Difference(kind="value", key=key, feature=name)
+        left, right = values[index], served.features[name][index]
+        if not _is_same(left, right):
+            return Difference(kind="type" if left == right else "value", key=key, feature=name)
     return None
 
 
 def _is_same(left: Any, right: Any) -> bool:
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        items = cast("list[Any]", left)
+        return len(items) == len(right) and all(map(_is_same, items, right))
     return left == right or (left != left and right != right)  # noqa: PLR0124  (not a number)
+
+
+def _is_described(stored: StoredView, view: KeptView) -> bool:
+    wanted = StoredView(view.described())
+    return (stored.keys, stored.features, stored.ttl, stored.is_missing) == (
+        wanted.keys,
+        wanted.features,
+        wanted.ttl,
+        wanted.is_missing,
+    )
+
+
+def _nothing(view: KeptView) -> ViewParity:
+    return ViewParity(
+        view=view.projection.alias,
+        entities=0,
+        sampled=0,
+        newer=0,
+        has_listed_keys=True,
+        fingerprint="",
+        differences=(),
+    )
+
+
+def _of_another_form(view: KeptView) -> ViewParity:
+    # Its values cannot be read as what they should be.
+    return replace(_nothing(view), differences=(Difference(kind="form", key=()),))
 
 
 def _limit(entities: int, sample: int) -> str:

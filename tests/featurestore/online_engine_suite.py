@@ -22,6 +22,8 @@ from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_engines import OnlineEngine, StoreChanges, StoreContents, StoreName
+from fairlead.featurestore.online_layout import kept_views
+from fairlead.featurestore.online_parity import compare_view
 from fairlead.featurestore.online_reader import STATUS
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
@@ -182,7 +184,8 @@ class OnlineEngineTests:
         columns = {name: arrow.array(values, kind) for name, (_, kind, values) in TYPES.items()}
         table = arrow.table({"id": [1, 2], "event_timestamp": [day(-1)] * 2, **columns})
         view = view_of({name: kind for name, (kind, _, _) in TYPES.items()})
-        assert world.engine.write(NAME, world.contents(world.rows(view, table)), scratch=world.folder) == 2
+        contents = world.contents(world.rows(view, table))
+        assert world.engine.write(NAME, contents, scratch=world.folder) == 2
         reader = world.engine.reader(NAME)
         digest, (full, empty) = reader.read({"id": [1, 2]}, now=NOW)
         assert digest == X
@@ -190,6 +193,8 @@ class OnlineEngineTests:
             assert full[name] == table.column(name)[0].as_py(), name
             assert empty[name] is None
         assert full[STATUS] == empty[STATUS] == {"cells": "present"}
+        (kept,), (stored,) = kept_views(contents), reader.views
+        assert compare_view(kept, stored, reader, seed="", sample=9, scratch=world.folder).differences == ()
         pushed = {name: full[name] for name in TYPES} | {"id": 2, "event_timestamp": day(0), "created": day(0)}
         assert world.engine.push(NAME, "cells", [pushed]) == 1
         assert reader.read({"id": [2]}, now=NOW)[1][0] == {**full, "id": 2}

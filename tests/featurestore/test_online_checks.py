@@ -78,6 +78,7 @@ PLANTED = {
     "extra": "INSERT INTO view_0 SELECT 7000, event_timestamp, created_timestamp, f0 FROM view_0 WHERE k0 = 1",
     "stale": "UPDATE view_0 SET event_timestamp = event_timestamp - 1 WHERE k0 = 9",
     "ahead": "UPDATE view_0 SET event_timestamp = event_timestamp + 1 WHERE k0 = 10",
+    "type": "UPDATE view_0 SET f0 = CAST(f0 AS INTEGER) WHERE k0 = 12",
 }
 
 
@@ -93,7 +94,7 @@ def test_every_kind_of_difference_is_found_and_named(world_on_each_database: Fea
     plant(world, US, ";".join(PLANTED.values()))
     found = check(world)
     said, disagreement = found.problems
-    assert said == f"{US}, cells: 1 value, 1 missing, 1 extra, 1 stale, 1 ahead of 31 sampled"
+    assert said == f"{US}, cells: 1 value, 1 type, 1 missing, 1 extra, 1 stale, 1 ahead of 31 sampled"
     assert disagreement == f"cells is not the same in {US} and {EU}"
     (region,) = (each for each in found.regions if each.region == US)
     (view,) = (region.findings or {})["views"]
@@ -104,7 +105,23 @@ def test_every_kind_of_difference_is_found_and_named(world_on_each_database: Fea
         "extra": ([7000], None),
         "stale": ([9], None),
         "ahead": ([10], None),
+        "type": ([12], "radius"),
     }
+
+
+@pytest.mark.parametrize(
+    ("statement", "view"),
+    [
+        ("DELETE FROM views WHERE alias = 'cells'", "cells"),
+        ("UPDATE views SET ttl_microseconds = 1 WHERE alias = 'cells'", "cells"),
+        ("UPDATE views SET features = replace(features, 'FLOAT', 'STRING') WHERE alias = 'cells'", "cells"),
+        # What may not be in the region.
+        ("UPDATE views SET is_missing = 0 WHERE alias = 'genes'", "genes"),
+    ],
+)
+def test_a_view_that_is_described_otherwise_is_found(world: FeatureFleet, statement: str, view: str) -> None:
+    plant(world, US, statement)
+    assert f"{US} describes {view} otherwise than the snapshot" in check(world).problems
 
 
 def test_a_store_of_another_snapshot_is_found(world: FeatureFleet) -> None:
