@@ -6,6 +6,7 @@ another. What they hold together is made one where it is read (see `logged_rows`
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from datetime import datetime
@@ -25,6 +26,7 @@ from fairlead.registry import audit
 from fairlead.registry.identity import Caller, system_caller
 
 _SUFFIX = ".log.sqlite"
+_NAME_BYTES_MAX = 200
 _logger = logging.getLogger(__name__)
 
 
@@ -77,8 +79,8 @@ class EventLogs:
         Raises:
             Unavailable: if one of them cannot be read.
         """
-        paths = sorted(self._folder.glob(f"*/{workspace_id}/{view}{_SUFFIX}"))
-        return [log for path in paths for log in self._reopen(path)]
+        paths = [folder / _file_of(view) for folder in sorted(self._folder.glob(f"*/{workspace_id}"))]
+        return [log for path in paths if path.exists() for log in self._reopen(path)]
 
     def close(self) -> None:
         """Close every file."""
@@ -96,7 +98,7 @@ class EventLogs:
             return [log]
 
     def _path(self, workspace_id: str, view: str, region: str) -> Path:
-        return self._folder / region.replace(":", "_") / workspace_id / f"{view}{_SUFFIX}"
+        return self._folder / region.replace(":", "_") / workspace_id / _file_of(view)
 
     def _register(self, caller: Caller, log: EventLog, residency: str) -> None:
         if log.path in self._known:
@@ -114,6 +116,12 @@ class EventLogs:
                     facts={"view": log.view, "region": log.region},
                 )
         self._known.add(log.path)
+
+
+def _file_of(view: str) -> str:
+    # A name may be longer than those of files, which have bytes; the file itself says whose it is.
+    is_long = len(view.encode()) > _NAME_BYTES_MAX
+    return (hashlib.sha256(view.encode()).hexdigest() if is_long else view) + _SUFFIX
 
 
 def report(session: Session, log: EventLog, state: LogState, now: datetime) -> None:

@@ -21,7 +21,7 @@ from fairlead.featurestore.definitions import VIEW
 from fairlead.featurestore.event_log import LogState
 from fairlead.featurestore.event_logs import EventLogs
 from fairlead.featurestore.freshness import gauge
-from fairlead.featurestore.log_segments import segments_of
+from fairlead.featurestore.log_segments import count_segments, find_reach
 from fairlead.featurestore.tables import FeatureDefinitionRow
 from fairlead.featurestore.tables_streams import FeatureLogReaderRow, FeatureLogRow
 from fairlead.registry.identity import Caller
@@ -138,7 +138,6 @@ class LogLags:
             last=row.last_sequence, unsealed_rows=row.unsealed_rows, oldest_unsealed_at=row.oldest_unsealed_at
         )
         catalog = self._catalog.within(row.workspace_id)
-        segments = segments_of(session, row.workspace_id, row.view, logs=[row.id])
         regions = {location.region for location in traffic_locations(session, row.workspace_id)} | {row.region}
         return LogLag(
             log=row.id,
@@ -148,7 +147,7 @@ class LogLags:
             rows=state.last,
             unsealed_rows=state.unsealed_rows,
             oldest_unsealed_at=state.oldest_unsealed_at,
-            segments=len({segment.first for segment in segments}),
+            segments=count_segments(session, row.workspace_id, row.id),
             reported_at=row.reported_at if seen is None else now,
             regions=tuple(
                 _region_lag(session, row, state, region, catalog.region(region).jurisdiction, now)
@@ -161,21 +160,14 @@ class LogLags:
 def _region_lag(  # noqa: PLR0917  (one row of the answer)
     session: Session, row: FeatureLogRow, state: LogState, region: str, jurisdiction: str, now: datetime
 ) -> RegionLag:
-    segments = segments_of(session, row.workspace_id, row.view, logs=[row.id])
-    found = segments_of(session, row.workspace_id, row.view, logs=[row.id], readable_in=region)
-    here = {(each.first, each.artifact.residency) for each in found}
-    through, waits_since = 0, None
-    for segment in segments:
-        if not permits(Residency(segment.artifact.residency), jurisdiction):
-            continue
-        if (segment.first, segment.artifact.residency) not in here:
-            waits_since = segment.first_accepted_at
-            break
-        through = segment.last
-    else:
-        waits_since = state.oldest_unsealed_at
     if region == row.region:
         through, waits_since = state.last, None
+    else:
+        reach = find_reach(
+            session, row.workspace_id, row.id, region=region, may_be=lambda residency: permits(residency, jurisdiction)
+        )
+        through = reach.last if reach.first_missing is None else reach.first_missing - 1
+        waits_since = reach.missing_since or state.oldest_unsealed_at
     behind = max(0, state.last - through)
     readers = select(FeatureLogReaderRow).where(
         FeatureLogReaderRow.workspace_id == row.workspace_id,

@@ -6,15 +6,16 @@ their sequence, with the features of one residency class. The same rows give the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
+from fairlead.catalog import Residency
 from fairlead.core.errors import JsonValue
 from fairlead.featurestore.definitions import ViewDefinition
 from fairlead.featurestore.duck import ArrowTable, load_arrow
@@ -90,24 +91,67 @@ def segments_of(
             FeatureLogSegmentRow.first_sequence <= holding, FeatureLogSegmentRow.last_sequence >= holding
         )
     if readable_in is not None:
-        is_there = (
-            select(ReplicaRow.location_id)
-            .join(
-                LocationRow,
-                and_(LocationRow.workspace_id == ReplicaRow.workspace_id, LocationRow.id == ReplicaRow.location_id),
-            )
-            .where(
-                ReplicaRow.workspace_id == FeatureLogSegmentRow.workspace_id,
-                ReplicaRow.residency == FeatureLogSegmentRow.residency,
-                ReplicaRow.artifact_digest == FeatureLogSegmentRow.artifact_digest,
-                ReplicaRow.state == "VERIFIED",
-                LocationRow.region == readable_in,
-            )
-            .exists()
-        )
-        query = query.where(is_there)
+        query = query.where(_is_readable(readable_in))
     order = (FeatureLogSegmentRow.log_id, FeatureLogSegmentRow.first_sequence, FeatureLogSegmentRow.residency)
     return [_to_segment(row) for row in session.scalars(query.order_by(*order))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far a log can be read somewhere: the first segment that cannot be, None where all can, and the last that is.
+
+    `missing_since` is when the oldest row of the first missing one was taken.
+    """
+
+    last: int
+    first_missing: int | None
+    missing_since: datetime | None
+
+
+def count_segments(session: Session, workspace_id: str, log: str) -> int:
+    """How many segments a log has; one under several classes counts once."""
+    query = select(func.count(FeatureLogSegmentRow.first_sequence.distinct()))
+    return session.scalar(query.where(*_of_log(workspace_id, log))) or 0
+
+
+def find_reach(
+    session: Session, workspace_id: str, log: str, *, region: str, may_be: Callable[[Residency], bool]
+) -> Reach:
+    """How far a log can be read in a region, of the classes that may be there. The database looks: they are many."""
+    of_log = _of_log(workspace_id, log)
+    found = session.scalars(select(FeatureLogSegmentRow.residency).distinct().where(*of_log))
+    classes = [residency for residency in found if may_be(Residency(residency))]
+    mine = (*of_log, FeatureLogSegmentRow.residency.in_(classes))
+    last = session.scalar(select(func.max(FeatureLogSegmentRow.last_sequence)).where(*mine)) or 0
+    query = select(FeatureLogSegmentRow.first_sequence, FeatureLogSegmentRow.first_accepted_at)
+    missing = session.execute(
+        query.where(*mine, ~_is_readable(region)).order_by(FeatureLogSegmentRow.first_sequence).limit(1)
+    ).first()
+    first, since = (None, None) if missing is None else missing.tuple()
+    return Reach(last=last, first_missing=first, missing_since=since)
+
+
+def _of_log(workspace_id: str, log: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return FeatureLogSegmentRow.workspace_id == workspace_id, FeatureLogSegmentRow.log_id == log
+
+
+def _is_readable(region: str) -> ColumnElement[bool]:
+    """Whether a segment has a verified replica in a region."""
+    return (
+        select(ReplicaRow.location_id)
+        .join(
+            LocationRow,
+            and_(LocationRow.workspace_id == ReplicaRow.workspace_id, LocationRow.id == ReplicaRow.location_id),
+        )
+        .where(
+            ReplicaRow.workspace_id == FeatureLogSegmentRow.workspace_id,
+            ReplicaRow.residency == FeatureLogSegmentRow.residency,
+            ReplicaRow.artifact_digest == FeatureLogSegmentRow.artifact_digest,
+            ReplicaRow.state == "VERIFIED",
+            LocationRow.region == region,
+        )
+        .exists()
+    )
 
 
 def _to_segment(row: FeatureLogSegmentRow) -> Segment:

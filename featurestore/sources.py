@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -141,6 +141,8 @@ class Sources:
             raise FeatureSourceInvalid(
                 f"The source of view {view!r} has a relative path.", hint="A server needs an absolute path.", view=view
             )
+        # Before a look at the disk: a refusal must neither tell which files there are nor walk through all of them.
+        self._check_roots([base.resolve()], view)
         if base.is_dir():
             found = sorted(base.rglob("*.parquet"))
         elif glob.has_magic(path):
@@ -148,20 +150,23 @@ class Sources:
         else:
             found = [base]
         found = [each.resolve() for each in found]
-        if self.roots is not None:
-            # Checked before existence: a refusal must not tell which files there are.
-            roots = [root.resolve() for root in self.roots]
-            if not all(any(each.is_relative_to(root) for root in roots) for each in [base.resolve(), *found]):
-                raise PermissionDenied(
-                    f"The source of view {view!r} is outside the folders that this server reads.",
-                    hint="Put the files below one of the server's source roots, or into a bucket.",
-                    view=view,
-                )
+        self._check_roots(found, view)
         if not found or not all(each.is_file() for each in found):
             raise FeatureSourceInvalid(
                 f"The source of view {view!r} has no file at {path!r}.", hint=_MISSING_HINT, view=view
             )
         return found
+
+    def _check_roots(self, paths: Sequence[Path], view: str) -> None:
+        if self.roots is None:
+            return
+        roots = [root.resolve() for root in self.roots]
+        if not all(any(each.is_relative_to(root) for root in roots) for each in paths):
+            raise PermissionDenied(
+                f"The source of view {view!r} is outside the folders that this server reads.",
+                hint="Put the files below one of the server's source roots, or into a bucket.",
+                view=view,
+            )
 
     def _open_bucket(self, scheme: str, uri: str) -> tuple[Any, str]:
         open_url: Any = import_module("fsspec.core").url_to_fs

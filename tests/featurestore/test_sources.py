@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fairlead.catalog.residency import UNRESTRICTED
-from fairlead.core.errors import FeatureSourceInvalid, Unavailable
+from fairlead.core.errors import FeatureSourceInvalid, PermissionDenied, Unavailable
 from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.row_statistics import RowStatistics
 from fairlead.featurestore.rows import write_rows
@@ -76,6 +76,21 @@ def test_a_folder_and_a_pattern_are_all_their_files(tmp_path: Path) -> None:
 def test_a_server_reads_neither_the_web_nor_a_relative_path(tmp_path: Path, uri: str) -> None:
     with pytest.raises(FeatureSourceInvalid):
         read(tmp_path, uri, Sources(roots=(tmp_path,)))
+
+
+@pytest.mark.parametrize("pattern", ["/**/*.parquet", "{}/*/../../**", "/etc/passwd", "{}/link*/*"])
+def test_a_server_neither_reads_nor_walks_through_what_is_outside_its_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (root / "link").symlink_to(outside)
+    write_cells(outside / "1.parquet", 1)
+    if "link" not in pattern:
+        monkeypatch.delattr("glob.glob")
+    with pytest.raises(PermissionDenied):
+        read(tmp_path, pattern.format(root), Sources(roots=(root,)))
 
 
 def test_a_bucket_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:

@@ -222,6 +222,17 @@ def test_a_table_has_to_have_every_column_and_an_object_may_lack_features(world:
     assert push(world, [sparse | {"patient_id": 3}]).views[0].accepted == 1
 
 
+@pytest.mark.parametrize("name", ["ä" * 200, "cells [new]"])
+def test_a_view_has_a_log_whatever_it_is_called(world: FeatureFleet, name: str) -> None:
+    objects = definitions(world)
+    objects.append(
+        cells_view(world.sources / "cells.parquet", name=name, streamSource={"name": "more", "type": "PUSH_SOURCE"})
+    )
+    world.apply(objects)
+    assert push(world, [row(1, 5, 9.5)], source="more").views[0].accepted == 1
+    assert [log.view for log in world.store.streams.logs.of_view(ADMIN.workspace_id, name)] == [name]
+
+
 def test_a_source_that_no_view_takes_is_not_found(world: FeatureFleet) -> None:
     with pytest.raises(PushSourceNotFound, match="nothing"):
         push(world, [row(1, 5, 1.0)], source="nothing")
