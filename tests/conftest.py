@@ -12,7 +12,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from fairlead.app.schema import upgrade
+from fairlead.core.db import Database
 from fairlead.testing.clock import ManualClock
+from tests.records import migrated_sqlite_file
 from tests.servers import object_stores, postgres
 from tests.servers import redis_server as redis_servers
 from tests.servers.object_stores import ObjectStoreServer
@@ -141,10 +144,54 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def used_postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL database for `open_record`, which empties it of what an earlier test left."""
+    with postgres_server.used_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
+    """The name of a PostgreSQL database at the newest revision, to copy."""
+    with postgres_server.new_database() as url:
+        database = Database(url)
+        upgrade(database)
+        database.close()
+        yield url.rpartition("/")[2]
+
+
+@pytest.fixture
+def migrated_postgres_database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL database at the newest revision, without rows."""
+    with postgres_server.new_database(template=migrated_template) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of a database for `open_record`, which empties it: the test runs once on each kind."""
+    return _database_url(request, tmp_path, postgres="used_postgres_database")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The SQLAlchemy URL of an empty database: the test runs once on each kind."""
+    return _database_url(request, tmp_path, postgres="postgres_database")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def migrated_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The SQLAlchemy URL of a database at the newest revision, without rows: the test runs once on each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'fairlead.db'}"
-    url: str = request.getfixturevalue("postgres_database")
+        (tmp_path / "migrated.db").write_bytes(migrated_sqlite_file())
+        return f"sqlite:///{tmp_path / 'migrated.db'}"
+    url: str = request.getfixturevalue("migrated_postgres_database")
+    return url
+
+
+def _database_url(request: pytest.FixtureRequest, folder: Path, *, postgres: str) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{folder / 'fairlead.db'}"
+    url: str = request.getfixturevalue(postgres)
     return url

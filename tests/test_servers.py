@@ -42,8 +42,8 @@ def test_each_object_store_returns_the_bytes_it_was_given(object_store: ObjectSt
     assert object_store.new_bucket() != bucket
 
 
-def test_a_database_is_empty_and_speaks_sql(database_url: str) -> None:
-    engine = sqlalchemy.create_engine(database_url)
+def test_a_database_is_empty_and_speaks_sql(empty_database_url: str) -> None:
+    engine = sqlalchemy.create_engine(empty_database_url)
     assert sqlalchemy.inspect(engine).get_table_names() == []
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE leftover (n INTEGER)"))

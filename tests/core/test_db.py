@@ -37,8 +37,8 @@ class _Card(_Tables):
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
+def database(empty_database_url: str) -> Iterator[Database]:
+    opened = Database(empty_database_url)
     with opened.write() as session:
         if not opened.is_sqlite:
             session.execute(text(f"CREATE SCHEMA {POSTGRES_SCHEMA}"))

@@ -33,9 +33,9 @@ DELETE = Prepared(delete(EnvironmentRow).where(EnvironmentRow.name == bindparam(
 
 
 @pytest.fixture
-def database(database_url: str) -> Generator[Database]:
+def database(empty_database_url: str) -> Generator[Database]:
     """A database with a workspace that is waiting to be sent with the first statement."""
-    database = Database(database_url)
+    database = Database(empty_database_url)
     with database.engine.begin() as connection:
         if not database.is_sqlite:
             connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS fairlead")

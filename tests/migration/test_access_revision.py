@@ -14,11 +14,13 @@ from fairlead.core.db import Database
 from fairlead.registry.identity import Reach, Tokens, bootstrap
 
 
-def test_going_back_ends_what_nothing_would_limit_any_more(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAIRLEAD_DATABASE_URL", database_url)
+def test_going_back_ends_what_nothing_would_limit_any_more(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_DATABASE_URL", empty_database_url)
     alembic = Config(str(Path(__file__).parents[2] / "alembic.ini"))
     command.upgrade(alembic, "head")
-    database = Database(database_url)
+    database = Database(empty_database_url)
     try:
         clock = SystemClock()
         owner = bootstrap(database, clock, principal="ana", is_server_admin=True)

@@ -21,21 +21,21 @@ from tests.acceptance.command_line import ROOT, CommandLine
 
 
 @pytest.fixture
-def alembic(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+def alembic(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> Config:
     """What a developer's `alembic` reads, with the database from the environment."""
-    monkeypatch.setenv("FAIRLEAD_DATABASE_URL", database_url)
+    monkeypatch.setenv("FAIRLEAD_DATABASE_URL", empty_database_url)
     return Config(str(ROOT / "alembic.ini"))
 
 
-def test_the_schema_goes_up_from_nothing_down_again_and_up(alembic: Config, database_url: str) -> None:
+def test_the_schema_goes_up_from_nothing_down_again_and_up(alembic: Config, empty_database_url: str) -> None:
     command.upgrade(alembic, "head")
-    made = tables(database_url)
+    made = tables(empty_database_url)
     assert made == {table.name for table in metadata().sorted_tables}
     command.check(alembic)
     command.downgrade(alembic, "base")
-    assert tables(database_url) == set()
+    assert tables(empty_database_url) == set()
     command.upgrade(alembic, "head")
-    assert tables(database_url) == made
+    assert tables(empty_database_url) == made
     command.check(alembic)
 
 
@@ -48,8 +48,8 @@ def test_every_revision_can_be_undone_by_itself(alembic: Config) -> None:
     assert revisions[0] == newest_revision()
 
 
-def test_upgrading_twice_changes_nothing(database_url: str) -> None:
-    database = Database(database_url)
+def test_upgrading_twice_changes_nothing(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
     try:
         assert upgrade(database) == upgrade(database) == newest_revision()
         check_revision(database)
@@ -58,7 +58,7 @@ def test_upgrading_twice_changes_nothing(database_url: str) -> None:
 
 
 def test_an_upgrade_that_fails_half_way_leaves_nothing_behind(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
     create_table: Any = op.create_table
@@ -69,12 +69,12 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_behind(
             raise RuntimeError("the lights went out")
         return create_table(name, *columns, **options)
 
-    database = Database(database_url)
+    database = Database(empty_database_url)
     monkeypatch.setattr(op, "create_table", fail)
     with pytest.raises(RuntimeError, match="the lights"):
         upgrade(database)
     monkeypatch.undo()
-    assert tables(database_url) == set()
+    assert tables(empty_database_url) == set()
     try:
         assert upgrade(database) == newest_revision()
     finally:
@@ -83,9 +83,9 @@ def test_an_upgrade_that_fails_half_way_leaves_nothing_behind(
 
 @pytest.mark.parametrize(("revision", "step"), [(None, "fairlead db upgrade"), ("9999", "install that version")])
 def test_another_revision_is_refused_with_the_command_that_mends_it(
-    database_url: str, revision: str | None, step: str
+    empty_database_url: str, revision: str | None, step: str
 ) -> None:
-    database = Database(database_url)
+    database = Database(empty_database_url)
     try:
         if revision is not None:
             upgrade(database)
@@ -98,14 +98,14 @@ def test_another_revision_is_refused_with_the_command_that_mends_it(
         database.close()
 
 
-def test_a_server_says_how_to_upgrade_and_starts_after_that(tmp_path: Path, database_url: str) -> None:
-    fairlead = CommandLine(home=tmp_path / "home", variables={"FAIRLEAD_DATABASE_URL": database_url})
+def test_a_server_says_how_to_upgrade_and_starts_after_that(tmp_path: Path, empty_database_url: str) -> None:
+    fairlead = CommandLine(home=tmp_path / "home", variables={"FAIRLEAD_DATABASE_URL": empty_database_url})
     refused = fairlead.refused("server", "--port", "0", code=1)
     assert refused["type"] == "urn:fairlead:error:database-revision-mismatch"
     assert refused["hint"] == "Run: fairlead db upgrade"
     assert fairlead.refused("worker", "--region", "aws:us-east-1", code=1)["hint"] == refused["hint"]
     assert newest_revision() in fairlead("db", "upgrade").stderr
-    database = Database(database_url)
+    database = Database(empty_database_url)
     try:
         check_revision(database)
     finally:

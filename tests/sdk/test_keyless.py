@@ -25,9 +25,9 @@ FORK = "https://github.com/eve/churn/.github/workflows/release.yml@refs/heads/ma
 
 
 @pytest.mark.timeout(120)
-def test_what_a_job_signed_counts_at_the_gate_and_on_load(tmp_path: Path, database_url: str) -> None:
+def test_what_a_job_signed_counts_at_the_gate_and_on_load(tmp_path: Path, migrated_database_url: str) -> None:
     now = datetime.now(UTC)
-    with running_server(tmp_path, database_url, has_worker=True) as server, server.connect() as client:
+    with running_server(tmp_path, migrated_database_url, has_worker=True) as server, server.connect() as client:
         server.service.ensure_embedded_locations(["aws:us-east-1"])
         for number in (b"1", b"2"):
             folder = write_folder(tmp_path / number.decode(), {"weights.bin": number})

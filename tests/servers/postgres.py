@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -38,16 +38,34 @@ class PostgresServer:
     """A running cluster and its superuser's URL (`postgresql://...`)."""
 
     admin_url: str
+    _used: list[str] = field(default_factory=list[str])
 
     @contextlib.contextmanager
-    def new_database(self) -> Generator[str]:
-        """Make an empty database, yield its SQLAlchemy URL, and drop it with whoever is still connected."""
-        name = f"test_{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    def new_database(self, *, template: str = "template0") -> Generator[str]:
+        """Make a database, empty or a copy, yield its SQLAlchemy URL, and drop it with whoever is still connected."""
+        name = self._create(template)
         try:
-            yield self.admin_url.replace("postgresql://", "postgresql+psycopg://").removesuffix("postgres") + name
+            yield self._url(name)
         finally:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextlib.contextmanager
+    def used_database(self) -> Generator[str]:
+        """Lend a database that may hold what an earlier test left, for whoever empties it (`open_record`)."""
+        name = self._used.pop() if self._used else self._create("template0")
+        try:
+            yield self._url(name)
+        finally:
+            self._execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
+            self._used.append(name)
+
+    def _create(self, template: str) -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def _url(self, name: str) -> str:
+        return self.admin_url.replace("postgresql://", "postgresql+psycopg://").removesuffix("postgres") + name
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(self.admin_url, autocommit=True) as connection:

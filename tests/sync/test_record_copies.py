@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from fairlead.app.schema import metadata, upgrade
+from fairlead.app.schema import metadata
 from fairlead.core.db import Database
 from fairlead.core.errors import (
     AlreadyExists,
@@ -50,7 +50,7 @@ from fairlead.sync.store.record import (
 )
 from fairlead.sync.store.refs import generate_signing_key, key_id_of, public_key_of
 from tests.fleet import ADMIN, BACK_OFF, LABELS, Fleet, flip_a_byte, open_fleet
-from tests.records import WORKSPACE
+from tests.records import WORKSPACE, migrated_sqlite_file
 from tests.stores import Crash, CrashingStore
 from tests.sync.test_collection import run_task
 
@@ -304,19 +304,18 @@ RESTORED = (
 )
 
 
-def empty_database(url: str) -> Database:
-    database = Database(url)
-    upgrade(database)
-    return database
+def empty_database(path: Path) -> Database:
+    path.write_bytes(migrated_sqlite_file())
+    return Database(f"sqlite:///{path}")
 
 
-def test_a_registry_is_made_again_from_a_bucket(fleet: Fleet, database_url: str) -> None:
+def test_a_registry_is_made_again_from_a_bucket(fleet: Fleet, migrated_database_url: str) -> None:
     files = {"churn": b"one", "fraud": b"two"}
     digests = {model: register(fleet, model, content) for model, content in files.items()}
     point(fleet, "churn", "champion", 1)
     publish(fleet)
     before = rows_of(fleet.database, *RESTORED)
-    database = empty_database(database_url.replace("fairlead.db", "restored.db"))
+    database = Database(migrated_database_url)
     try:
         told = restore_record(None, fleet.clock, [copy_at(fleet, "eemshaven")])
         done = restore_record(database, fleet.clock, [copy_at(fleet, "eemshaven")])
@@ -351,7 +350,7 @@ def test_a_registry_is_made_again_from_a_bucket(fleet: Fleet, database_url: str)
 def test_a_restored_replica_that_cannot_be_read_yet_is_pending_and_not_corrupt(fleet: Fleet, tmp_path: Path) -> None:
     digest = register(fleet, "churn", b"one")
     publish(fleet)
-    database = empty_database(f"sqlite:///{tmp_path / 'restored.db'}")
+    database = empty_database(tmp_path / "restored.db")
     try:
         restore_record(database, fleet.clock, [copy_at(fleet, "eemshaven")])
         again = Fleet(root=fleet.root, database=database, clock=fleet.clock, signing_key=fleet.signing_key)
@@ -371,7 +370,7 @@ def test_copies_of_several_locations_make_the_whole(fleet: Fleet, tmp_path: Path
     scoring = register(fleet, "scoring", b"eu", residency="eu", near="amsterdam")
     churn = register(fleet, "churn", b"one")
     publish(fleet)
-    database = empty_database(f"sqlite:///{tmp_path / 'restored.db'}")
+    database = empty_database(tmp_path / "restored.db")
     try:
         copies = [copy_at(fleet, "virginia"), copy_at(fleet, "amsterdam")]
         done = restore_record(database, fleet.clock, copies)
@@ -399,7 +398,7 @@ def test_a_version_that_was_not_read_back_comes_back_failed(fleet: Fleet, tmp_pa
     for data in objects.values():
         write_document(store, WORKSPACE, index.key_id, data)
     write_index(store, index, fleet.signing_key)
-    database = empty_database(f"sqlite:///{tmp_path / 'restored.db'}")
+    database = empty_database(tmp_path / "restored.db")
     try:
         done = restore_record(database, fleet.clock, [copy_at(fleet, "virginia")])
         assert any("1 versions that were not READY" in each for each in done.lost)

@@ -103,8 +103,8 @@ def tracking(tracking_folder: Path, server_logs: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def dialect(tmp_path: Path, database_url: str) -> Iterator[Dialect]:
-    settings = ServerSettings(home=tmp_path / "home", database_url=SecretStr(database_url))
+def dialect(tmp_path: Path, migrated_database_url: str) -> Iterator[Dialect]:
+    settings = ServerSettings(home=tmp_path / "home", database_url=SecretStr(migrated_database_url))
     service = Service.build(settings, ManualClock(), is_embedded=True)
     try:
         secret = service.issue_owner_token()

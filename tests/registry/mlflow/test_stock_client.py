@@ -26,8 +26,8 @@ EXPECTED = [1, 1, 0, 0]
 
 
 @pytest.fixture
-def registry(tmp_path: Path, database_url: str) -> Iterator[Registry]:
-    with stock_registry(tmp_path, database_url) as running:
+def registry(tmp_path: Path, migrated_database_url: str) -> Iterator[Registry]:
+    with stock_registry(tmp_path, migrated_database_url) as running:
         yield running
 
 
