@@ -159,6 +159,7 @@ def assemble_features(
     """
     online_engines = OnlineEngines(OnlineFolder(root=folder / "online"), online_choices)
     scratch = Scratch(folder / "scratch")
+    served = ServedFolder(root=folder / "served")
     replicas = ReplicaRows(database, artifacts=artifacts, open_store=open_store, folder=folder / "rows")
 
     streams = assemble_streams(
@@ -183,6 +184,7 @@ def assemble_features(
             replicas=replicas,
             engines=online_engines,
             logs=streams.logs,
+            served=served,
             scratch=scratch,
             signing_key=signing_key,
             collect_grace=collect_grace,
@@ -196,7 +198,7 @@ def assemble_features(
             sources=sources,
             online_engines=online_engines,
             logged=streams.logged,
-            served=ServedFolder(root=folder / "served"),
+            served=served,
             scratch=scratch,
             regions=regions,
         )

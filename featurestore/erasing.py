@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, true
 
 from fairlead.core.certificates import sign_certificate
 from fairlead.core.clock import format_time
@@ -34,7 +34,7 @@ from fairlead.featurestore.erasure_steps import (
 )
 from fairlead.featurestore.erasures import trained_models
 from fairlead.featurestore.tables import SnapshotRow
-from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
+from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedStoreRow, ErasureRow
 from fairlead.registry import audit
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import get_location
@@ -44,14 +44,20 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from fairlead.core.ports import Clock
+    from fairlead.featurestore.served_log import ServedFolder
 
 _SWEPT_FOR = timedelta(days=7)
+_ON_THEIR_WAY = timedelta(minutes=1)
 _NAME_DIGITS = 32
 
 NOT_REACHED: tuple[str, ...] = (
-    "sources of feature views: whoever has them takes the subject out there",
-    "training sets, models and files that somebody took out of Fairlead",
-    "caches of clients and of other places that read packs: they hold parts of old artifacts under their digests",
+    "sources of feature views, and what is read from them without a snapshot: whoever has them takes the subject out",
+    "rows that name the subject by something else than these join keys",
+    "models: one that was trained on the subject is listed and not trained again",
+    "training sets, exports, Feast repositories and other files that somebody took out of Fairlead",
+    "caches of clients and edge caches: they hold blocks of old artifacts until they need the room",
+    "backups of databases and buckets",
+    "the last few copies of the record: they hold the least and greatest values of columns as they were",
     "answers that were logged outside of Fairlead",
 )
 """What an erasure does not touch, as its certificate says."""
@@ -100,13 +106,18 @@ class Erasing:
 
 
 class SweptRows:
-    """A deriver for the machine that keeps copies of rows: those of artifacts that were erased go."""
+    """A deriver for the machine that keeps copies of rows: those of artifacts that were erased go.
+
+    What was erased while the machine was away goes when it is back.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._has_swept_all = False
 
     def __call__(self, session: Session, now: datetime) -> None:
         """Delete what lies here of artifacts that nobody has any more."""
+        is_recent = or_(ErasureRow.state == RUNNING, ErasureRow.finished_at > now - _SWEPT_FOR)
         query = (
             select(ErasedArtifactRow)
             .join(
@@ -123,15 +134,41 @@ class SweptRows:
             .where(
                 ErasedArtifactRow.state == REPLACED,
                 ArtifactRow.released_at.is_not(None),
-                or_(ErasureRow.state == RUNNING, ErasureRow.finished_at > now - _SWEPT_FOR),
+                is_recent if self._has_swept_all else true(),
             )
         )
+        self._has_swept_all = True
         for row in session.scalars(query).all():
             stem = digest_hex(Digest(row.digest))[:_NAME_DIGITS]
             for path in (self._folder / row.workspace_id / row.residency).glob(f"*{stem}*"):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
+                    path.unlink(missing_ok=True)
+
+
+class SweptSamples:
+    """A deriver for the machine of a region's feature server: samples of what was served before go.
+
+    They hold no keys, so whose rows they are of cannot be told: all of a service go in which the subject can have been.
+    """
+
+    def __init__(self, served: ServedFolder) -> None:
+        self._served = served
+
+    def __call__(self, session: Session, _now: datetime) -> None:
+        """Delete samples from before the online store forgot, and of answers that were on their way then."""
+        query = (
+            select(ErasedStoreRow)
+            .join(
+                ErasureRow,
+                (ErasureRow.workspace_id == ErasedStoreRow.workspace_id) & (ErasureRow.id == ErasedStoreRow.erasure_id),
+            )
+            .where(ErasureRow.state == RUNNING, ErasedStoreRow.state == DONE, ~ErasedStoreRow.service.startswith(LOG))
+        )
+        for row in session.scalars(query).all():
+            for path in self._served.files(row.region, row.workspace_id, row.service):
+                if path.stat().st_mtime <= (row.changed_at + _ON_THEIR_WAY).timestamp():
                     path.unlink(missing_ok=True)
 
 
@@ -201,6 +238,7 @@ def _snapshots(session: Session, erasure: ErasureRow) -> list[JsonValue]:
                 "residency": part.residency,
                 "old_digest": part.old_digest,
                 "new_digest": part.new_digest,
+                "old_rows_digest": part.old_rows_digest,
                 "rows_digest": part.rows_digest,
                 "rows_removed": part.rows_removed,
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from fairlead.featurestore.erasing import Erasing, SweptRows
+from fairlead.featurestore.erasing import Erasing, SweptRows, SweptSamples
 from fairlead.featurestore.erasure_locations import EraseLocationHandler
 from fairlead.featurestore.erasure_steps import ERASE_LOCATION, ERASE_ROWS, ERASE_STORE
 from fairlead.featurestore.erasure_stores import EraseStoreHandler, ForgettingLogs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fairlead.featurestore.event_logs import EventLogs
     from fairlead.featurestore.online_choice import OnlineEngines
     from fairlead.featurestore.replica_rows import ReplicaRows
+    from fairlead.featurestore.served_log import ServedFolder
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.uploads import Uploads
     from fairlead.sync.scratch import Scratch
@@ -32,6 +33,7 @@ def erasure_duties(
     replicas: ReplicaRows,
     engines: OnlineEngines,
     logs: EventLogs,
+    served: ServedFolder,
     scratch: Scratch,
     signing_key: bytes,
     collect_grace: timedelta,
@@ -47,5 +49,10 @@ def erasure_duties(
             ),
             ERASE_LOCATION: EraseLocationHandler(database, clock, open_store=open_store, grace=collect_grace),
         },
-        derivers=[Erasing(clock, signing_key=signing_key), ForgettingLogs(logs), SweptRows(replicas.folder)],
+        derivers=[
+            Erasing(clock, signing_key=signing_key),
+            ForgettingLogs(logs),
+            SweptRows(replicas.folder),
+            SweptSamples(served),
+        ],
     )

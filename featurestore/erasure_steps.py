@@ -59,6 +59,7 @@ ERASE_LOCATION = "erase-location"
 RUNNING, DONE = "RUNNING", "DONE"
 WAITING, UNTOUCHED, VERIFYING, REPLACED = "WAITING", "UNTOUCHED", "VERIFYING", "REPLACED"
 CLEARING, CLEAN = "CLEARING", "CLEAN"
+MISSING_MAX = 100
 LOG = "log/"
 """What the name of a log begins with, among the online stores of an erasure."""
 
@@ -235,7 +236,13 @@ def locations_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedLocati
 
 
 def missing_of(session: Session, erasure: ErasureRow) -> list[str]:
-    """What is still to be done, in words, in its order."""
+    """What is still to be done, in words, in its order; of much, how much more there is."""
+    found = _missing(session, erasure)
+    more = len(found) - MISSING_MAX
+    return [*found[:MISSING_MAX], f"and {more} more"] if more > 0 else found
+
+
+def _missing(session: Session, erasure: ErasureRow) -> list[str]:
     artifacts = artifacts_of(session, erasure)
     found: list[str] = []
     for row in artifacts:
@@ -322,6 +329,8 @@ def _switch(session: Session, row: ErasedArtifactRow) -> None:
         SnapshotPartRow.artifact_digest == row.digest,
     )
     for part in session.scalars(parts.with_for_update()).all():
+        # Of one that is still being taken, nobody knows another digest than that of what it has now.
+        has_digest = session.get_one(SnapshotRow, (part.workspace_id, part.snapshot_id)).digest is not None
         values = {
             "workspace_id": row.workspace_id,
             "erasure_id": row.erasure_id,
@@ -330,10 +339,12 @@ def _switch(session: Session, row: ErasedArtifactRow) -> None:
             "residency": part.residency,
             "old_digest": row.digest,
             "new_digest": row.new_digest,
+            "old_rows_digest": part.rows_digest,
             "rows_digest": facts.get("rows_digest"),
             "rows_removed": (part.row_count or 0) - facts["rows"],
         }
-        insert_unless_there(session, ErasedPartRow, values)
+        if has_digest:
+            insert_unless_there(session, ErasedPartRow, values)
         left_out = (part.statistics or {}).get("left_out", 0)
         part.artifact_digest, part.upload_id = row.new_digest, row.upload_id
         part.row_count, part.rows_digest, part.delta_count = facts["rows"], facts.get("rows_digest"), 0

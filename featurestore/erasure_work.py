@@ -6,7 +6,7 @@ was written and not noted is an artifact that nothing refers to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from fairlead.featurestore.tables import FeatureVersionRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
 from fairlead.registry import work
 from fairlead.registry.identity import system_caller
-from fairlead.registry.tables import WorkspaceRow
+from fairlead.registry.tables import ArtifactRow, WorkspaceRow
 from fairlead.sync.shelves import domain_of_upload, open_for_writing
 from fairlead.sync.store.blocks import no_blocks
 from fairlead.sync.store.writer import write_artifact
@@ -47,6 +47,7 @@ class _Task:
     artifact: ArtifactName
     kind: str
     view: ViewDefinition
+    labels: Mapping[str, str]
     forgotten: Forgotten
 
 
@@ -122,12 +123,15 @@ class EraseRowsHandler:
                 artifact=ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest),
                 kind=row.kind,
                 view=view_from_content(version.content, row.residency),
+                labels=_labels_of(session, row),
                 forgotten=to_forgotten(erasure),
             )
 
     def _upload(self, leased: LeasedWork, task: _Task, path: Path) -> tuple[str, str]:
         caller = system_caller(leased.workspace_id, "worker")
-        upload = self._uploads.begin(caller, kind=task.kind, residency=task.artifact.residency, region=leased.region)
+        upload = self._uploads.begin(
+            caller, kind=task.kind, residency=task.artifact.residency, labels=task.labels, region=leased.region
+        )
         # On nothing that is there already: that is on its way out.
         written = write_artifact(
             open_for_writing(self._open_store, upload.location, residency=upload.residency),
@@ -166,6 +170,12 @@ def _find_artifact(session: Session, leased: LeasedWork) -> ErasedArtifactRow | 
     erasure_id, residency, digest = leased.subject.split("/")
     key = (leased.workspace_id, erasure_id, residency, f"sha256:{digest}")
     return session.get(ErasedArtifactRow, key, with_for_update=True)
+
+
+def _labels_of(session: Session, row: ErasedArtifactRow) -> Mapping[str, str]:
+    """Who has the artifact and pays for it, which the one in its place goes on saying."""
+    artifact = session.get_one(ArtifactRow, (row.workspace_id, row.residency, row.digest))
+    return {name: str(value) for name, value in artifact.labels.items()}
 
 
 def _count(connection: DuckDBPyConnection, path: Path, task: _Task) -> int:

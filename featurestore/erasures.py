@@ -23,7 +23,7 @@ from fairlead.core.ports import Clock
 from fairlead.core.subjects import SALT_DIGITS
 from fairlead.featurestore.definitions import ENTITY, VIEW
 from fairlead.featurestore.erasure_steps import missing_of
-from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow, SnapshotRow
+from fairlead.featurestore.tables import FeatureVersionRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedPartRow, ErasureRow
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -40,7 +40,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """A model version that pins a snapshot which held rows of the subject; `environments` that it holds now."""
+    """A model version that pins a snapshot with rows of the subject; `environments` that it holds now."""
 
     model: str
     version: int
@@ -171,7 +171,7 @@ class Erasures:
 
 
 def trained_models(session: Session, erasure: ErasureRow) -> list[TrainedModel]:
-    """The model versions that pin a snapshot which this erasure rewrote, by name and number."""
+    """The model versions that pin a snapshot which this erasure took rows out of, by name and number."""
     query = (
         select(RegisteredModelRow.name, ModelVersionRow.version, SnapshotRow.digest, RegisteredModelRow.id)
         .join(
@@ -192,7 +192,12 @@ def trained_models(session: Session, erasure: ErasureRow) -> list[TrainedModel]:
             ErasedPartRow,
             and_(ErasedPartRow.workspace_id == SnapshotRow.workspace_id, ErasedPartRow.snapshot_id == SnapshotRow.id),
         )
-        .where(ErasedPartRow.workspace_id == erasure.workspace_id, ErasedPartRow.erasure_id == erasure.id)
+        .where(
+            ErasedPartRow.workspace_id == erasure.workspace_id,
+            ErasedPartRow.erasure_id == erasure.id,
+            # Where a later delta had taken the rows out already, nobody could train on them.
+            ErasedPartRow.rows_removed > 0,
+        )
         .distinct()
         .order_by(RegisteredModelRow.name, ModelVersionRow.version)
     )
@@ -217,10 +222,19 @@ def trained_models(session: Session, erasure: ErasureRow) -> list[TrainedModel]:
 
 
 def _join_key(session: Session, workspace_id: str, entity: str) -> str:
-    row = session.get(FeatureDefinitionRow, (workspace_id, ENTITY, entity))
-    if row is not None:
-        version = session.get_one(FeatureVersionRow, (workspace_id, ENTITY, entity, row.digest))
-        return str(version.content["join_key"])
+    versions = select(FeatureVersionRow.content).where(
+        FeatureVersionRow.workspace_id == workspace_id,
+        FeatureVersionRow.kind == ENTITY,
+        FeatureVersionRow.name == entity,
+    )
+    join_keys = sorted({str(content["join_key"]) for content in session.scalars(versions)})
+    if len(join_keys) > 1:
+        raise InvalidInput(
+            f"The entity {entity!r} had the join keys {', '.join(join_keys)}: there can be rows under each of them.",
+            hint="Erase by each of them: " + "; ".join(f"fairlead features erase {key}=VALUE" for key in join_keys),
+        )
+    if join_keys:
+        return join_keys[0]
     views = select(FeatureVersionRow.content).where(
         FeatureVersionRow.workspace_id == workspace_id, FeatureVersionRow.kind == VIEW
     )

@@ -14,7 +14,7 @@ from fairlead.featurestore.tables import (
     SnapshotPartRow,
     SnapshotRow,
 )
-from fairlead.featurestore.tables_erasures import ErasedPartRow, ErasureRow
+from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedPartRow, ErasureRow
 from fairlead.featurestore.tables_quality import ExpectationsRow, SnapshotCheckRow
 from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow
 from fairlead.sync.record_rows import RecordedRow, rows_of
@@ -49,6 +49,9 @@ def feature_rows(session: Session, workspace_id: str) -> Iterator[RecordedRow]:
     for row in rows_of(session, ErasureRow, workspace_id):
         # Or who was erased would be in the snapshots of a registry that was restored.
         yield recorded(ErasureRow, row, _class_of_keys(session, workspace_id, row["keys"], residency))
+    for row in rows_of(session, ErasedArtifactRow, workspace_id):
+        # Or nobody would know which objects of a location are still to be looked for.
+        yield recorded(ErasedArtifactRow, row, row["residency"])
     for row in rows_of(session, ExpectationsRow, workspace_id):
         yield recorded(ExpectationsRow, row, "unrestricted")
     for table in (SnapshotCheckRow, ErasedPartRow, FeatureLogRow, FeatureLogSegmentRow, SnapshotLogRow):

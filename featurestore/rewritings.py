@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriting:
-    """That an erasure took rows out of a part, whose artifact was `old_digest` before."""
+    """That an erasure took rows out of a part, whose artifact was `old_digest` and whose rows `old_rows_digest` before.
+
+    With these of the first erasure, and its rows and all that were removed, the snapshot's digest can be computed.
+    """
 
     erasure: str
     old_digest: str
+    old_rows_digest: str | None
     rows_removed: int
 
 
@@ -32,6 +36,11 @@ def rewritings(session: Session, snapshot: SnapshotRow) -> Mapping[tuple[str, st
     )
     found: dict[tuple[str, str], tuple[Rewriting, ...]] = {}
     for row in session.scalars(query.order_by(ErasedPartRow.erasure_id)):
-        each = Rewriting(erasure=row.erasure_id, old_digest=row.old_digest, rows_removed=row.rows_removed)
+        each = Rewriting(
+            erasure=row.erasure_id,
+            old_digest=row.old_digest,
+            old_rows_digest=row.old_rows_digest,
+            rows_removed=row.rows_removed,
+        )
         found[row.view, row.residency] = (*found.get((row.view, row.residency), ()), each)
     return found

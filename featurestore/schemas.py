@@ -214,10 +214,11 @@ class SnapshotRequest(_Body):
 
 
 class RewritingAnswer(BaseModel):
-    """That an erasure took rows out of a part, whose artifact was `old_digest` before."""
+    """That an erasure took rows out of a part, whose artifact was `old_digest`, its rows `old_rows_digest` before."""
 
     erasure: str
     old_digest: str
+    old_rows_digest: str | None
     rows_removed: int
 
 

@@ -79,6 +79,7 @@ class ErasedPartRow(InWorkspace):
     residency: Mapped[str] = mapped_column(name_type(63), primary_key=True)
     old_digest: Mapped[str] = mapped_column(DIGEST)
     new_digest: Mapped[str] = mapped_column(DIGEST)
+    old_rows_digest: Mapped[str | None] = mapped_column(DIGEST)
     rows_digest: Mapped[str | None] = mapped_column(DIGEST)
     rows_removed: Mapped[int] = mapped_column(BigInteger)
 

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("residency", name_type(63), nullable=False),
         sa.Column("old_digest", name_type(71), nullable=False),
         sa.Column("new_digest", name_type(71), nullable=False),
+        sa.Column("old_rows_digest", name_type(71), nullable=True),
         sa.Column("rows_digest", name_type(71), nullable=True),
         sa.Column("rows_removed", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(

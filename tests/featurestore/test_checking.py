@@ -40,12 +40,12 @@ def view(kind: str = "DOUBLE") -> ViewDefinition:
 
 
 def rows(folder: Path, values: list[Any], kind: str = "DOUBLE", name: str = "now") -> PartRows:
-    types = {"DOUBLE": pa.float64(), "FLOAT": pa.float32(), "STRING": pa.string(), "INT64": pa.int64()}
+    types = {"DOUBLE": arrow.float64(), "FLOAT": arrow.float32(), "STRING": arrow.string(), "INT64": arrow.int64()}
     table = arrow.table(
         {
-            "id": arrow.array(range(len(values)), pa.int64()),
+            "id": arrow.array(range(len(values)), arrow.int64()),
             "x": arrow.array(values, types[kind], from_pandas=False),
-            "at": arrow.array([NOW] * len(values), pa.timestamp("us", tz="UTC")),
+            "at": arrow.array([NOW] * len(values), arrow.timestamp("us", tz="UTC")),
         }
     )
     path = folder / f"{name}.parquet"

@@ -3,7 +3,10 @@ certificate says so."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Generator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +14,30 @@ import pytest
 from sqlalchemy import inspect, select
 
 from fairlead.app.schema import metadata
+from fairlead.core.canonical import canonical_json
 from fairlead.core.certificates import verify_certificate
 from fairlead.core.errors import BadSignature, ErasureNotFound, InvalidInput, NotReady
+from fairlead.core.ids import sha256_digest
 from fairlead.core.subjects import Subject
+from fairlead.featurestore import stored_rows
 from fairlead.featurestore.erasures import Erasure
+from fairlead.featurestore.recorded import feature_rows
+from fairlead.featurestore.rewritings import rewritings
+from fairlead.featurestore.served_log import ServedFolder
+from fairlead.featurestore.snapshots import record_of
+from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
+from fairlead.featurestore.tables_erasures import ErasedArtifactRow
+from fairlead.registry.models import Labels, Models
 from fairlead.registry.paging import PageRequest
+from fairlead.registry.tables import ArtifactRow
+from fairlead.registry.versions import VersionDraft, Versions
 from fairlead.sync.inventory import list_objects
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
 from fairlead.sync.store.pack import read_pack_index
 from fairlead.sync.store.refs import public_keys_of
 from fairlead.sync.upkeep_duties import UpkeepRules
-from tests.featurestore.feature_fleet import FeatureFleet, day, entity_rows, open_feature_fleet
-from tests.fleet import ADMIN
+from tests.featurestore.feature_fleet import FeatureFleet, day, entity_rows, open_feature_fleet, patient
+from tests.fleet import ADMIN, LABELS
 from tests.records import WORKSPACE
 
 SUBJECT, MARKER = 4, "NM_007294-of-patient-4"
@@ -123,7 +138,21 @@ def test_a_subject_leaves_every_place_and_nothing_else_changes(fleet: FeatureFle
     assert found.id == second.id
     assert {part.rows for part in found.artifacts} == {21, 5}
     assert all(part.rewritten[0].erasure == asked.id for part in found.artifacts)
+    assert digest_of_first_record(fleet, second.id) == second.digest
     check_certificate(fleet, asked, {first.digest, second.digest})
+
+
+def digest_of_first_record(fleet: FeatureFleet, snapshot_id: str) -> str:
+    """The snapshot's digest, from what it says of itself after erasures."""
+    with fleet.fleet.database.read() as session:
+        row = session.get_one(SnapshotRow, (WORKSPACE, snapshot_id))
+        parts = session.scalars(select(SnapshotPartRow).where(SnapshotPartRow.snapshot_id == snapshot_id)).all()
+        for part in parts:
+            session.expunge(part)
+            taken_out = rewritings(session, row)[part.view, part.residency]
+            part.artifact_digest, part.rows_digest = taken_out[0].old_digest, taken_out[0].old_rows_digest
+            part.row_count = (part.row_count or 0) + sum(each.rows_removed for each in taken_out)
+        return sha256_digest(canonical_json(record_of(row, parts)))
 
 
 def check_certificate(fleet: FeatureFleet, asked: Erasure, snapshots: set[str | None]) -> None:
@@ -178,6 +207,70 @@ def test_two_subjects_at_once_both_leave(fleet: FeatureFleet) -> None:
     assert rows == {"cells": 16, "genes": 4}
     assert values(fleet, taken.digest or "")[3:5] == [(None, None)] * 2
     assert not any(MARKER.encode() in block for block in stored_blocks(fleet))
+
+
+def test_models_are_listed_that_could_learn_of_the_subject_and_no_others(
+    fleet: FeatureFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_rows, "MOST_DELTA_SHARE", 100.0)
+    taught = fleet.snapshot(as_of=day(3))
+    fleet.cells([each for each in ROWS if each[0] != SUBJECT])
+    fleet.genes([each for each in GENES if each[0] != SUBJECT])
+    # Its base holds the subject, and its delta takes the rows out again.
+    untaught = fleet.snapshot(as_of=day(4))
+    database, clock = fleet.fleet.database, fleet.fleet.clock
+    Models(database, clock).create(ADMIN, name="prognosis", labels=Labels(**LABELS))
+    for number, snapshot in enumerate((taught, untaught)):
+        upload, _ = fleet.fleet.register({"model.bin": b"weights %d" % number})
+        draft = VersionDraft(upload_id=upload, feature_service="diagnosis", snapshot_digest=snapshot.digest)
+        Versions(database, clock).register(ADMIN, "prognosis", draft)
+    before = labels_by_digest(fleet)
+    asked = request(fleet)
+    fleet.run()
+    found = get(fleet, asked)
+    assert found.rows_removed == 5
+    assert [(each.model, each.version, each.snapshot) for each in found.models] == [("prognosis", 1, taught.digest)]
+    with database.read() as session:
+        replaced = [row for row in session.scalars(select(ErasedArtifactRow)) if row.state == "REPLACED"]
+        assert [row.table for row in feature_rows(session, WORKSPACE)].count("erased_artifacts") == len(replaced)
+    assert sorted(row.rows_removed or 0 for row in replaced) == [0, 0, 1, 4]
+    after = labels_by_digest(fleet)
+    # Whose they are, and who pays, is said of what takes their place.
+    assert all(before[row.digest] and after[row.new_digest or ""] == before[row.digest] for row in replaced)
+
+
+def labels_by_digest(fleet: FeatureFleet) -> dict[str, Any]:
+    with fleet.fleet.database.read() as session:
+        return {row.digest: dict(row.labels) for row in session.scalars(select(ArtifactRow))}
+
+
+def test_a_machine_that_was_away_lets_go_of_its_copies_and_samples(fleet: FeatureFleet) -> None:
+    fleet.snapshot(as_of=day(3))
+    fleet.store.online.materialize(ADMIN, "diagnosis")
+    fleet.fleet.settle()
+    fleet.run()
+    features = fleet.fleet.root / "features"
+    shutil.copytree(features / "rows", fleet.fleet.root / "away")
+    samples = ServedFolder(root=features / "served").of("gcp:europe-west4", WORKSPACE, "diagnosis")
+    samples.mkdir(parents=True)
+    now = fleet.fleet.clock.now().timestamp()
+    for name, moment in (("before", now - 5), ("on-its-way", now + 5), ("after", now + 3600)):
+        (samples / f"{name}.parquet").write_bytes(b"rows")
+        os.utime(samples / f"{name}.parquet", (moment, moment))
+    finish(fleet, request(fleet))
+    assert [path.name for path in samples.iterdir()] == ["after.parquet"]
+    shutil.copytree(fleet.fleet.root / "away", features / "rows", dirs_exist_ok=True)
+    fleet.fleet.clock.advance(timedelta(days=30))
+    assert holds(features, MARKER)
+    fleet.run()
+    assert holds(features, MARKER) == []
+
+
+def test_an_entity_that_had_other_join_keys_is_erased_by_each_of_them(fleet: FeatureFleet) -> None:
+    fleet.apply([patient(joinKey="case_id"), *fleet.definitions()[1:]])
+    with pytest.raises(InvalidInput, match="case_id, patient_id"):
+        request(fleet)
+    assert request(fleet, entity="patient_id").keys == ("patient_id",)
 
 
 def test_what_nobody_knows_is_erased_too_and_a_wrong_name_is_refused(fleet: FeatureFleet) -> None:
