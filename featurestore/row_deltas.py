@@ -28,6 +28,8 @@ KEPT = Column(name="__kept", type="INT64")
 
 _NONE: dict[str, str] = {}
 _MIX = tuple(np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+# Stands for a missing value, and so for no value that is likely to be there: 1 << 63 would be -0.0.
+_MISSING = np.uint64(0xD6E8FEB86659FD93)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +331,6 @@ def _hashes(table: ArrowTable) -> Any:
 def _column_hashes(array: Any) -> Any:
     arrow = load_arrow()
     kind = array.type
-    missing = np.uint64(1) << np.uint64(63)
     is_there = array.is_valid().to_numpy(zero_copy_only=False)
     if arrow.types.is_list(kind):
         lengths = arrow.compute.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -344,7 +345,7 @@ def _column_hashes(array: Any) -> Any:
     else:
         *_, numbers = encoded(array)
         values = numbers.view(f"u{numbers.dtype.itemsize}").astype(np.uint64)
-    return np.where(is_there, values, missing)
+    return np.where(is_there, values, _MISSING)
 
 
 def _mixed(values: Any) -> Any:

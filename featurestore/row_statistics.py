@@ -23,7 +23,9 @@ _TEXTS = frozenset({"STRING", "BYTES"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowStatistics:
-    """What a snapshot says of a view's rows. Times are RFC 3339; `nulls` counts missing values by feature.
+    """What a snapshot says of a view's rows. `nulls` counts missing values by feature.
+
+    Times are RFC 3339, and those of the years 1 to 9999 alone, which it has a form for.
 
     `columns` has, for each key and feature: `type`, `distinct` (about how many values there are; not of lists), and
     `min`, `max`, `mean` and `deviation` of numbers, `min` and `max` of times, `shortest` and `longest` of texts, bytes
@@ -62,7 +64,7 @@ def measure_rows(
     """The statistics of a file of a view's rows."""
     columns = [*view.keys, *view.features]
     facts = {column.name: _facts(column) for column in columns}
-    event = quote_name(view.source.timestamp_field)
+    event = _writable(quote_name(view.source.timestamp_field))
     queries = [f"min({event})", f"max({event})", *(f"count({quote_name(column.name)})" for column in columns)]
     queries += [sql for column in columns for sql in facts[column.name].values()]
     # At most a row comes back.
@@ -94,12 +96,18 @@ def _facts(column: Column) -> dict[str, str]:
         return found | {"shortest": f"min({size})", "longest": f"max({size})"}
     if column.type == "BOOL":
         return found | {"true": f"count(*) FILTER ({name})"}
-    found |= {"min": f"min({name})", "max": f"max({name})"}
     if column.type not in _NUMBERS:
-        return found
+        return found | {"min": f"min({_writable(name)})", "max": f"max({_writable(name)})"}
+    found |= {"min": f"min({name})", "max": f"max({name})"}
     # An infinity would make the figures of all others useless.
     finite = f"CASE WHEN isfinite(CAST({name} AS DOUBLE)) THEN CAST({name} AS DOUBLE) END"
     return found | {"mean": f"avg({finite})", "deviation": f"stddev_pop({finite})"}
+
+
+def _writable(time: str) -> str:
+    """A time, or null before the year 1 and after 9999, for which RFC 3339 has no form."""
+    first, last = (f"TIMESTAMPTZ '{text}+00'" for text in ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"))
+    return f"CASE WHEN {time} BETWEEN {first} AND {last} THEN {time} END"
 
 
 def _plain(value: Any) -> Any:

@@ -130,7 +130,8 @@ class _Plan:
         for column, source in self._columns:
             if column.type in {"INT32", "INT64"} and self._found[source].startswith((*_FLOATS, "DECIMAL", "VARCHAR")):
                 name = f"TRY_CAST({quote_name(source)} AS DOUBLE)"
-                query = f"SELECT count(*) FROM {relation} WHERE NOT isnan({name}) AND {name} <> trunc({name})"  # noqa: S608
+                # NaN is equal to NaN here.
+                query = f"SELECT count(*) FROM {relation} WHERE {name} <> trunc({name})"  # noqa: S608
                 if count := fetch_number(connection, query):
                     raise self._not_castable(source, column.type, count=count)
 
@@ -171,9 +172,9 @@ class _Plan:
         for column, source in self._columns:
             name = quote_name(source)
             tried = self._cast(column, source).replace("CAST(", "TRY_CAST(")
+            if self._is_float(source):
+                name = _not_nan(name, self._found[source])
             query = f"SELECT count(*) FROM {relation} WHERE {name} IS NOT NULL AND {tried} IS NULL"  # noqa: S608
-            if column.type in _FLOATS and self._found[source].startswith(_FLOATS):
-                query += f" AND NOT isnan({name})"
             try:
                 count = fetch_number(connection, query)
             except duckdb.Error:
@@ -184,13 +185,16 @@ class _Plan:
 
     def _cast(self, column: Column, source: str) -> str:
         name, target = quote_name(source), DUCKDB_TYPES[column.type]
-        if self._found[source].startswith(_FLOATS) and not self._found[source].endswith("]"):
-            name = f"nullif({name}, 'nan'::DOUBLE)"
-        if column.type in _FLOATS:
-            return f"nullif(CAST({name} AS {target}), 'nan'::{target})"
-        if column.type == "STRING" and self._found[source].startswith(("STRUCT(", "MAP(")):
+        if self._is_float(source):
+            name = _not_nan(name, self._found[source])
+        elif column.type in _FLOATS:
+            return _not_nan(f"CAST({name} AS {target})", target)
+        elif column.type == "STRING" and self._found[source].startswith(("STRUCT(", "MAP(")):
             name = f"to_json({name})"
         return f"CAST({name} AS {target})"
+
+    def _is_float(self, source: str) -> bool:
+        return self._found[source].startswith(_FLOATS) and not self._found[source].endswith("]")
 
     def _not_castable(self, source: str, kind: str, count: int | None = None) -> FeatureSourceInvalid:
         rows = "" if count is None else f" in {count} row{'s' if count > 1 else ''}"
@@ -201,6 +205,13 @@ class _Plan:
             view=self._view.name,
             column=source,
         )
+
+
+def _not_nan(number: str, kind: str) -> str:
+    # Twice, for DuckDB believes a Parquet file's statistics, which leave NaN out: it takes the comparison of the column
+    # itself for false, and knows nothing of what the first one gives.
+    nan = f"'nan'::{kind}"
+    return f"nullif(nullif({number}, {nan}), {nan})"
 
 
 def _describe(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:

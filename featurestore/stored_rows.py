@@ -28,9 +28,9 @@ FORMAT, FORMAT_VERSION = "fairlead/rows", 2
 
 MOST_DELTAS = 32
 MOST_DELTA_SHARE = 0.5
-"""When deltas are folded into a new base: more of them, or more bytes of them for each byte of the base. Whoever brings
-an artifact to another region, or flattens it, pays for all of its deltas; a new base is sent whole. At one half, a
-change of 2 % a day has one new base in three weeks, and no artifact is more than half as long again as its rows."""
+"""When deltas are folded into a new base: more of them, or an artifact that is longer than its rows as one base by more
+than this. Whoever brings an artifact to another region, or flattens it, pays for all that it has; a new base is sent
+whole. At one half, a change of 2 % a day has one new base in three weeks."""
 
 _MOST_INDEX_BYTES = 2**20
 
@@ -160,8 +160,8 @@ def write_successor(
     added, removed = (folder / name for name in delta_names(number))
     write_delta(flat_before, flat, added=added, removed=removed, by=by)
     fresh = dict(zip(delta_names(number), (added, removed), strict=True))
-    deltas = {name: path for name, path in (before.files | fresh).items() if name != BASE_FILE}
-    if sum(path.stat().st_size for path in deltas.values()) > MOST_DELTA_SHARE * before.base.stat().st_size:
+    files = {**before.files, **fresh}
+    if sum(path.stat().st_size for path in files.values()) > (1 + MOST_DELTA_SHARE) * flat.stat().st_size:
         for path in fresh.values():
             path.unlink()
         return write_base(flat)
@@ -177,7 +177,7 @@ def write_successor(
             }
         )
     )
-    return Successor(files={INDEX_FILE: index, BASE_FILE: before.base, **deltas}, deltas=number)
+    return Successor(files={INDEX_FILE: index, **files}, deltas=number)
 
 
 def follows(before: StoredRows, after: StoredRows) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, LocationNotFound, NotReady, ResidencyViolation, SnapshotNotFound
 from fairlead.core.ids import sha256_digest
+from fairlead.featurestore.definitions import Column, ViewDefinition
+from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.snapshots import record_of, snapshot_parts
+from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
+from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.registry.paging import PageRequest
 from tests.featurestore.feature_fleet import (
@@ -26,6 +32,7 @@ from tests.featurestore.feature_fleet import (
     open_feature_fleet,
     patient,
     service,
+    view_spec,
 )
 from tests.fleet import ADMIN
 
@@ -108,6 +115,52 @@ def test_columns_are_brought_to_the_types_of_the_definition(world: FeatureFleet)
     )
     snapshot = world.snapshot()
     assert (snapshot.state, snapshot.error_detail) == ("READY", None)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE", "INT64", "STRING"])
+@pytest.mark.parametrize("given", [arrow.float32(), arrow.float64()], ids=str)
+@pytest.mark.parametrize("numbers", [[], [1.0], [1.0, 3.0]], ids=len)
+def test_what_is_not_a_number_is_missing(tmp_path: Path, kind: str, given: Any, numbers: list[float]) -> None:
+    """Also where a Parquet file's statistics, which leave NaN out, say that there can be none."""
+    found = arrow.array([*numbers, float("nan")], given)
+    times = arrow.array([day(0)] * len(found), arrow.timestamp("us", tz="UTC"))
+    parquet.write_table(
+        arrow.table({"patient_id": range(len(found)), "event_timestamp": times, "radius": found}), tmp_path / "source"
+    )
+    view = ViewDefinition(
+        name="cells",
+        entities=("patient",),
+        keys=(Column(name="patient_id", type="INT64"),),
+        features=(Column(name="radius", type=kind),),
+        source=SourceDefinition(
+            place=ParquetFiles(uri=str(tmp_path / "source")),
+            timestamp_field="event_timestamp",
+            created_timestamp_column=None,
+            field_mapping={},
+        ),
+        ttl_seconds=None,
+        residency=UNRESTRICTED,
+    )
+    rows = tmp_path / "rows.parquet"
+    written = write_rows(view, as_of=day(5), sources=Sources(), destination=rows, scratch=tmp_path)
+    assert written.nulls == {"radius": 1}
+    assert parquet.read_table(rows).column("radius").to_pylist()[-1] is None
+    # Nor is it a key.
+    view = replace(view, keys=(Column(name="radius", type="INT64"),), features=(Column(name="patient_id", type=kind),))
+    written = write_rows(view, as_of=day(5), sources=Sources(), destination=rows, scratch=tmp_path)
+    assert (written.rows, written.left_out) == (len(numbers), 1)
+
+
+def test_statistics_tell_only_what_can_be_written(world: FeatureFleet) -> None:
+    far = arrow.array([-(2**57), 2**62, 0], arrow.timestamp("us", tz="UTC"))
+    radius = [("radius", "UNIX_TIMESTAMP")]
+    world.apply([view_spec("cells", radius, world.sources / "cells.parquet"), service(views={"cells": radius})])
+    replace_source(world, patient_id=[1, 2, 3], event_timestamp=far, radius=far)
+    snapshot = world.snapshot()
+    assert (snapshot.state, snapshot.error_detail) == ("READY", None)
+    statistics = snapshot.artifacts[0].statistics or {}
+    assert (statistics["rows"], statistics["min_event_time"]) == (2, "1970-01-01T00:00:00.000000Z")
+    assert statistics["columns"]["radius"]["max"] == "1970-01-01T00:00:00.000000Z"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from math import copysign, isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,7 +42,7 @@ BY = ["patient_id", "measured_at"]
 
 # Few values, so that keys meet, times tie and rows repeat.
 moments = st.integers(0, 6).map(lambda hours: EPOCH + timedelta(hours=hours))
-values = st.none() | st.sampled_from([-1.5, -0.0, 0.0, 2.0])
+values = st.none() | st.sampled_from([-1.5, -0.0, 0.0, 2.0, float("nan"), float("inf")])
 Row = tuple[int, datetime, datetime | None, float | None]
 rows = st.tuples(st.integers(0, 3), moments, st.none() | moments, values)
 sources = st.lists(rows, max_size=30)
@@ -101,6 +102,22 @@ def histories(found: list[Row], steps: list[Any]) -> Iterator[tuple[list[Row], d
         yield found, as_of
 
 
+def known(found: list[Row], as_of: datetime) -> list[tuple[Any, ...]]:
+    """What a snapshot has of a source's rows, and in which order."""
+
+    def rank(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        key, radius, event, created = row
+        sign = 0 if radius is None else copysign(1, radius)
+        return key, event, created is not None, created or EPOCH, radius is not None, radius or 0.0, sign
+
+    rows = [
+        (key, None if radius is None or isnan(radius) else radius, event, created)
+        for key, event, created, radius in found
+        if event <= as_of and (created is None or created <= as_of)
+    ]
+    return sorted(rows, key=rank)
+
+
 def put(files: dict[str, Path], folder: Path) -> StoredRows:
     """An artifact's files in a folder of their own, as a replica gives them."""
     folder.mkdir()
@@ -119,6 +136,7 @@ def test_every_snapshot_of_any_history_restores_to_the_rows_that_were_read(found
         kept: list[tuple[StoredRows, Path, WrittenRows]] = []
         for number, (state, as_of) in enumerate(histories(found, steps)):
             flat, written = read_source(folder, state, as_of, f"{number}.parquet")
+            assert repr([tuple(row.values()) for row in utc_rows(flat)]) == repr(known(state, as_of))
             made = folder / f"made-{number}"
             made.mkdir()
             successor = (
@@ -152,9 +170,17 @@ def test_a_row_delta_is_what_one_state_has_more_and_less_than_another(before: li
         assert not set(texts(added)) & set(texts(removed))
 
 
+def utc_rows(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
+    return [
+        {name: each.astimezone(UTC) if isinstance(each, datetime) else each for name, each in row.items()}
+        for row in rows
+    ]
+
+
 def texts(path: Path) -> list[str]:
     """Each row as a text that tells -0.0 from 0.0."""
-    return [str(row) for row in parquet.read_table(path).to_pylist()]
+    return [str(row) for row in utc_rows(path)]
 
 
 MIXED = [
@@ -204,6 +230,17 @@ def test_rows_of_every_type_go_through_deltas(tmp_path: Path) -> None:
             writer.write(table)
         writer.finish()
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "new.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("value", [-0.0, 0.0, None])
+def test_what_is_missing_is_no_value(tmp_path: Path, value: float | None) -> None:
+    """Else the whole stretch of rows that it is in would be taken for changed."""
+    last = EPOCH + timedelta(days=1)
+    same: list[Row] = [(1, EPOCH + timedelta(hours=hour), None, 1.0) for hour in range(3)]
+    old, _ = read_source(tmp_path, [*same, (2, EPOCH, None, None)], last, "old.parquet")
+    new, _ = read_source(tmp_path, [*same, (2, EPOCH, None, value)], last, "new.parquet")
+    counts = write_delta(old, new, added=tmp_path / "added", removed=tmp_path / "removed", by=BY)
+    assert (counts.added, counts.removed) == ((0, 0) if value is None else (1, 1))
 
 
 def two_states(folder: Path) -> tuple[StoredRows, StoredRows, Path, Path]:
