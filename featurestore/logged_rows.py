@@ -32,6 +32,9 @@ from fairlead.featurestore.tables_streams import FeatureLogRow
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_EXACT = frozenset({"INT32", "INT64", "BOOL"})
+"""Types of which a value of another type is one only if nothing is lost."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRelation:
@@ -199,7 +202,11 @@ def _as_column(column: Column, was: str | None) -> str:
     name, kind = quote_name(column.name), DUCKDB_TYPES[column.type]
     if was == column.type:
         return name
-    return f"TRY_CAST({'NULL' if was is None else name} AS {kind}) AS {name}"
+    value = f"TRY_CAST({'NULL' if was is None else name} AS {kind})"
+    if was is not None and column.type.removesuffix("_LIST") in _EXACT:
+        # DuckDB would make 2 of 1.5, and true of 7.
+        value = f"CASE WHEN TRY_CAST({value} AS {DUCKDB_TYPES[was]}) = {name} THEN {value} END"
+    return f"{value} AS {name}"
 
 
 def _last_until(connection: DuckDBPyConnection, rows: str, as_of: datetime, through: int) -> int:

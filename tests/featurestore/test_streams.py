@@ -336,3 +336,13 @@ def test_a_feature_that_is_new_is_missing_in_rows_that_were_pushed_before(world:
     assert cells_of(world) == [(1, 9.5), (2, 8.5), (3, 7.5)]
     keep(world)
     assert cells_of(world) == [(1, 9.5), (2, 8.5), (3, 7.5)]
+
+
+def test_a_value_that_is_none_of_a_later_type_is_missing_and_never_rounded(world: FeatureFleet) -> None:
+    push(world, [row(1, 5, 9.0), row(2, 5, 1.5)])
+    world.cells([(1, 0, 1.0)])
+    objects = definitions(world)
+    features = [{"name": "radius", "valueType": "INT64"}]
+    objects[1] = cells_view(world.sources / "cells.parquet", streamSource=STREAM, features=features)
+    world.apply(objects)
+    assert cells_of(world) == [(1, 9)]
