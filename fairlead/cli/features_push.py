@@ -80,4 +80,10 @@ def read_rows(file: Path) -> Any:
 
 
 def _lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    found: list[Any] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            found += [json.loads(line)] if line.strip() else []
+        except ValueError:
+            raise ValueError(f"line {number} is no JSON") from None
+    return found

@@ -130,9 +130,12 @@ def _body(rows: Sequence[bytes], event_ids: Sequence[str] | None, start: int) ->
     return b'{"rows":[' + b",".join(rows) + b"]" + (b"" if named is None else b',"event_ids":' + named) + b"}"
 
 
-def _to_json(row: Mapping[str, Any], number: int) -> bytes:
+def _to_json(row: Any, number: int) -> bytes:
+    if not isinstance(row, Mapping):
+        raise InvalidInput(f"Row {number} is no object with the view's columns.", hint="Push a list of objects.")
+    members = cast("Mapping[str, Any]", row)
     # What is not a number is missing, as in a frame.
-    plain = {name: None if isinstance(value, float) and value != value else value for name, value in row.items()}  # noqa: PLR0124
+    plain = {name: None if isinstance(value, float) and value != value else value for name, value in members.items()}  # noqa: PLR0124
     try:
         return json.dumps(plain, allow_nan=False, ensure_ascii=False, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from fairlead.core.errors import MissingExtra, Unavailable
+from fairlead.core.errors import InvalidInput, MissingExtra, Unavailable
 from fairlead.core.ids import new_row_id
 from fairlead.core.ports import StreamLag, StreamMessage
 
@@ -34,7 +34,13 @@ class RedisStream:
             raise MissingExtra(
                 "Redis Streams need the redis library.", hint="Run: pip install 'fairlead[redis]'"
             ) from error
-        self._client: Any = self._redis.Redis.from_url(url, socket_connect_timeout=5, protocol=2)
+        try:
+            self._client: Any = self._redis.Redis.from_url(url, socket_connect_timeout=5, protocol=2)
+        except ValueError:
+            # Its text may hold the password.
+            raise InvalidInput(
+                "The address of the broker is none of a Redis server.", hint="Write redis://HOST:6379/0."
+            ) from None
         self._topic = topic
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}/{os.getpid()}/{new_row_id()[-8:]}"

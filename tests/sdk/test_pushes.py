@@ -75,5 +75,6 @@ def test_values_of_python_have_a_form_in_json(server: Server) -> None:
 
 
 def test_a_value_without_one_is_refused_by_its_row(server: Server) -> None:
-    with pytest.raises(InvalidInput, match="Row 1"):
-        push(server, [{"a": 1}, {"a": object()}])
+    for value in ({"a": object()}, "text", None):
+        with pytest.raises(InvalidInput, match="Row 1"):
+            push(server, [{"a": 1}, value])

@@ -105,6 +105,12 @@ class TestRedisStream(StreamBrokerSuite):
             broker.read(1, wait_seconds=0.01)
         assert "secret" not in str(caught.value)
 
+    def test_an_address_that_is_none_is_refused_and_not_told(self) -> None:
+        """It may hold a password all the same."""
+        with pytest.raises(InvalidInput) as caught:
+            RedisStream("http://:secret@127.0.0.1/0", "cells", group="fairlead")
+        assert "secret" not in str(caught.value)
+
 
 def add(client: Any, topic: str, payload: bytes, event_id: str | None) -> str:
     fields: dict[str, Any] = {"value": payload} | ({} if event_id is None else {"event_id": event_id})
