@@ -32,13 +32,15 @@ from feast.utils import compute_non_entity_date_range
 from pydantic import Field
 
 from fairlead.core.clock import format_time
-from fairlead.core.errors import InvalidInput
+from fairlead.core.errors import InvalidInput, PermissionDenied
 from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, quote_name, quote_text
 from fairlead.featurestore.feast_entities import read_entity_rows, select_entity_rows
 from fairlead.featurestore.feast_federation import FederationConfig, is_elsewhere, join_elsewhere
 from fairlead.featurestore.feast_history import Question, WantedView, check_rows, join_here, keys_between
 from fairlead.featurestore.feast_rows import Columns, SourceReader
 from fairlead.featurestore.ray_joins import join_on_ray
+
+_COMPILED_REGISTRY = "fairlead.sdk.feast_registry.FairleadRegistryStore"
 
 
 class FairleadOfflineStoreConfig(FeastConfigBaseModel):
@@ -68,13 +70,13 @@ class FairleadRetrievalJob(RetrievalJob):
         self,
         evaluate: Callable[[], ArrowTable],
         *,
-        repo_path: Path | None,
+        config: RepoConfig,
         full_feature_names: bool = False,
         on_demand_feature_views: Sequence[OnDemandFeatureView] = (),
         metadata: RetrievalMetadata | None = None,
     ) -> None:
         self._evaluate = evaluate
-        self._repo_path = repo_path
+        self._config = config
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = list(on_demand_feature_views)
         self._metadata = metadata
@@ -110,13 +112,19 @@ class FairleadRetrievalJob(RetrievalJob):
 
         Raises:
             InvalidInput: if the storage is no SavedDatasetFileStorage.
+            PermissionDenied: if the registry is one that Fairlead compiled, which would not take the saved dataset.
             SavedDatasetLocationAlreadyExists: if there is something, and it may not be overwritten.
         """
+        if getattr(self._config.registry, "registry_store_type", None) == _COMPILED_REGISTRY:
+            raise PermissionDenied(
+                "This Feast repository was compiled by Fairlead and is for reading, so it keeps no saved datasets.",
+                hint="Write the rows where you want them: pyarrow.parquet.write_table(job.to_arrow(), path).",
+            )
         if not isinstance(storage, SavedDatasetFileStorage):
             raise InvalidInput(
                 f"A result cannot be kept in a {type(storage).__name__}.", hint="Use SavedDatasetFileStorage(path=...)."
             )
-        uri = FileSource.get_uri_for_file_path(self._repo_path, storage.file_options.uri)
+        uri = FileSource.get_uri_for_file_path(self._config.repo_path, storage.file_options.uri)
         if not allow_overwrite and "://" not in uri and Path(uri).exists():
             raise SavedDatasetLocationAlreadyExists(location=storage.file_options.uri)
         filesystem, path = _open_place(uri, storage.file_options.s3_endpoint_override)
@@ -190,7 +198,7 @@ class FairleadOfflineStore(OfflineStore):
         question = Question(views=tuple(views), time_column=time_column, is_known=filter_by_created_timestamp)
         return FairleadRetrievalJob(
             lambda: _join(config, rows, question),
-            repo_path=config.repo_path,
+            config=config,
             full_feature_names=full_feature_names,
             on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             metadata=RetrievalMetadata(
@@ -425,7 +433,7 @@ def _pull(
             query = f"SELECT {taken} FROM {columns.relation}" + (f" WHERE {' AND '.join(bounds)}" if bounds else "")  # noqa: S608
             return fetch_arrow(connection, finish(columns, query) if finish else query)
 
-    return FairleadRetrievalJob(evaluate, repo_path=config.repo_path)
+    return FairleadRetrievalJob(evaluate, config=config)
 
 
 def _open_place(uri: str, endpoint: str) -> tuple[Any, str]:

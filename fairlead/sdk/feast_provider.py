@@ -14,7 +14,7 @@ from feast.data_source import PushSource
 from feast.infra.passthrough_provider import PassthroughProvider
 
 from fairlead.core.errors import PermissionDenied
-from fairlead.sdk.feast_registry import RepositoryPlace, is_compiled
+from fairlead.sdk.feast_registry import RepositoryPlace, is_compiled, undo_changes
 from fairlead.sdk.feast_repo import ONLINE_STORE, reporter
 
 
@@ -27,6 +27,8 @@ class FairleadProvider(PassthroughProvider):
         Raises:
             PermissionDenied: always.
         """
+        # Feast has put what it applies into the registry in memory by now.
+        undo_changes(self._folder)
         raise is_compiled()
 
     def teardown_infra(self, *_: Any, **__: Any) -> None:
@@ -48,9 +50,7 @@ class FairleadProvider(PassthroughProvider):
                 "The region's online store is materialized by its workers.",
                 hint="Run: fairlead features materialize SERVICE; or write the repository with --own-online-store.",
             )
-        # `feast apply` would have made its table.
-        store: Any = self.online_store
-        store.update(config, [], [feature_view], [], [], partial=True)
+        self._make_table(feature_view)
         super().materialize_single_feature_view(config, feature_view, *args, **kwargs)
 
     def ingest_df(self, feature_view: Any, df: Any, field_mapping: Any = None) -> None:
@@ -62,6 +62,7 @@ class FairleadProvider(PassthroughProvider):
         if self._is_of_the_region():
             self._push(feature_view, df, "online")
         else:
+            self._make_table(feature_view)
             super().ingest_df(feature_view, df, field_mapping)
 
     async def ingest_df_async(self, feature_view: Any, df: Any, field_mapping: Any = None) -> None:
@@ -76,6 +77,11 @@ class FairleadProvider(PassthroughProvider):
         """
         self._push(feature_view, table.to_pandas(), "offline")
 
+    def _make_table(self, feature_view: Any) -> None:
+        # `feast apply` would have made it.
+        store: Any = self.online_store
+        store.update(self.repo_config, [], [feature_view], [], [], partial=True)
+
     def _push(self, feature_view: Any, df: Any, to: str) -> None:
         source: Any = feature_view.stream_source
         if not isinstance(source, PushSource):
@@ -83,8 +89,12 @@ class FairleadProvider(PassthroughProvider):
                 f"View {feature_view.name!r} has no push source, so no rows are taken for it.",
                 hint="Give it source=PushSource(...), and apply it with `fairlead features apply PATH`.",
             )
-        place = RepositoryPlace.read(self.repo_config.repo_path or Path())
+        place = RepositoryPlace.read(self._folder)
         reporter().push(source.name, df, to=to, region=place.region)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.repo_config.repo_path or "")
 
     def _is_of_the_region(self) -> bool:
         store: Any = self.repo_config.online_store

@@ -1,8 +1,9 @@
 """The registry of a Feast repository over a region: compiled by Fairlead, and read here.
 
 Feast finds it by the class path `fairlead.sdk.feast_registry.FairleadRegistryStore`. Feast writes whole registries; of
-what it writes, the intervals that it materialized go to the record, and any other change is undone and refused before
-it has an effect. Importing this module imports Feast; only Feast does so.
+what it writes, the intervals that it materialized go to the record and are kept, what it notes as it goes (states,
+times, versions of its own) is not, and any other change is undone and refused before it has an effect. Importing this
+module imports Feast; only Feast does so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakSet
 
 from feast.infra.registry.registry_store import RegistryStore
 from feast.protos.feast.core.Registry_pb2 import Registry
@@ -24,7 +26,7 @@ from fairlead.core.clock import format_time
 from fairlead.core.errors import InvalidInput, JsonValue, PermissionDenied
 from fairlead.sdk.feast_repo import PLACE_FILE, reporter
 
-# Feast notes states, times and versions of its own as it goes; what is left is what a person defines.
+# What a person defines is what is left without these.
 _VIEWS = ("feature_views", "stream_feature_views", "on_demand_feature_views", "label_views")
 _NOTED = ("last_updated", "version_id", "project_metadata", "feature_view_version_history")
 
@@ -63,9 +65,11 @@ class FairleadRegistryStore(RegistryStore):
     """
 
     def __init__(self, registry_config: RegistryConfig, repo_path: Path) -> None:
-        self._folder = Path(repo_path)
-        self._path = self._folder / registry_config.path
+        self.folder = Path(repo_path)
+        self._path = self.folder / registry_config.path
         self._read: Any = None
+        self._given: Any = None
+        _OPENED.add(self)
 
     def get_registry_proto(self) -> Any:
         """The registry as it was compiled, with what was materialized since.
@@ -73,12 +77,10 @@ class FairleadRegistryStore(RegistryStore):
         Raises:
             FileNotFoundError: if there is none.
         """
-        found: Any = Registry()
-        found.ParseFromString(self._path.read_bytes())
-        self._read = found
-        kept: Any = Registry()
-        kept.CopyFrom(found)
-        return kept
+        self._read = self._parse()
+        self._given = Registry()
+        self._given.CopyFrom(self._read)
+        return self._given
 
     def update_registry_proto(self, registry_proto: Any) -> None:
         """Keep and tell what was materialized.
@@ -93,14 +95,22 @@ class FairleadRegistryStore(RegistryStore):
             registry_proto.CopyFrom(self._read)
             raise is_compiled()
         new = _intervals(registry_proto) - _intervals(self._read)
-        if new:
-            place = RepositoryPlace.read(self._folder)
-            intervals: list[dict[str, JsonValue]] = [
-                {"view": view, "snapshot": place.snapshot, "start": start, "end": end}
-                for view, start, end in sorted(new)
-            ]
-            reporter().report(place.service, place.region, place.store, intervals)
-        self._write(registry_proto)
+        if not new:
+            return
+        place = RepositoryPlace.read(self.folder)
+        intervals: list[dict[str, JsonValue]] = [
+            {"view": view, "snapshot": place.snapshot, "start": start, "end": end} for view, start, end in sorted(new)
+        ]
+        reporter().report(place.service, place.region, place.store, intervals)
+        # Another process may have materialized since this one read.
+        kept = self._parse()
+        _add_intervals(kept, registry_proto, new - _intervals(kept))
+        self._write(kept)
+
+    def undo(self) -> None:
+        """Take back, in this process, what Feast changed of the registry that it was given."""
+        if self._given is not None:
+            self._given.CopyFrom(self._read)
 
     def teardown(self) -> None:
         """Refuse.
@@ -110,9 +120,12 @@ class FairleadRegistryStore(RegistryStore):
         """
         raise is_compiled()
 
-    def _write(self, registry_proto: Any) -> None:
-        kept: Any = Registry()
-        kept.CopyFrom(registry_proto)
+    def _parse(self) -> Any:
+        found: Any = Registry()
+        found.ParseFromString(self._path.read_bytes())
+        return found
+
+    def _write(self, kept: Any) -> None:
         self._read = kept
         temporary = self._path.parent / f".{self._path.name}.{secrets.token_hex(6)}.partial"
         with temporary.open("xb") as file:
@@ -120,6 +133,16 @@ class FairleadRegistryStore(RegistryStore):
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
+
+
+_OPENED: WeakSet[FairleadRegistryStore] = WeakSet()
+
+
+def undo_changes(folder: Path) -> None:
+    """Take back what Feast changed of a repository's registry in this process, before anybody was asked."""
+    for store in list(_OPENED):
+        if store.folder == folder:
+            store.undo()
 
 
 def is_compiled() -> PermissionDenied:
@@ -169,6 +192,16 @@ def _intervals(registry: Any) -> set[tuple[str, str, str]]:
         for view in getattr(registry, name)
         for interval in view.meta.materialization_intervals
     }
+
+
+def _add_intervals(registry: Any, materialized: Any, new: set[tuple[str, str, str]]) -> None:
+    """Add the `new` ones of the intervals in `materialized` to the views of `registry`."""
+    for name in ("feature_views", "stream_feature_views"):
+        views = {view.spec.name: view for view in getattr(registry, name)}
+        for view in getattr(materialized, name):
+            for interval in view.meta.materialization_intervals:
+                if (view.spec.name, _time(interval.start_time), _time(interval.end_time)) in new:
+                    views[view.spec.name].meta.materialization_intervals.append(interval)
 
 
 def _time(timestamp: Any) -> str:

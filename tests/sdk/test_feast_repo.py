@@ -121,24 +121,46 @@ def test_what_would_change_a_region_is_refused_before_it_has_an_effect(
     clinic: Clinic, tmp_path: Path, *, own_online_store: bool
 ) -> None:
     from feast import Entity, ValueType
+    from feast.feature_view import FeatureViewState
+    from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 
     repo = tmp_path / "repo"
     clinic.client.features.feast_repo("diagnosis", region=REGION, to=repo, own_online_store=own_online_store)
     store = open_feast(repo)
     before = {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()}
+    rows = pd.DataFrame({"patient_id": [1], "event_timestamp": [NOW]})
+    job = store.get_historical_features(entity_df=rows, features=["cells:radius"])
+    kept = SavedDatasetFileStorage(path=str(repo / "kept.parquet"))
     writes: list[Callable[[], Any]] = [
         lambda: store.apply([Entity(name="ward", join_keys=["ward"], value_type=ValueType.INT64)]),
+        lambda: store.apply([], objects_to_delete=[store.get_feature_view("cells")], partial=False),
         lambda: store.delete_feature_view("cells"),
+        lambda: store.disable_feature_view("cells"),
         lambda: store.delete_feature_service("diagnosis"),
+        lambda: store.create_saved_dataset(job, name="kept", storage=kept),
         store.teardown,
     ]
     for write in writes:
         with pytest.raises(PermissionDenied, match="for reading"):
             write()
+        assert [view.name for view in store.list_feature_views(allow_cache=True)] == ["cells"]
+    # A state is a note of Feast's, and of this process alone.
+    open_feast(repo).set_feature_view_state("cells", FeatureViewState.MATERIALIZING)
     for each in (store, open_feast(repo)):
         assert [view.name for view in each.list_feature_views()] == ["cells"]
         assert [service.name for service in each.list_feature_services()] == ["diagnosis"]
     assert {path: path.read_bytes() for path in repo.rglob("*") if path.is_file()} == before
+
+
+def test_rows_are_written_to_a_store_of_its_own_before_anything_was_materialized(
+    clinic: Clinic, tmp_path: Path
+) -> None:
+    repo = tmp_path / "repo"
+    clinic.client.features.feast_repo("diagnosis", region=REGION, to=repo, own_online_store=True)
+    store = open_feast(repo)
+    rows = pd.DataFrame({"patient_id": [2], "event_timestamp": [NOW], "radius": [7.0]})
+    store.write_to_online_store("cells", rows)
+    assert online(store, 2) == 7.0
 
 
 def test_what_feast_pushes_is_pushed_to_fairlead(clinic: Clinic, tmp_path: Path) -> None:
