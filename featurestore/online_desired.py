@@ -53,7 +53,7 @@ def derive_online_states(session: Session, now: datetime) -> None:
     wanted: set[tuple[str, str, str]] = set()
     settled: set[tuple[str, str]] = set()
     for (workspace_id, service), intent in _wanted_services(session).items():
-        snapshot = _wanted_snapshot(session, workspace_id, service, intent)
+        snapshot = wanted_snapshot(session, workspace_id, service)
         if snapshot is not None:
             settled.add((workspace_id, service))
             found = snapshot_view(session, snapshot)
@@ -141,9 +141,9 @@ def _wanted_services(session: Session) -> Mapping[tuple[str, str], OnlineIntentR
     return wanted | {(row.workspace_id, row.service): row for row in session.scalars(select(OnlineIntentRow))}
 
 
-def _wanted_snapshot(
-    session: Session, workspace_id: str, service: str, intent: OnlineIntentRow | None
-) -> SnapshotRow | None:
+def wanted_snapshot(session: Session, workspace_id: str, service: str) -> SnapshotRow | None:
+    """The snapshot that regions should serve of a service: the one that was asked for, or the newest."""
+    intent = session.get(OnlineIntentRow, (workspace_id, service))
     if intent is not None and intent.snapshot_digest is not None:
         return find_snapshot(session, workspace_id, intent.snapshot_digest)
     return newest_snapshot(session, workspace_id, service)

@@ -258,3 +258,27 @@ def test_a_model_that_goes_back_reads_the_service_as_it_was_trained_with(world: 
     world.apply([cells_view(path, ttl="60s"), service(views=CELLS)])
     world.snapshot()
     assert slot() == first
+
+
+def test_every_way_back_reads_its_own_version_of_the_service_at_once(world: FeatureFleet) -> None:
+    """Also one that is further back than the last, and one that pins a service's version without data."""
+    pinned = world.store.snapshots.get(ADMIN, take(world, 10.0, 1)).service_digest
+    upload, _ = world.fleet.register({"model.bin": b"weights 1"})
+    draft = VersionDraft(upload_id=upload, feature_service="diagnosis", feature_service_digest=pinned)
+    Versions(world.fleet.database, world.fleet.clock).register(ADMIN, "churn", draft)
+    world.run()
+    promote(world, 1, 0)
+    latest = take(world, 20.0, 2)
+    register(world, latest, 2)
+    promote(world, 2, 1)
+    world.apply([cells_view(world.sources / "cells.parquet", ttl="60s"), service(views=CELLS)])
+    for number in (3, 4):
+        register(world, take(world, 10.0 * number, number), number)
+        promote(world, number, number - 1)
+    with world.fleet.database.read() as session:
+        versions = session.scalars(select(ModelVersionRow).order_by(ModelVersionRow.version)).all()
+        stores = [store_for(session, version, US) for version in versions]
+    assert [store and store.slot for store in stores] == [latest, latest, "", ""]
+    rollbacks = Rollbacks(world.fleet.database, world.fleet.clock)
+    rollbacks.move_back(ADMIN, "churn", "live", expected_revision=4, reason="at night", to_version=1)
+    assert read(world, latest, US) == [20.0, 2.0]
