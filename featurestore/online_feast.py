@@ -27,9 +27,16 @@ from fairlead.featurestore.duck import fetch_batches, open_duckdb
 from fairlead.featurestore.online_engines import PushedRow, StoreChanges, StoreContents, StoreName
 from fairlead.featurestore.online_layout import kept_views
 from fairlead.featurestore.online_live import LiveRows, is_late, read_pushed, split_key
-from fairlead.featurestore.online_reader import FORMAT, OnlineStoreError, StoredView, key_text, live_row
+from fairlead.featurestore.online_reader import (
+    FORMAT,
+    FeatureReader,
+    MovedError,
+    OnlineStoreError,
+    StoredView,
+    key_text,
+    live_row,
+)
 from fairlead.featurestore.redis_wire import entity_sql
-from fairlead.featurestore.retrying_reader import MovedError, RetryingReader
 
 if TYPE_CHECKING:
     from fairlead.featurestore.online_sqlite import OnlineFolder
@@ -250,7 +257,7 @@ class FeastEngine:
                 ) from error
 
 
-class FeastReader(RetryingReader):
+class FeastReader(FeatureReader):
     """One service's online features in one region, from a store of Feast's."""
 
     def __init__(self, engine: FeastEngine, name: StoreName) -> None:

@@ -32,7 +32,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 FORMAT = "1"
 STATUS = "_status"
@@ -43,11 +43,17 @@ of the region says so too, as `view:feature`."""
 # Statements are kept by their text, so few lengths are asked for; SQLite takes 999 values at least.
 _LENGTHS = (1, 8, 32, 128, 512)
 _MAPPED_BYTES = 2**30
+_TRIES = 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (bundles may run on an older Python)
+_Answer = TypeVar("_Answer")
 
 
 class OnlineStoreError(ValueError):
     """The question cannot be answered: an unknown or missing key, or a file that is no online store."""
+
+
+class MovedError(Exception):
+    """Another snapshot took the place of what was read meanwhile; it is read again."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class FeatureReader:
     """Reads one service's online features from one store. A kind of store is a subclass that has three methods.
 
     `_refresh` brings `_meta` and `_views` up to date and may raise; `_fetch` gives the stored rows of a view by their
-    keys; `_close` lets go of what is open. They are called by one thread at a time.
+    keys, or raises `MovedError`; `_close` lets go of what is open. They are called by one thread at a time.
     """
 
     def __init__(self) -> None:
@@ -199,10 +205,12 @@ class FeatureReader:
         if len({len(values) for values in entities.values()}) > 1:
             raise OnlineStoreError("The join keys have lists of different lengths.")
         moment = _microseconds(now)
-        with self._lock:
-            self._refresh()
+
+        def look_up() -> tuple[dict[str, str], list[ViewColumns]]:
             wanted = [view for view in self._views if views is None or view.alias in views]
             return dict(self._meta), [self._look_up(view, _named(view, entities), moment) for view in wanted]
+
+        return self._of_one_snapshot(look_up)
 
     def read_view(
         self, view: str, keys: Sequence[Mapping[str, Any]], *, now: datetime | None = None
@@ -219,15 +227,17 @@ class FeatureReader:
             OnlineStoreError: if the service takes no such view, or a key is missing or of the wrong type.
         """
         moment = _microseconds(now)
-        with self._lock:
-            self._refresh()
+
+        def look_up() -> tuple[StoredView, ViewColumns]:
             found = next((each for each in self._views if each.alias == view), None)
             if found is None:
                 raise OnlineStoreError(f"The online store has no view {view!r}.")
             missing = [own for _, _, own in found.keys if any(own not in each for each in keys)]
             if missing:
                 raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
-            answer = self._look_up(found, [[each[own] for each in keys] for _, _, own in found.keys], moment)
+            return found, self._look_up(found, [[each[own] for each in keys] for _, _, own in found.keys], moment)
+
+        found, answer = self._of_one_snapshot(look_up)
         own_names = [own for _, _, own in found.features]
         return [
             (_EPOCH + timedelta(microseconds=moment), dict(zip(own_names, values, strict=True)))
@@ -247,6 +257,16 @@ class FeatureReader:
         """Close the store; the next read opens it again."""
         with self._lock:
             self._close()
+
+    def _of_one_snapshot(self, look_up: Callable[[], _Answer]) -> _Answer:
+        for _ in range(_TRIES):
+            with self._lock:
+                self._refresh()
+                try:
+                    return look_up()
+                except MovedError:
+                    continue
+        raise OnlineStoreError("The online store changes faster than it can be read.")
 
     def _look_up(self, view: StoredView, columns: Sequence[Sequence[Any]], now: int) -> ViewColumns:
         keys = view.encode(columns)
@@ -287,12 +307,15 @@ class OnlineReader(FeatureReader):
 
     def _refresh(self) -> None:
         """Open the file that is at the path now: another one once it was replaced."""
-        found = os.stat(self._path)  # noqa: PTH116  (said a thousand times a second)
-        identity = (found.st_dev, found.st_ino, found.st_mtime_ns)
+        identity = self._identity_now()
         if self._connection is None or identity != self._identity:
             self._close()
             self._connection, self._meta, self._views = _open(self._path)
             self._identity = identity
+
+    def _identity_now(self) -> tuple[int, int, int]:
+        found = os.stat(self._path)  # noqa: PTH116  (said a thousand times a second)
+        return found.st_dev, found.st_ino, found.st_mtime_ns
 
     def _fetch(self, view: StoredView, keys: Collection[Any]) -> Mapping[Any, Sequence[Any]]:
         width = len(view.keys)
@@ -321,7 +344,11 @@ class OnlineReader(FeatureReader):
 
     def _add_live(self, view: StoredView, keys: Sequence[Any], found: dict[Any, Sequence[Any]]) -> None:
         width = len(view.keys)
-        for key, (event, created, features) in self._live.find(view.alias, keys, width).items():
+        pushed = self._live.find(view.alias, keys, width)
+        if self._live.is_there and self._identity_now() != self._identity:
+            # What was pushed and is in the next snapshot is gone by now, and not in this one.
+            raise MovedError
+        for key, (event, created, features) in pushed.items():
             row = found.get(key)
             is_later = row is None or event > row[0]
             if row is not None and event == row[0] and created is not None:
@@ -360,6 +387,11 @@ class _LiveRows:
         query = "SELECT event_timestamp, created_timestamp, features FROM rows WHERE alias = ? AND key = ?"
         rows = ((key, connection.execute(query, (alias, key_text(key, width))).fetchone()) for key in keys)
         return {key: row for key, row in rows if row is not None}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there was such a file when it was last looked for."""
+        return self._connection is not None
 
     def close(self) -> None:
         if self._connection is not None:

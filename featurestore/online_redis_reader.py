@@ -11,16 +11,17 @@ from fairlead.featurestore import redis_wire as wire
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_live import is_late, split_key
 from fairlead.featurestore.online_reader import (
+    FeatureReader,
+    MovedError,
     OnlineStoreError,
     StoredView,
     key_text,
     live_row,
 )
 from fairlead.featurestore.redis_wire import Head, prefix, speaking
-from fairlead.featurestore.retrying_reader import MovedError, RetryingReader
 
 
-class RedisReader(RetryingReader):
+class RedisReader(FeatureReader):
     """One service's online features in one region, from Redis; the connections are the engine's."""
 
     def __init__(self, client: Any, name: StoreName) -> None:

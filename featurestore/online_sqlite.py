@@ -25,7 +25,7 @@ from fairlead.featurestore.duck import fetch_batches, open_duckdb
 from fairlead.featurestore.online_engines import PushedRow, StoreChanges, StoreContents, StoreName
 from fairlead.featurestore.online_layout import KeptView, kept_views
 from fairlead.featurestore.online_live import LiveRows, is_late, read_pushed, split_key
-from fairlead.featurestore.online_reader import FORMAT, OnlineReader, OnlineStoreError, StoredView
+from fairlead.featurestore.online_reader import FORMAT, MovedError, OnlineReader, OnlineStoreError, StoredView
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -96,13 +96,17 @@ class SqliteEngine:
             return None
         if self._described(name) != [(view.accepted(), *view.described()) for view in views]:
             return None
-        with self._replacing(name, scratch, copy=True) as connection, open_duckdb(scratch) as duckdb:
-            count = int(meta["rows"])
-            for view in views:
-                if (changed := view.changed_keys()) is not None and not view.is_missing:
-                    count -= _delete(connection, view, _tuples(duckdb, changed))
-                    count += _insert(connection, view, _tuples(duckdb, view.last_rows(is_binary=True)))
-            _set_meta(connection, contents, count)
+        try:
+            with self._replacing(name, scratch, copy=True) as connection, open_duckdb(scratch) as duckdb:
+                _check_copied(connection, meta)
+                count = int(meta["rows"])
+                for view in views:
+                    if (changed := view.changed_keys()) is not None and not view.is_missing:
+                        count -= _delete(connection, view, _tuples(duckdb, changed))
+                        count += _insert(connection, view, _tuples(duckdb, view.last_rows(is_binary=True)))
+                _set_meta(connection, contents, count)
+        except MovedError:
+            return None
         self._prune(name, views)
         return count
 
@@ -247,6 +251,12 @@ def _describe(connection: sqlite3.Connection, views: Sequence[KeptView]) -> None
             columns = ", ".join([*keys, "event_timestamp INTEGER NOT NULL", "created_timestamp INTEGER", *values])
             primary = ", ".join(f"k{index}" for index in range(len(keys)))
             connection.execute(f"CREATE TABLE view_{view.position} ({columns}, PRIMARY KEY ({primary})) WITHOUT ROWID")
+
+
+def _check_copied(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
+    """Raise `MovedError` if another worker's file had taken the place of the one that was to be copied."""
+    if dict(connection.execute("SELECT key, value FROM meta")) != meta:
+        raise MovedError
 
 
 def _set_meta(connection: sqlite3.Connection, contents: StoreContents, rows: int) -> None:

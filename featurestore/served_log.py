@@ -16,6 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,15 +122,16 @@ class ServedLog:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
+        self._flush()
         flush_at = time.monotonic() + _FLUSH_SECONDS
         while True:
-            try:
+            with suppress(queue.Empty):
                 note = self._notes.get(timeout=max(0.0, flush_at - time.monotonic()))
                 if note is None:
                     self._flush()
                     return
                 self._add(note)
-            except queue.Empty:
+            if time.monotonic() >= flush_at:
                 self._flush()
                 flush_at = time.monotonic() + _FLUSH_SECONDS
 
@@ -149,6 +151,10 @@ class ServedLog:
         for (service, snapshot), batch in self._batches.items():
             self._write(service, snapshot, batch)
         self._batches = {}
+        # Also of services that are asked for no longer. Another server of the region may do the same.
+        with suppress(OSError):
+            for folder in self._folder.of(self._region, self._workspace_id, "").iterdir():
+                self._forget_old(folder)
 
     def _write(self, service: str, snapshot: str, batch: _Batch) -> None:
         try:
@@ -172,13 +178,13 @@ class ServedLog:
         draft = folder / f"{stamp}.draft"
         arrow.parquet.write_table(table, draft, compression="zstd")
         draft.replace(folder / f"{stamp}.parquet")
-        self._forget_old(service)
 
-    def _forget_old(self, service: str) -> None:
+    def _forget_old(self, folder: Path) -> None:
         oldest = time.time() - self._max_age.total_seconds()
         kept = 0
-        for path in reversed(self._folder.files(self._region, self._workspace_id, service)):
+        for path in sorted(folder.iterdir(), reverse=True):
             found = path.stat()
-            kept += found.st_size
+            if path.suffix == ".parquet":
+                kept += found.st_size
             if kept > self._max_bytes or found.st_mtime < oldest:
                 path.unlink(missing_ok=True)

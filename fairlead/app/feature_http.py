@@ -75,12 +75,10 @@ def create_feature_app(server: FeatureServer) -> Starlette:
             body = await _read_body(request)
             await server.admit(_token(request))
             served = await server.read(parse_question(body))
-        except FairleadError as error:
-            return _refuse(server, error)
         except ClientDisconnect:
             return Response(status_code=400)
-        except Exception:  # noqa: BLE001  (it is answered as an incident)
-            return _refuse(server, _unexpected(request))
+        except Exception as error:  # noqa: BLE001  (it is answered as an incident)
+            return _refuse(server, _to_answer(request, error))
         labels = served.labels
         return Response(
             served.body,
@@ -99,8 +97,8 @@ def create_feature_app(server: FeatureServer) -> Starlette:
     async def ready(request: Request) -> Response:
         try:
             services = await run_sync(server.services)
-        except Exception:  # noqa: BLE001  (it is answered as an incident)
-            return _refuse(server, _unexpected(request))
+        except Exception as error:  # noqa: BLE001  (it is answered as an incident)
+            return _refuse(server, _to_answer(request, error))
         if not services:
             return _refuse(
                 server,
@@ -114,7 +112,7 @@ def create_feature_app(server: FeatureServer) -> Starlette:
         return Response(orjson.dumps(body), media_type=_JSON)
 
     async def measure(_request: Request) -> Response:
-        text = server.measurements.to_text(await run_sync(server.services))
+        text = await run_sync(server.measure)
         return Response(text, media_type="text/plain; version=0.0.4")
 
     async def answer_http(request: Request, error: Exception) -> Response:
@@ -227,7 +225,8 @@ class Listing:
         """
         servers = self._client.features.servers
         if self._id is None:
-            self._id = next((each.id for each in servers.list() if each.url == self._url), None)
+            mine = (self._region, self._url)
+            self._id = next((each.id for each in servers.list() if (each.region, each.url) == mine), None)
         if self._id is not None:
             servers.hear(self._id)
         else:
@@ -283,7 +282,10 @@ def _refuse(server: FeatureServer, error: FairleadError, *, status: int | None =
     return Response(body, status_code=status or error.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _unexpected(request: Request) -> FairleadError:
+def _to_answer(request: Request, error: Exception) -> FairleadError:
+    """What is said of an error; one that nobody expected is logged, and answered as an incident."""
+    if isinstance(error, FairleadError):
+        return error
     incident = new_row_id()
     _log.exception("incident %s: %s %s", incident, request.method, request.url.path)
     return FairleadError(

@@ -28,6 +28,7 @@ from fairlead.app.kept_answers import OFFLINE_SECONDS, KeptAnswers
 from fairlead.core.clock import format_time, parse_time
 from fairlead.core.errors import (
     CodeRefused,
+    FairleadError,
     FeaturesStale,
     InvalidInput,
     NotReady,
@@ -58,6 +59,7 @@ STORES_KEPT_SECONDS = 5.0
 """How long the list of the region's stores is taken to be still so."""
 
 _SELECTIONS_KEPT = 1000
+_QUICK_ENTITIES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,6 @@ class FeatureServer:
         self._opened: dict[tuple[str, str], _Opened] = {}
         self._listed: tuple[float, list[StoreName]] = (-STORES_KEPT_SECONDS, [])
         self._lock = threading.Lock()
-        # A file of this machine is read faster than a thread is asked to.
         self._is_local = engine.kind == "sqlite"
 
     async def admit(self, token: str | None) -> None:
@@ -165,12 +166,14 @@ class FeatureServer:
             CodeRefused: if the answer takes running code, and nobody said that it may.
         """
         began = self._monotonic()
-        if self._is_local and self._is_prepared(question):
+        # A file of this machine is read faster than a thread is asked to; who asks for much lets others in between.
+        is_quick = self._is_local and question.count <= _QUICK_ENTITIES
+        if is_quick and self._is_prepared(question):
             opened, prepared = self._prepare(question)
         else:
             # The registry may have to be asked what the service computes.
             opened, prepared = await run_sync(self._prepare, question)
-        if self._is_local:
+        if is_quick:
             meta, found, columns = self._look_up(question, opened, prepared)
         else:
             meta, found, columns = await run_sync(self._look_up, question, opened, prepared)
@@ -189,7 +192,11 @@ class FeatureServer:
         return Served(body=columns.to_json(labels), labels=labels)
 
     def services(self) -> list[dict[str, Any]]:
-        """What each store of the region says of itself: service, slot, snapshot, age."""
+        """What each store of the region says of itself: service, slot, snapshot, age.
+
+        Raises:
+            Unavailable: if the stores cannot be reached.
+        """
         found: list[dict[str, Any]] = []
         for name in self._stores():
             try:
@@ -205,6 +212,15 @@ class FeatureServer:
                 }
             )
         return found
+
+    def measure(self) -> str:
+        """What was counted, and how old the stores are, for Prometheus."""
+        try:
+            services = self.services()
+        except FairleadError:
+            # What was counted is wanted then more than ever.
+            services = []
+        return self.measurements.to_text(services)
 
     def close(self) -> None:
         """Close the stores, and write what was noted."""
@@ -227,6 +243,9 @@ class FeatureServer:
         if self._monotonic() - at >= STORES_KEPT_SECONDS:
             found = self._engine.stores(self._workspace, self.region)
             self._listed = (self._monotonic(), found)
+            for key in self._opened.keys() - {(name.service, name.slot) for name in found}:
+                # What an open file holds stays on the disk.
+                self._opened.pop(key).reader.close()
         return found
 
     def _open(self, name: StoreName) -> _Opened:

@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from fairlead.app.feature_http import Listing
+from fairlead.app.feature_server import STORES_KEPT_SECONDS
 from fairlead.app.kept_answers import ANSWERS_KEPT_SECONDS
 from fairlead.core.errors import (
+    AlreadyExists,
     FeatureServerUnavailable,
     FeaturesStale,
     InvalidInput,
     ResidencyViolation,
     SnapshotNotOnline,
+    Unavailable,
 )
+from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_sqlite import SqliteEngine
 from fairlead.sdk.feast_objects import load_repository
 from tests.app.feature_world import EU, NOW, US, WEST, FeatureWorld, Site, feature_world
@@ -185,6 +190,44 @@ def test_stores_of_other_machines_are_read_likewise(world: FeatureWorld, site: S
     body = {"feature_service": "profile", "entities": {"patient_id": [1, 99]}}
     with world.serving(US, is_listed=False, engine=engine) as other:
         assert other.http.post(PATH, json=body).json()["results"] == site.http.post(PATH, json=body).json()["results"]
+
+
+def test_while_stores_cannot_be_reached_that_is_said_and_counted(world: FeatureWorld) -> None:
+    class Away(SqliteEngine):
+        """Its server does not answer, once it is away."""
+
+        kind, is_away = "elsewhere", False
+
+        def stores(self, workspace_id: str, region: str) -> list[StoreName]:
+            if self.is_away:
+                raise Unavailable("Nobody answers.")
+            return super().stores(workspace_id, region)
+
+    engine = Away({}, world.server.service.features.online_engines.folder)
+    now = [0.0]
+    with world.serving(US, is_listed=False, engine=engine, monotonic=lambda: now[0]) as site:
+        assert site.http.get("/ready").status_code == 200
+        engine.is_away = True
+        now[0] += STORES_KEPT_SECONDS
+        assert (site.http.get("/ready").status_code, site.http.get("/health").status_code) == (503, 200)
+        told = site.http.get("/metrics")
+        assert told.status_code == 200
+        assert 'fairlead_feature_server_errors_total{code="unavailable"} 1' in told.text
+
+
+def test_many_entities_are_answered_as_few_are(site: Site) -> None:
+    few = site.http.post(PATH, json={"feature_service": "profile", "entities": {"patient_id": [1, 2]}}).json()
+    many = {"feature_service": "profile", "entities": {"patient_id": [1, 2] * 2000}}
+    for ours, theirs in zip(site.http.post(PATH, json=many).json()["results"], few["results"], strict=True):
+        assert ours["values"] == theirs["values"] * 2000
+
+
+def test_a_server_at_an_address_of_another_region_does_not_pass_for_that_one(world: FeatureWorld) -> None:
+    url = "http://127.0.0.1:7"
+    listed = world.client.features.servers.register(region=EU, url=url)
+    with pytest.raises(AlreadyExists, match=EU):
+        Listing(world.client, region=US, url=url).tell()
+    world.client.features.servers.remove(listed.id)
 
 
 def test_health_and_measurements_are_told(world: FeatureWorld, site: Site) -> None:

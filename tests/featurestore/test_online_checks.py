@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -190,10 +191,17 @@ def test_logs_of_what_was_served_are_bounded_and_hold_no_keys(tmp_path: Path) ->
     log.close()
     (path,) = folder.files(US, "w", "diagnosis")
     assert parquet.read_table(path).column_names == ["radius", "__served_at", "__snapshot"]
+    nobody = folder.of(US, "w", "asked for no longer")
+    nobody.mkdir()
+    for number, name in enumerate(("old.parquet", "old.draft", "new.parquet")):
+        (nobody / name).write_bytes(b"")
+        if number < 2:
+            os.utime(nobody / name, (0, 0))
     nothing = ServedLog(folder, region=US, workspace_id="w", share=0.0)
     nothing.note("other", "sha256:s", [ViewColumns("cells", ["present"], [0], {"radius": [1.0]})])
     nothing.close()
     assert folder.files(US, "w", "other") == []
+    assert [each.name for each in nobody.iterdir()] == ["new.parquet"]
 
 
 def test_what_cannot_be_checked_is_refused(world: FeatureFleet) -> None:

@@ -21,12 +21,13 @@ from fairlead.featurestore import online_reader
 from fairlead.featurestore.definitions import Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_engines import StoreContents, StoreName
-from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
+from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError, StoredView
 from fairlead.featurestore.online_sqlite import OnlineFolder, SqliteEngine
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
 from fairlead.featurestore.sources import Sources
+from tests.featurestore.online_engine_suite import CELLS, NAME, World, day
 
 arrow: Any = pa
 parquet: Any = pq
@@ -182,6 +183,53 @@ def test_the_reader_imports_the_standard_library_only() -> None:
         )
     }
     assert imported <= sys.stdlib_module_names
+
+
+def write(engine: SqliteEngine, folder: Path, history: list[tuple[float, int]], snapshot: str) -> StoreContents:
+    """Write the rows of the first entity, and say what was written."""
+    world = World(engine, folder)
+    contents = world.contents(world.history(CELLS, [(1, when, value) for when, value in history]), snapshot=snapshot)
+    engine.write(NAME, contents, scratch=folder)
+    return contents
+
+
+def test_what_another_worker_put_in_place_meanwhile_is_not_built_upon(tmp_path: Path) -> None:
+    class Overtaken(SqliteEngine):
+        """Another worker is done just before this one copies what it found."""
+
+        def _described(self, name: StoreName) -> list[tuple[Any, ...]]:
+            found = super()._described(name)
+            write(SqliteEngine({}, self._folder), tmp_path, [(-3, 3)], "sha256:c")
+            return found
+
+    engine = Overtaken({}, OnlineFolder(root=tmp_path / "online"))
+    write(engine, tmp_path, [(-3, 1)], "sha256:a")
+    world = World(engine, tmp_path)
+    contents = world.contents(world.history(CELLS, [(1, -3, 1)]), snapshot="sha256:b")
+    assert engine.apply(NAME, contents, world.changes(base="sha256:a"), scratch=tmp_path) is None
+    assert (world.snapshot(), world.read([1])) == ("sha256:c", [3])
+
+
+def test_a_pushed_row_never_gives_way_to_an_older_one(tmp_path: Path) -> None:
+    engine = SqliteEngine({}, OnlineFolder(root=tmp_path / "online"))
+    write(engine, tmp_path, [(-3, 1)], "sha256:a")
+    engine.push(NAME, "cells", [{"id": 1, "event_timestamp": day(-2), "created": day(-2), "x": 2}])
+
+    class Slow(OnlineReader):
+        """The next snapshot, which has what was pushed, is written while the old one is read."""
+
+        has_waited = False
+
+        def _add_live(self, view: StoredView, keys: Any, found: Any) -> None:
+            if not self.has_waited:
+                self.has_waited = True
+                write(engine, tmp_path, [(-3, 1), (-2, 2)], "sha256:b")
+            super()._add_live(view, keys, found)
+
+    reader = Slow(engine.path(NAME))
+    digest, (row,) = reader.read({"id": [1]}, now=NOW)
+    assert (digest, row["x"]) == ("sha256:b", 2)
+    reader.close()
 
 
 def test_no_byte_of_a_forgotten_entity_stays_in_the_file(tmp_path: Path) -> None:
