@@ -1,9 +1,12 @@
 """The feature agent: an Arrow Flight server that joins in its region what tickets say, and nothing else.
 
 One method is answered, `DoExchange`: its command is a ticket, its header `authorization` the caller's token. Entity
-rows come in, and what goes back is the row number with the columns that were asked for. A call is judged before its
-rows are read: that this registry signed the ticket, for this region and this token, and that no residency rule forbids
-it. Rows, bytes, joins at once and time are limited. Every error carries its problem document, as in the REST API;
+rows come in, and what goes back is the row number with the columns that were asked for. The token is judged before
+anything of a call is read, and the ticket before its rows are: that this registry signed it, for this region and this
+token, that no residency rule forbids it, and that the rows are going to be keys and times, in a form that says at once
+how large they are. Rows, bytes both ways, time, joins at once and each caller's calls are limited. Nothing ends the
+call of somebody who stops sending or reading, so such a call keeps its thread, but no join's place, none of its rows,
+and, once its time is over, no place of its caller's. Every error carries its problem document, as in the REST API;
 neither that nor a log holds a key or value.
 """
 
@@ -14,6 +17,7 @@ import json
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,10 +26,12 @@ from typing import Any, Protocol
 
 from fairlead.core.errors import (
     AgentBusy,
+    AgentUnavailable,
     BodyTooLarge,
     FairleadError,
     InvalidInput,
     JoinTimedOut,
+    MethodNotAllowed,
     PermissionDenied,
     TicketInvalid,
     Unauthenticated,
@@ -35,23 +41,31 @@ from fairlead.core.ids import new_row_id
 from fairlead.core.ports import Clock
 from fairlead.core.problems import to_problem
 from fairlead.featurestore.agents import Crossing
-from fairlead.featurestore.duck import ArrowTable, load_arrow, time_limit
+from fairlead.featurestore.duck import ArrowTable, bounded, load_arrow
 from fairlead.featurestore.ticket_joins import TicketJoins
 from fairlead.featurestore.tickets import Ticket, open_ticket, token_hash
 from fairlead.sync.scratch import Scratch
 
 _ROWS_A_BATCH = 64 * 1024
 _WAIT_SECONDS = 5.0
+_TOKENS_AT_ONCE = 8
+_STOP_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentLimits:
-    """What one agent does at most: rows and bytes of one call's entity rows, joins at once, seconds for one call."""
+    """What one agent does at most.
+
+    Rows and bytes of one call's entity rows, bytes of its answer, seconds for a call, joins at once, and calls of one
+    principal under way at once.
+    """
 
     rows: int = 20_000_000
     bytes: int = 2 * 2**30
+    answer_bytes: int = 4 * 2**30
     joins: int = 4
+    calls: int = 16
     seconds: float = 600.0
 
 
@@ -110,7 +124,7 @@ class FeatureAgentServer:
             exchange,
             f"grpc+tls://{name}:{port}",
             tls_certificates=[(certificate, key)],
-            middleware={"headers": _headers_class(flight)()},
+            middleware={"caller": _callers_class(flight)(exchange)},
         )
 
     @property
@@ -126,13 +140,63 @@ class FeatureAgentServer:
         """
         return self._exchange.slot()
 
+    def calls_of(self, principal: str) -> int:
+        """How many calls of a principal are under way."""
+        return self._exchange.places.count(principal)
+
     def serve(self) -> None:
         """Answer until `shutdown`."""
         self._server.serve()
 
-    def shutdown(self) -> None:
-        """Finish what runs, and stop."""
-        self._server.shutdown()
+    def shutdown(self) -> bool:
+        """Take no more calls, and finish what runs; whether that was done in a few seconds."""
+        stopping = threading.Thread(target=self._server.shutdown, name="fairlead-agent-stop", daemon=True)
+        stopping.start()
+        stopping.join(_STOP_SECONDS)
+        return not stopping.is_alive()
+
+
+class _Places:
+    """How many calls each principal has under way; one that takes longer than it may counts no more."""
+
+    def __init__(self, limits: AgentLimits, region: str) -> None:
+        self._limits = limits
+        self._region = region
+        self._lock = threading.Lock()
+        self._ends: defaultdict[str, list[float]] = defaultdict(list)
+
+    def count(self, principal: str) -> int:
+        """How many a principal has."""
+        with self._lock:
+            return sum(end > time.monotonic() for end in self._ends.get(principal, ()))
+
+    @contextmanager
+    def taken(self, principal: str) -> Generator[None]:
+        """Take one of a principal's places.
+
+        Raises:
+            AgentBusy: if as many calls go on as may.
+        """
+        now = time.monotonic()
+        end = now + self._limits.seconds
+        with self._lock:
+            ends = self._ends[principal] = [each for each in self._ends[principal] if each > now]
+            if len(ends) >= self._limits.calls:
+                raise AgentBusy(
+                    f"{principal!r} has {len(ends)} reads under way at the feature agent of {self._region} already.",
+                    hint="Run the read again when one of them has ended.",
+                    region=self._region,
+                )
+            ends.append(end)
+        try:
+            yield
+        finally:
+            with self._lock:
+                left = self._ends[principal]
+                if end in left:
+                    left.remove(end)
+                if not left:
+                    del self._ends[principal]
 
 
 class _Exchange:
@@ -157,10 +221,37 @@ class _Exchange:
         self._observe = observe
         self._flight = flight
         self._slots = threading.BoundedSemaphore(limits.joins)
+        self.places = _Places(limits, region)
+        self._asking = threading.BoundedSemaphore(_TOKENS_AT_ONCE)
 
-    def __call__(self, headers: Mapping[str, list[str]], command: bytes | None, reader: Any, writer: Any) -> None:
+    def admit(self, method: Any, headers: Mapping[str, list[str]]) -> str:
+        """The token of a call, if it is good; nothing of the call is read before."""
+        with self._told():
+            scheme, _, token = (headers.get("authorization") or [""])[0].partition(" ")
+            if scheme.lower() != "bearer" or not token.strip():
+                raise Unauthenticated(
+                    "The call carries no token.", hint="Send authorization: Bearer TOKEN; the SDK does."
+                )
+            # The registry may have to be asked: strangers are not to take all of this agent's threads for that.
+            if not self._asking.acquire(timeout=_WAIT_SECONDS):
+                raise AgentBusy("Too many tokens are being looked up.", hint="Try again.", region=self._region)
+            try:
+                self._registry.check_token(token.strip())
+            finally:
+                self._asking.release()
+            if method != self._flight.FlightMethod.DO_EXCHANGE:
+                raise MethodNotAllowed("A feature agent answers DoExchange alone.", hint="Read with the SDK.")
+            return token.strip()
+
+    def __call__(self, token: str, command: bytes | None, reader: Any, writer: Any) -> None:
+        with self._told():
+            self._answer(token, command, reader, writer)
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        """Have whatever goes wrong told as its problem document."""
         try:
-            self._answer(headers, command, reader, writer)
+            yield
         except FairleadError as error:
             _log.info("refused a call: %s", error.code)
             raise self._flight_error(error) from None
@@ -175,18 +266,18 @@ class _Exchange:
             )
             raise self._flight_error(unknown) from None
 
-    def _answer(self, headers: Mapping[str, list[str]], command: bytes | None, reader: Any, writer: Any) -> None:
+    def _answer(self, token: str, command: bytes | None, reader: Any, writer: Any) -> None:
         started = time.monotonic()
         text = (command or b"").decode(errors="replace")
-        ticket = self._judge(headers, text)
+        ticket = self._judge(token, text)
         rows, received, sent, problem = 0, 0, 0, None
         try:
-            with self.slot(), time_limit(self._limits.seconds), self._scratch.folder("agent-") as folder:
+            with self.places.taken(ticket.principal):
                 entity_rows = self._receive(reader, ticket, started)
                 rows, received = entity_rows.num_rows, entity_rows.nbytes
                 if self._observe is not None:
                     self._observe("in", entity_rows)
-                answer = self._joins.join(ticket, entity_rows, scratch=folder)
+                answer = self._join(ticket, entity_rows, started)
                 if self._observe is not None:
                     self._observe("out", answer)
                 sent = answer.nbytes
@@ -197,24 +288,33 @@ class _Exchange:
         except FairleadError as error:
             problem, sent = error.code, 0
             raise
+        except self._flight.FlightError:
+            problem = AgentUnavailable.code
+            raise
+        except Exception:
+            problem, sent = FairleadError.code, 0
+            raise
         finally:
             if received:
                 crossing = Crossing(call=new_row_id(), rows=rows, bytes_in=received, bytes_out=sent, error=problem)
                 self._registry.report(text, crossing)
 
-    def _judge(self, headers: Mapping[str, list[str]], text: str) -> Ticket:
-        scheme, _, token = (headers.get("authorization") or [""])[0].partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated("The call carries no token.", hint="Send authorization: Bearer TOKEN; the SDK does.")
+    def _judge(self, token: str, text: str) -> Ticket:
         ticket = open_ticket(text, self._registry.public_keys(), now=self._clock.now())
-        is_theirs = hmac.compare_digest(ticket.token_sha256, token_hash(token.strip()))
+        is_theirs = hmac.compare_digest(ticket.token_sha256, token_hash(token))
         if not is_theirs or ticket.workspace_id != self._registry.workspace:
             raise TicketInvalid("The ticket was planned with another token.", hint="Plan the read with this one.")
         if ticket.region != self._region:
             raise TicketInvalid(f"The ticket is not for {self._region}.", hint="Plan the read again.")
-        self._registry.check_token(token.strip())
         self._joins.check_residency(ticket)
         return ticket
+
+    def _join(self, ticket: Ticket, entity_rows: ArrowTable, started: float) -> ArrowTable:
+        with self.slot(), self._scratch.folder("agent-") as folder:
+            self._check_time(started)
+            left = self._limits.seconds - (time.monotonic() - started)
+            with bounded(seconds=left, answer_bytes=self._limits.answer_bytes):
+                return self._joins.join(ticket, entity_rows, scratch=folder)
 
     @contextmanager
     def slot(self) -> Generator[None]:
@@ -234,23 +334,33 @@ class _Exchange:
         arrow = load_arrow()
         batches: list[Any] = []
         rows = size = 0
-        schema = reader.schema
-        for chunk in reader:
-            self._check_time(started)
-            rows, size = rows + chunk.data.num_rows, size + chunk.data.nbytes
-            if rows > min(ticket.rows, self._limits.rows) or size > self._limits.bytes:
-                raise BodyTooLarge(
-                    f"The entity rows are more than the {min(ticket.rows, self._limits.rows)} rows or "
-                    f"{self._limits.bytes} bytes that the feature agent of {self._region} takes in one call.",
-                    hint="Read them in parts.",
-                    region=self._region,
-                )
-            batches.append(chunk.data)
-        table = arrow.Table.from_batches(batches, schema=schema)
+        forgetting = threading.Timer(self._limits.seconds, batches.clear)
+        forgetting.daemon = True
+        forgetting.start()
         try:
+            schema = reader.schema
+            self._joins.check_columns(ticket, schema)
+            for chunk in reader:
+                self._check_time(started)
+                rows, size = rows + chunk.data.num_rows, size + chunk.data.nbytes
+                if rows > min(ticket.rows, self._limits.rows) or size > self._limits.bytes:
+                    raise BodyTooLarge(
+                        f"The entity rows are more than the {min(ticket.rows, self._limits.rows)} rows or "
+                        f"{self._limits.bytes} bytes that the feature agent of {self._region} takes in one call.",
+                        hint="Read them in parts.",
+                        region=self._region,
+                    )
+                batches.append(chunk.data)
+            table = arrow.Table.from_batches(batches, schema=schema)
             table.validate(full=True)
-        except arrow.ArrowException:
+        except self._flight.FlightError:
+            raise
+        except (arrow.ArrowException, OSError):
             raise InvalidInput("The entity rows are no valid Arrow.", hint="Send them with the SDK.") from None
+        finally:
+            forgetting.cancel()
+        # It may have been too late for the rows, too.
+        self._check_time(started)
         return table
 
     def _check_time(self, started: float) -> None:
@@ -287,20 +397,23 @@ def _server_class(flight: Any) -> Any:
             self._exchange = exchange
 
         def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
-            self._exchange(context.get_middleware("headers").found, descriptor.command, reader, writer)
+            self._exchange(context.get_middleware("caller").token, descriptor.command, reader, writer)
 
     return Server
 
 
-def _headers_class(flight: Any) -> Any:
-    class Kept(flight.ServerMiddleware):
-        def __init__(self, found: Mapping[str, list[str]]) -> None:
+def _callers_class(flight: Any) -> Any:
+    class Known(flight.ServerMiddleware):
+        def __init__(self, token: str) -> None:
             super().__init__()
-            self.found = found
+            self.token = token
 
-    class Headers(flight.ServerMiddlewareFactory):
+    class Callers(flight.ServerMiddlewareFactory):
+        def __init__(self, exchange: _Exchange) -> None:
+            super().__init__()
+            self._exchange = exchange
+
         def start_call(self, info: Any, headers: Mapping[str, list[str]]) -> Any:
-            del info
-            return Kept(headers)
+            return Known(self._exchange.admit(info.method, headers))
 
-    return Headers
+    return Callers

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.core.errors import JoinTimedOut
+from fairlead.core.errors import AnswerTooLarge, JoinTimedOut
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,7 +24,33 @@ ArrowSchema = Any
 """A `pyarrow.Schema`."""
 
 _MEMORY_LIMIT = "1GiB"
-_limited: ContextVar[list[DuckDBPyConnection] | None] = ContextVar("limited", default=None)
+_ROWS_A_BATCH = 8 * 1024
+_LOOK_SECONDS = 0.5
+_SPILLED_OF_ANSWER = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class _Bounds:
+    """What the queries of a block may still do, and the connections that it has opened."""
+
+    seconds: float
+    bytes_left: int
+    answer_bytes: int
+    is_over: bool = False
+    is_too_large: bool = False
+    opened: list[tuple[DuckDBPyConnection, Path]] = field(default_factory=list[tuple["DuckDBPyConnection", Path]])
+
+    def spilled(self) -> int:
+        """How many bytes lie on disk; DuckDB's own limit does not count long texts."""
+        found = 0
+        for folder in {folder for _, folder in self.opened}:
+            for path in folder.glob("duckdb_temp_*"):
+                with suppress(OSError):
+                    found += path.stat().st_size
+        return found
+
+
+_bounds: ContextVar[_Bounds | None] = ContextVar("bounds", default=None)
 
 
 def load_arrow() -> Any:
@@ -37,17 +65,19 @@ def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator
     """A connection that spills what does not fit into the limit (a gibibyte, unless said) to `folder`."""
     import duckdb
 
-    connection = duckdb.connect(
-        config={
-            "memory_limit": memory_limit,
-            "temp_directory": str(folder),
-            "autoinstall_known_extensions": "false",
-            # Where a plan may reorder rows, it says ORDER BY.
-            "preserve_insertion_order": "false",
-        }
-    )
-    if (limited := _limited.get()) is not None:
-        limited.append(connection)
+    bounds = _bounds.get()
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "temp_directory": str(folder),
+        "autoinstall_known_extensions": "false",
+        # Where a plan may reorder rows, it says ORDER BY.
+        "preserve_insertion_order": "false",
+    }
+    if bounds is not None and bounds.is_over:
+        raise _timed_out(bounds)
+    connection = duckdb.connect(config=config)
+    if bounds is not None:
+        bounds.opened.append((connection, folder))
     try:
         # A time without a zone means UTC, as in Feast.
         connection.execute("SET TimeZone = 'UTC'")
@@ -57,34 +87,54 @@ def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator
 
 
 @contextmanager
-def time_limit(seconds: float) -> Generator[None]:
-    """Have no query of the connections that this thread opens in the block go on for longer than so many seconds.
+def bounded(*, seconds: float, answer_bytes: int) -> Generator[None]:
+    """Have the queries that this thread begins in the block end after so many seconds, and give so many bytes at most.
+
+    The bytes are those of all results that are fetched as Arrow tables, and a few times as many on disk.
 
     Raises:
-        JoinTimedOut: in place of the query's result.
+        JoinTimedOut, AnswerTooLarge: in place of a query's result.
     """
     import duckdb
 
-    opened: list[DuckDBPyConnection] = []
+    bounds = _Bounds(seconds=seconds, bytes_left=answer_bytes, answer_bytes=answer_bytes)
+    done = threading.Event()
 
     def stop() -> None:
-        for connection in opened:
-            with suppress(duckdb.Error):
-                connection.interrupt()
+        ends = time.monotonic() + seconds
+        while not done.wait(_LOOK_SECONDS if bounds.is_over else min(_LOOK_SECONDS, max(ends - time.monotonic(), 0.0))):
+            bounds.is_too_large = bounds.is_too_large or bounds.spilled() > _SPILLED_OF_ANSWER * answer_bytes
+            bounds.is_over = bounds.is_over or bounds.is_too_large or time.monotonic() >= ends
+            if bounds.is_over:
+                # Again and again: an interrupt is lost on a connection that has no query just then.
+                for connection, _ in [*bounds.opened]:
+                    with suppress(duckdb.Error):
+                        connection.interrupt()
 
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    token = _limited.set(opened)
-    timer.start()
+    token = _bounds.set(bounds)
+    threading.Thread(target=stop, name="fairlead-bounded", daemon=True).start()
     try:
         yield
     except duckdb.InterruptException:
-        raise JoinTimedOut(
-            f"The query took longer than the {seconds:.0f} s that it may.", hint="Read fewer rows at once."
-        ) from None
+        raise (_too_large(bounds) if bounds.is_too_large else _timed_out(bounds)) from None
+    except duckdb.OutOfMemoryException:
+        raise _too_large(bounds) from None
     finally:
-        timer.cancel()
-        _limited.reset(token)
+        done.set()
+        _bounds.reset(token)
+
+
+def _timed_out(bounds: _Bounds) -> JoinTimedOut:
+    return JoinTimedOut(
+        f"The query took longer than the {bounds.seconds:.0f} s that it may.", hint="Read fewer rows at once."
+    )
+
+
+def _too_large(bounds: _Bounds) -> AnswerTooLarge:
+    return AnswerTooLarge(
+        f"The answer, or what has to be kept for it, is more than the {bounds.answer_bytes} bytes that it may be.",
+        hint="Read fewer rows, or fewer features, at once.",
+    )
 
 
 def quote_name(name: str) -> str:
@@ -116,6 +166,22 @@ def fetch_batches(connection: DuckDBPyConnection, query: str, rows: int) -> Iter
 
 
 def fetch_arrow(connection: DuckDBPyConnection, query: str) -> ArrowTable:
-    """The whole result as an Arrow table."""
+    """The whole result as an Arrow table.
+
+    Raises:
+        AnswerTooLarge: if it is more than the block `bounded` may have.
+    """
     relation: Any = connection.sql(query)
-    return relation.to_arrow_table()
+    if (bounds := _bounds.get()) is None:
+        return relation.to_arrow_table()
+    reader = relation.to_arrow_reader(_ROWS_A_BATCH)
+    batches: list[Any] = []
+    for batch in reader:
+        bounds.bytes_left -= batch.nbytes
+        if bounds.bytes_left < 0:
+            # What it reads cannot be dropped while it is read.
+            relation.close()
+            reader.close()
+            raise _too_large(bounds)
+        batches.append(batch)
+    return load_arrow().Table.from_batches(batches, schema=reader.schema)

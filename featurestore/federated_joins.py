@@ -11,7 +11,7 @@ from fairlead.core.db import Database
 from fairlead.core.errors import FeatureViewNotFound, TicketInvalid
 from fairlead.core.ports import Clock
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
-from fairlead.featurestore.duck import ArrowTable
+from fairlead.featurestore.duck import ArrowTable, bounded
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
@@ -19,6 +19,9 @@ from fairlead.featurestore.ticket_joins import TicketJoins
 from fairlead.featurestore.tickets import Ticket, TicketPart, TicketView, open_ticket
 from fairlead.registry.identity import Caller
 from fairlead.sync.scratch import Scratch
+
+_SECONDS = 600.0
+_ANSWER_BYTES = 2**30
 
 
 class ViewVersions:
@@ -82,7 +85,7 @@ class FederatedJoins:
         is_theirs = shown.workspace_id == caller.workspace_id and shown.token_sha256 == token_sha256
         if not is_theirs or shown.region is not None:
             raise TicketInvalid("The ticket is not this caller's, or is an agent's.", hint="Plan the read again.")
-        with self._scratch.folder("federate-") as folder:
+        with self._scratch.folder("federate-") as folder, bounded(seconds=_SECONDS, answer_bytes=_ANSWER_BYTES):
             return self._joins.join(shown, entity_rows, scratch=folder)
 
 

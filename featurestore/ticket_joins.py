@@ -14,7 +14,7 @@ from typing import Protocol
 from fairlead.catalog import Residency, check
 from fairlead.core.errors import InvalidInput, ResidencyViolation
 from fairlead.featurestore.definitions import ViewDefinition
-from fairlead.featurestore.duck import ArrowTable, load_arrow
+from fairlead.featurestore.duck import ArrowSchema, ArrowTable, load_arrow
 from fairlead.featurestore.joins import EVENT_TIMESTAMP, ViewRows, join_point_in_time
 from fairlead.featurestore.rows import ROWS_FILE, write_rows
 from fairlead.featurestore.sources import Sources
@@ -68,8 +68,7 @@ class TicketJoins:
             FeatureSourceInvalid, ReplicaUnavailable, Unavailable: from what is read.
         """
         self.check_residency(ticket)
-        definitions = [self._world.definition(ticket, view) for view in ticket.views]
-        check_entity_rows(ticket, entity_rows.column_names, definitions)
+        definitions = self.check_columns(ticket, entity_rows.schema)
         if entity_rows.num_rows > ticket.rows:
             raise InvalidInput(f"There are more entity rows than the {ticket.rows} that were planned.")
         views: dict[str, list[ViewRows]] = {}
@@ -87,6 +86,17 @@ class TicketJoins:
         return arrow.table(
             [entity_rows.column(ROW_NUMBER), *(joined.column(name) for name in columns)], names=[ROW_NUMBER, *columns]
         )
+
+    def check_columns(self, ticket: Ticket, schema: ArrowSchema) -> list[ViewDefinition]:
+        """Judge what entity rows are going to be, before any of them is read; the definitions of the ticket's views.
+
+        Raises:
+            InvalidInput: if they have any column but keys, times and row numbers, or one that unfolds when it is read.
+            FeatureViewNotFound, Unavailable: if a definition cannot be looked up.
+        """
+        definitions = [self._world.definition(ticket, view) for view in ticket.views]
+        check_entity_rows(ticket, schema, definitions)
+        return definitions
 
     def check_residency(self, ticket: Ticket) -> None:
         """Judge anew what the plan judged: the entity rows here, and every feature here and where it goes.
@@ -131,8 +141,10 @@ class TicketJoins:
         return ViewRows(view=view, path=path)
 
 
-def check_entity_rows(ticket: Ticket, columns: Collection[str], definitions: Collection[ViewDefinition]) -> None:
+def check_entity_rows(ticket: Ticket, schema: ArrowSchema, definitions: Collection[ViewDefinition]) -> None:
     """Refuse entity rows with any column that no view of the ticket needs: nothing else is to come here.
+
+    What is there holds each value by itself: one that is stored once for many rows is larger than it looks.
 
     Raises:
         InvalidInput: naming how many there are, and no column's name.
@@ -142,10 +154,18 @@ def check_entity_rows(ticket: Ticket, columns: Collection[str], definitions: Col
         for view, definition in zip(ticket.views, definitions, strict=True)
         for key in definition.keys
     }
-    if strangers := set(columns) - keys - {EVENT_TIMESTAMP, ROW_NUMBER}:
+    names: list[str] = schema.names
+    if strangers := set(names) - keys - {EVENT_TIMESTAMP, ROW_NUMBER}:
         raise InvalidInput(
             f"{len(strangers)} columns of the entity rows are no keys of these views.",
             hint="Send keys, event_timestamp and the row number alone; the SDK does.",
         )
-    if ROW_NUMBER not in columns:
-        raise InvalidInput(f"The entity rows have no column {ROW_NUMBER!r}.", hint="Number them from 0.")
+    types = load_arrow().types
+    if ROW_NUMBER not in names or not types.is_integer(schema.field(ROW_NUMBER).type):
+        raise InvalidInput(f"The entity rows have no numbers {ROW_NUMBER!r}.", hint="Number them from 0.")
+    is_plain = (types.is_primitive, types.is_string, types.is_large_string, types.is_decimal, types.is_null)
+    if folded := [each.type for each in schema if not any(is_kind(each.type) for is_kind in is_plain)]:
+        raise InvalidInput(
+            f"A column of the entity rows is {folded[0]}, which is not taken here.",
+            hint="Send keys as whole numbers or texts, one for each row; the SDK does.",
+        )

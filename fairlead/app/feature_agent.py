@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +68,14 @@ class AgentIdentity:
         return fingerprint(self.anchor.decode())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KeptRows:
+    """The verified rows of an artifact, and how their file looked then."""
+
+    path: Path
+    looks: tuple[int, ...] | None
+
+
 class RegistryLink:
     """An agent's registry over HTTP: where it finds definitions and rows, asks about tokens, and tells what it did."""
 
@@ -78,7 +86,8 @@ class RegistryLink:
         self._region = region
         self._connect = connect_as(client.settings, client.url)
         self._definitions: dict[str, ViewDefinition] = {}
-        self._paths: dict[str, Path] = {}
+        self._kept: dict[str, _KeptRows] = {}
+        self._fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._tokens: KeptAnswers[str, bool] = KeptAnswers(time.monotonic)
         self._reports: deque[tuple[str, Crossing]] = deque(maxlen=_REPORTS_KEPT)
         self._has_reports = threading.Event()
@@ -157,8 +166,10 @@ class RegistryLink:
         del ticket
         digest = part.digest or ""
         with self._lock:
-            path = self._paths.get(digest)
-            if path is None or not path.exists():
+            fetching = self._fetching[digest]
+        with fetching:
+            kept = self._kept.get(digest)
+            if kept is None or _looks(kept.path) != kept.looks:
                 try:
                     path = _flat(self._artifacts.download(digest, only=self._region))
                 except ReplicaUnavailable as error:
@@ -168,8 +179,8 @@ class RegistryLink:
                         digest=digest,
                         region=self._region,
                     ) from error
-                self._paths[digest] = path
-        return path
+                self._kept[digest] = kept = _KeptRows(path=path, looks=_looks(path))
+        return kept.path
 
     def forget_gone(self) -> None:
         """Delete what was fetched of artifacts that the region has no verified replica of any more.
@@ -185,7 +196,9 @@ class RegistryLink:
                 replicas = ()
             if not any(each.region == self._region and each.state == "VERIFIED" for each in replicas):
                 with self._lock:
-                    self._paths.pop(digest, None)
+                    fetching = self._fetching[digest]
+                with fetching:
+                    self._kept.pop(digest, None)
                     _flat_path(folder).unlink(missing_ok=True)
                     shutil.rmtree(folder)
 
@@ -231,6 +244,15 @@ def _flat(folder: Path) -> Path:
     flatten(stored, draft)
     draft.replace(path)
     return path
+
+
+def _looks(path: Path) -> tuple[int, ...] | None:
+    """What is different of a file that was written to or put in place of another; None if it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _flat_path(folder: Path) -> Path:
@@ -287,11 +309,14 @@ def serve_agent(
     except FairleadError:
         server.shutdown()
         raise
-    _run(server, link, region, at, identity)
+    if not _run(server, link, region, at, identity):
+        # Nothing else ends the call of somebody who sends and reads no more.
+        logging.shutdown()
+        os._exit(0)
 
 
 def loopback_identity() -> AgentIdentity:
-    """A certificate of its own that is good for loopback names alone, for a month, and kept nowhere."""
+    """A certificate of its own that is good for loopback names alone, for ten years, and kept nowhere."""
     import datetime as dt
     import ipaddress
 
@@ -314,7 +339,7 @@ def loopback_identity() -> AgentIdentity:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=30))
+        .not_valid_after(now + dt.timedelta(days=3650))
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -352,7 +377,8 @@ def _introduce(client: Fairlead, link: RegistryLink, region: str, address: str, 
         link.sign(address, identity.certificate_sha256)
 
 
-def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: str, identity: AgentIdentity) -> None:
+def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: str, identity: AgentIdentity) -> bool:
+    """Serve until a signal; whether every call has ended then."""
     stop = threading.Event()
 
     def leave(_number: int, _frame: object) -> None:
@@ -378,10 +404,13 @@ def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: s
                 link.forget_gone()
         except FairleadError as error:
             _log.warning("the registry did not hear this agent: %s", error.code)
-    server.shutdown()
-    serving.join(timeout=10)
+        except OSError as error:
+            _log.warning("what is kept here could not be looked through: %s", type(error).__name__)
     try:
-        link.tell()
+        # First, so that no plan sends anybody here any more.
         link.sign(address, identity.certificate_sha256, leaves=True)
     except FairleadError as error:
         _log.warning("the registry did not hear that this agent leaves: %s", error.code)
+    is_done = server.shutdown()
+    link.tell()
+    return is_done

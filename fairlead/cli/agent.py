@@ -33,7 +33,9 @@ def serve(
     ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Most entity rows of one call.")] = 20_000_000,
     max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of one call's entity rows.")] = 2 * 2**30,
+    max_answer_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of one call's answer.")] = 4 * 2**30,
     max_joins: Annotated[int, typer.Option(min=1, help="Most joins at once.")] = 4,
+    max_calls: Annotated[int, typer.Option(min=1, help="Most calls of one principal at once.")] = 16,
     max_seconds: Annotated[float, typer.Option(min=1, help="Longest that one call may take.")] = 600.0,
 ) -> None:
     """Join features of a region for whoever brings a ticket, over Arrow Flight and TLS."""
@@ -43,7 +45,14 @@ def serve(
     if (certificate is None) != (key is None):
         raise InvalidInput("A certificate goes with its key.", hint="Give both --certificate and --key.")
     identity = None if certificate is None or key is None else read_identity(certificate, key, authority)
-    limits = AgentLimits(rows=max_rows, bytes=max_bytes, joins=max_joins, seconds=max_seconds)
+    limits = AgentLimits(
+        rows=max_rows,
+        bytes=max_bytes,
+        answer_bytes=max_answer_bytes,
+        joins=max_joins,
+        calls=max_calls,
+        seconds=max_seconds,
+    )
     with connected() as (client, _):
         serve_agent(client, region=region, host=host, port=port, address=address, identity=identity, limits=limits)
 

@@ -12,6 +12,7 @@ FairleadError
 │   ├── UnknownResidency         no such residency class
 │   ├── FeatureDefinitionInvalid
 │   ├── BodyTooLarge             413
+│   ├── AnswerTooLarge           413
 │   ├── MethodNotAllowed         405
 │   ├── RangeNotSatisfiable      416: a range beyond the end, or several at once
 │   ├── FeatureRowsInvalid       422: pushed rows that do not fit a feature view
@@ -210,6 +211,12 @@ class MethodNotAllowed(InvalidInput):
 class BodyTooLarge(InvalidInput):
     code = "body-too-large"
     title = "The request's body is too large"
+    status = 413
+
+
+class AnswerTooLarge(InvalidInput):
+    code = "answer-too-large"
+    title = "The answer would be too large"
     status = 413
 
 

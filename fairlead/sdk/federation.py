@@ -134,8 +134,9 @@ class FederatedReads:
             ResidencyViolation: naming the rule, the view, the class and the region.
             InvalidInput, FeatureServiceNotFound, FeatureViewNotFound, SnapshotNotFound, NotReady.
         """
+        _check_names(entity_rows)
         columns: list[JsonValue] = [
-            {"name": name, "bytes": entity_rows.column(name).nbytes} for name in entity_rows.column_names
+            {"name": name, "bytes": _unfolded(entity_rows.column(name)).nbytes} for name in entity_rows.column_names
         ]
         body: dict[str, JsonValue] = {
             "service": service,
@@ -191,7 +192,12 @@ class FederatedReads:
         return FederatedRead(table=table, plan=going, hops=outcomes)
 
     def get_historical_features(
-        self, entity_rows: pd.DataFrame | Any, *, run_code: bool = False, **wanted: Any
+        self,
+        entity_rows: pd.DataFrame | Any,
+        *,
+        plan: JsonObject | None = None,
+        run_code: bool = False,
+        **wanted: Any,
     ) -> FederatedRead:
         """As `read`, of a data frame or Arrow table, with the features of on-demand views, where `run_code` allows it.
 
@@ -199,29 +205,29 @@ class FederatedReads:
         which go nowhere.
 
         Raises:
-            CodeRefused: if the service takes on-demand views, and `run_code` is not set.
+            CodeRefused: if the service takes on-demand views, and `run_code` is not set; nothing is sent then.
             FairleadError: as `read` says.
         """
         arrow = _load_arrow()
         is_table = isinstance(entity_rows, arrow.Table)
         table = entity_rows if is_table else arrow.Table.from_pandas(entity_rows, preserve_index=False)
-        found = self.read(table, **wanted)
-        plan = found.plan
-        if plan["service_digest"] is None:
-            return found
-        path = f"/api/v1/features/services/{plan['service']}/on-demand"
-        views = self._transport.get(path, digest=plan["service_digest"])
-        if not views["views"]:
-            return found
+        going = plan or self.plan(table, **wanted)
+        on_demand = None
+        if going["service_digest"] is not None:
+            path = f"/api/v1/features/services/{going['service']}/on-demand"
+            on_demand = self._transport.get(path, digest=going["service_digest"])
+        if on_demand is None or not on_demand["views"]:
+            return self.read(table, plan=going)
         if not run_code:
             raise CodeRefused(
-                f"The service {plan['service']!r} takes features that code of its on-demand views makes.",
+                f"The service {going['service']!r} takes features that code of its on-demand views makes.",
                 hint="Where you trust who applied them: get_historical_features(..., run_code=True).",
             )
         from fairlead.sdk.on_demand import add_on_demand
 
-        computed = arrow.Table.from_pandas(add_on_demand(found.frame(), views), preserve_index=False)
-        return FederatedRead(table=computed, plan=plan, hops=found.hops)
+        found = self.read(table, plan=going)
+        computed = arrow.Table.from_pandas(add_on_demand(found.frame(), on_demand), preserve_index=False)
+        return FederatedRead(table=computed, plan=going, hops=found.hops)
 
     def _ask(self, hop: JsonObject, entity_rows: Any, policy: OnUnavailable) -> _Answer:
         """Have a hop's rows joined, or whatever stands in for it."""
@@ -273,8 +279,16 @@ class FederatedReads:
 
 def _numbered(entity_rows: Any, columns: Sequence[str]) -> Any:
     arrow = _load_arrow()
-    numbers = arrow.array(range(entity_rows.num_rows), arrow.int64())
-    return entity_rows.select(columns).append_column(ROW_NUMBER, numbers).replace_schema_metadata(None)
+    sent = {name: _unfolded(entity_rows.column(name)) for name in columns}
+    return arrow.table(sent | {ROW_NUMBER: arrow.array(range(entity_rows.num_rows), arrow.int64())})
+
+
+def _unfolded(column: Any) -> Any:
+    """A column with each value by itself, as joiners take it: a category's text for each row that is of it."""
+    arrow = _load_arrow()
+    if arrow.types.is_dictionary(column.type):
+        return column.cast(column.type.value_type)
+    return column.cast(arrow.string()) if arrow.types.is_string_view(column.type) else column
 
 
 def _in_order(answer: Any, hop: JsonObject, rows: int) -> Any:

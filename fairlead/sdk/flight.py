@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 _ROWS_A_BATCH = 64 * 1024
 _ANSWER_SECONDS = 3600.0
-_NOT_TRUSTED = ("certificate", "handshake", "ssl_error")
+_IS_IT_THERE = [
+    # Whether the agent's machine is still there, asked as often as gRPC's servers suffer it.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+]
+_NOT_TRUSTED = ("certificate", "ssl handshake failed", "ssl_error", "hostname verification")
 
 
 def exchange(agent: Mapping[str, JsonValue], ticket: str, entity_rows: Any, *, authorization: str) -> tuple[Any, int]:
@@ -34,7 +39,9 @@ def exchange(agent: Mapping[str, JsonValue], ticket: str, entity_rows: Any, *, a
     options = flight.FlightCallOptions(timeout=_ANSWER_SECONDS, headers=[(b"authorization", authorization.encode())])
     command = flight.FlightDescriptor.for_command(ticket.encode())
     try:
-        client = flight.connect(f"grpc+tls://{agent['address']}", tls_root_certs=certificate)
+        client = flight.connect(
+            f"grpc+tls://{agent['address']}", tls_root_certs=certificate, generic_options=_IS_IT_THERE
+        )
         try:
             writer, reader = client.do_exchange(command, options)
             # An agent that refuses a call does so while rows are still being sent: what it said is read below.
