@@ -7,12 +7,15 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairlead.cli.context import command, connected, group
 from fairlead.core.ports import StreamBroker
+
+if TYPE_CHECKING:
+    from fairlead.sdk.features import Features
 
 app = group("Streams: take a broker's messages into feature views.")
 
@@ -34,6 +37,7 @@ def run(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="Leave when there is no message left.")] = False,
 ) -> None:
     """Push a stream's messages, each acknowledged once its rows are durable, until SIGTERM or SIGINT."""
+    import fairlead
     from fairlead.sdk.redis_streams import RedisStream
     from fairlead.sdk.streams import ConsumerRules, consumer_of
 
@@ -49,9 +53,20 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     with connected() as (client, output):
-        consumer = consumer_of(client.features, source, region=region, connect=connect, rules=rules)
+        current = client
+
+        def reconnect() -> Features:
+            nonlocal current
+            current.close()
+            current = fairlead.connect()
+            return current.features
+
+        consumer = consumer_of(
+            client.features, source, region=region, connect=connect, rules=rules, reconnect=reconnect
+        )
         try:
             output.message(f"Consuming {source}")
             output.record(asdict(consumer.run(stopping, until_empty=until_empty)))
         finally:
             opened[0].close()
+            current.close()

@@ -24,6 +24,7 @@ from fairlead.core.errors import (
     FeatureRowsInvalid,
     InvalidInput,
     MissingExtra,
+    ServerUnavailable,
     StorageFull,
     Unavailable,
 )
@@ -242,9 +243,18 @@ def _read_arrow(payload: bytes) -> list[dict[str, Any]]:
 
 
 def consumer_of(
-    features: Features, source: str, *, region: str | None, connect: Callable[[str], StreamBroker], rules: ConsumerRules
+    features: Features,
+    source: str,
+    *,
+    region: str | None,
+    connect: Callable[[str], StreamBroker],
+    rules: ConsumerRules,
+    reconnect: Callable[[], Features] | None = None,
 ) -> StreamConsumer:
     """A consumer of a push source; `connect` opens the broker's topic.
+
+    `reconnect` gives another way to the server where it answers no longer at the address that it had: the embedded one
+    leaves when nobody has called for a while, and comes back at another.
 
     Raises:
         PushSourceNotFound: if no view takes rows from it.
@@ -261,6 +271,12 @@ def consumer_of(
         )
 
     def push(rows: Sequence[Mapping[str, Any]]) -> Sequence[PushedRows]:
-        return features.push(source, rows, region=region)
+        nonlocal features
+        try:
+            return features.push(source, rows, region=region)
+        except ServerUnavailable:
+            if reconnect is not None:
+                features = reconnect()
+            raise
 
     return StreamConsumer(push, connect(described["topic"]), rules=rules)

@@ -18,6 +18,7 @@ from fairlead.core.errors import (
     CodeRefused,
     FeatureRowsInvalid,
     InvalidInput,
+    ServerUnavailable,
     StorageFull,
     Unavailable,
     UnknownRegion,
@@ -281,6 +282,32 @@ def test_a_stream_whose_rows_go_through_a_function_is_refused(topic: MemoryTopic
     features: Any = Described()
     with pytest.raises(CodeRefused, match="process of your own"):
         consumer_of(features, "m", region=None, connect=lambda _topic: MemoryStream(topic), rules=RULES)
+
+
+def test_a_server_that_comes_back_at_another_address_is_found_again(
+    topic: MemoryTopic, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairlead.sdk.streams._RETRY_SECONDS", 0.0)
+
+    class Features:
+        def __init__(self, *, is_gone: bool = False) -> None:
+            self.is_gone = is_gone
+
+        def push_source(self, source: str) -> dict[str, Any]:
+            return {"name": source, "topic": "t", "transformed": []}
+
+        def push(self, _source: str, rows: Sequence[Mapping[str, Any]], **_: Any) -> list[PushedRows]:
+            if self.is_gone:
+                raise ServerUnavailable("Gone.")
+            return log(rows)
+
+    topic.add(payload(1))
+    gone: Any = Features(is_gone=True)
+    again: Any = Features()
+    consumer = consumer_of(
+        gone, "m", region=None, connect=lambda _topic: MemoryStream(topic), rules=RULES, reconnect=lambda: again
+    )
+    assert consumer.run(threading.Event(), until_empty=True).accepted == 1
 
 
 def test_a_position_names_the_rows_of_a_message_that_says_nothing() -> None:
