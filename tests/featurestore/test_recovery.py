@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from sqlalchemy import delete
 from fairlead.catalog import load_catalog
 from fairlead.featurestore.online_reader import OnlineReader
 from fairlead.featurestore.replica_rows import ReplicaRows
+from fairlead.featurestore.snapshot_work import SnapshotHandler
+from fairlead.featurestore.snapshots import Snapshot
+from fairlead.featurestore.sources import Sources
 from fairlead.registry.identity import Caller
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import WorkRow
@@ -73,17 +76,23 @@ class KilledBeforeWriting(Uploads):
         raise Killed
 
 
-@pytest.mark.parametrize("dying", [KilledBeforeWriting, KilledAfterHandingOver])
-def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying: type[Uploads]) -> None:
-    from fairlead.featurestore.snapshot_work import SnapshotHandler
-    from fairlead.featurestore.sources import Sources
+class Slow(Uploads):
+    """A worker that is presumed dead when it has the source's rows, and goes on after `meanwhile`."""
 
-    taken = world.store.snapshots.take(ADMIN, "diagnosis")
+    meanwhile: Callable[[], None]
+
+    def begin(self, *args: Any, **options: Any) -> Upload:
+        self.meanwhile()
+        return super().begin(*args, **options)
+
+
+def worker_with(world: FeatureFleet, uploads: Uploads) -> Worker:
+    """One that takes snapshots alone."""
     fleet = world.fleet
     handler = SnapshotHandler(
         fleet.database,
         fleet.clock,
-        uploads=dying(fleet.database, fleet.clock, catalog=load_catalog()),
+        uploads=uploads,
         open_store=fleet.open_store,
         sources=Sources(),
         replicas=ReplicaRows(
@@ -92,14 +101,40 @@ def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying:
         logged=world.store.streams.logged,
         scratch=Scratch(fleet.root / "scratch"),
     )
-    worker = Worker(fleet.database, fleet.clock, regions=None, handlers={"snapshot": handler}, derivers=[])
+    return Worker(fleet.database, fleet.clock, regions=None, handlers={"snapshot": handler}, derivers=[])
+
+
+@pytest.mark.parametrize("dying", [KilledBeforeWriting, KilledAfterHandingOver])
+def test_a_snapshot_survives_the_death_of_its_worker(world: FeatureFleet, dying: type[Uploads]) -> None:
+    taken = world.store.snapshots.take(ADMIN, "diagnosis")
+    uploads = dying(world.fleet.database, world.fleet.clock, catalog=load_catalog())
     with pytest.raises(Killed):
-        worker.run_until_idle()
+        worker_with(world, uploads).run_until_idle()
     world.run()
     assert world.store.snapshots.get(ADMIN, taken.id).state == "PENDING"  # its lease still runs
     world.fleet.clock.advance(day(1) - day(0))
     world.run()
     assert world.store.snapshots.get(ADMIN, taken.id).state == "READY"
+    assert world.fleet.actions().count("snapshot.ready") == 1
+
+
+def test_a_slow_worker_leaves_what_its_successor_recorded(world: FeatureFleet) -> None:
+    taken = world.store.snapshots.take(ADMIN, "diagnosis")
+    recorded: list[Snapshot] = []
+
+    def take_over() -> None:
+        world.fleet.clock.advance(day(1) - day(0))
+        # By now the source holds something else, which is what the successor reads.
+        world.cells([(1, 0, 1.0), (2, 5, 7.0), (3, 6, 6.0)])
+        world.run()
+        recorded.append(world.store.snapshots.get(ADMIN, taken.id))
+
+    slow = Slow(world.fleet.database, world.fleet.clock, catalog=load_catalog())
+    slow.meanwhile = take_over
+    worker_with(world, slow).run_until_idle()
+    world.run()
+    assert [(each.state, each.artifacts[0].rows) for each in recorded] == [("READY", 3)]
+    assert world.store.snapshots.get(ADMIN, taken.id) == recorded[0]
     assert world.fleet.actions().count("snapshot.ready") == 1
 
 
