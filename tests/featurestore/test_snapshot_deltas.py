@@ -120,25 +120,6 @@ def test_a_change_of_two_percent_sends_no_more_than_five_percent(world: FeatureF
     assert 0 < moved[changed.digest or ""] <= 0.05 * moved[base.digest or ""]
 
 
-def test_any_snapshot_restores_anywhere_to_the_rows_that_were_read(
-    world: FeatureFleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stored_rows, "MOST_DELTAS", 3)
-    monkeypatch.setattr(stored_rows, "MOST_DELTA_SHARE", 9.0)
-    source = Source(world, 600)
-    taken: list[tuple[Snapshot, bytes]] = []
-    # The last ones go back in time.
-    for number, as_of in enumerate([5, 6, 6.5, 8, 3, 8.5]):
-        snapshot = world.snapshot(as_of=day(as_of))
-        taken.append((snapshot, read_now(world, day(as_of), f"{number}.parquet")))
-        source.change(0.03, at=day(5 + number / 2))
-    assert {snapshot.state for snapshot, _ in taken} == {"READY"}
-    assert len({snapshot.artifacts[0].deltas for snapshot, _ in taken}) > 2
-    for number, (snapshot, expected) in enumerate(taken):
-        for region in (US, EU):
-            assert restore(world, snapshot, region, str(number)) == expected
-
-
 def test_rows_that_are_there_already_are_not_written_again(world: FeatureFleet) -> None:
     source = Source(world, 400)
     first = world.snapshot(as_of=day(5))
