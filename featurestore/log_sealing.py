@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Generator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
@@ -43,6 +43,9 @@ from fairlead.sync.uploading import publish
 
 SEAL_ROWS = 100_000
 SEAL_AFTER = timedelta(seconds=10)
+_AGAIN_AFTER = timedelta(seconds=10)
+"""How long a log is left alone after it could not be sealed: each try writes a segment and begins an upload."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -81,12 +84,15 @@ class LogSealing:
         self._rows = rows
         self._after = after
         self._reported: dict[str, tuple[int, int]] = {}
+        self._waits: dict[str, datetime] = {}
         self._is_idle = True
 
     def run(self) -> bool:
         """Take every log one step on, and tell the record where each stands; whether there is something to wake for."""
         has_sealed, is_idle = False, True
         for log in self._logs.local():
+            if self._waits.get(log.id, self._clock.now()) > self._clock.now():
+                continue
             try:
                 self._logs.register(log)
                 with _only_one(log.path) as is_mine:
@@ -95,6 +101,7 @@ class LogSealing:
                 is_idle &= self._report(log)
             except (FairleadError, OSError) as error:
                 # Also what a full disk makes of writing a segment: no log holds up another.
+                self._waits[log.id] = self._clock.now() + _AGAIN_AFTER
                 _logger.warning("the log %s of view %r is sealed later: %s", log.id, log.view, error)
         self._is_idle = is_idle
         return has_sealed

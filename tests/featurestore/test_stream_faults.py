@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import func, select
 
 from fairlead.catalog import load_catalog
 from fairlead.core.db import Database
@@ -24,9 +25,10 @@ from fairlead.featurestore import log_sealing
 from fairlead.featurestore.assembly import assemble_features
 from fairlead.featurestore.event_log import EVENT, SEQUENCE, EventLog
 from fairlead.featurestore.log_sealing import LogSealing
-from fairlead.featurestore.log_segments import segments_of
+from fairlead.featurestore.log_segments import FEATURE_LOG, segments_of
 from fairlead.featurestore.online_live import LiveRows
 from fairlead.featurestore.sources import Sources
+from fairlead.registry.tables import UploadRow
 from tests.featurestore.feature_fleet import FeatureFleet, cells_view, open_feature_fleet
 from tests.featurestore.test_streams import STREAM, US, definitions, keep, push, row
 from tests.fleet import ADMIN, Fleet
@@ -117,6 +119,10 @@ def test_rows_wait_in_the_log_while_no_location_answers(world: FeatureFleet) -> 
     keep(world)
     assert world.store.streams.lags.of_view(ADMIN, "cells")[0].unsealed_rows == 1
     assert world.store.streams.sealing.is_idle
+    world.store.streams.keep(None)
+    with world.fleet.database.read() as session:
+        begun = session.scalar(select(func.count()).select_from(UploadRow).where(UploadRow.kind == FEATURE_LOG))
+    assert begun == 1
     world.fleet.wrap = usual
     keep_twice(world)
     assert events(world) == [(1, "a")]
