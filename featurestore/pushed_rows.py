@@ -172,13 +172,14 @@ def _convert(view: ViewDefinition, columns: Columns, count: int, now: datetime, 
     arrow = load_arrow()
     schema = rows_schema(view)
     needed = {key.name for key in view.keys} | {view.source.timestamp_field}
+    times = {view.source.timestamp_field, view.source.created_timestamp_column}
     arrays: list[Any] = []
     for column, field in zip(row_columns(view), schema, strict=True):
         array = _to_array(column, field.type, columns.get(column.name, [None] * count), problems)
         if column.name in needed and array.null_count:
             for row in arrow.compute.indices_nonzero(array.is_null()).to_pylist():
                 problems.setdefault((row, column.name), "is missing")
-        if column.name == view.source.timestamp_field:
+        if column.name in times:
             limit = arrow.scalar(now + CLOCK_SKEW, field.type)
             for row in arrow.compute.indices_nonzero(arrow.compute.greater(array, limit)).to_pylist():
                 problems[row, column.name] = "lies in the future"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
+from fairlead.core.errors import FeatureRowsInvalid
 from fairlead.featurestore.event_log import EventLog
 from fairlead.featurestore.log_segments import write_segment
 from fairlead.featurestore.pushed_rows import check_rows, columns_of_json
@@ -29,6 +31,13 @@ def test_a_row_without_an_id_is_named_by_the_sha256_of_its_json() -> None:
         '{"created":null,"event_timestamp":1772362800500000,"note":null,"patient_id":8,"texture":null}',
     )
     assert checked.ids == ["sha256:" + hashlib.sha256(each.encode()).hexdigest() for each in written]
+
+
+def test_a_row_was_not_made_in_the_future() -> None:
+    """No snapshot of the next years would have it."""
+    late = {**ROWS[0], "created": "2036-03-01T12:00:00Z"}
+    with pytest.raises(FeatureRowsInvalid, match="'created' lies in the future"):
+        check_rows([VIEW], columns_of_json([late]), ids=None, now=NOW)
 
 
 def test_a_segment_is_a_parquet_file_in_order_of_sequence(tmp_path: Path) -> None:
