@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = group("Snapshots: take them, list them, show what is in them, and restore their rows.")
 
-_PARTS = ["view", "residency", "rows", "deltas", "sent_bytes", "digest"]
+_PARTS = ["view", "residency", "rows", "left_out", "min_event_time", "max_event_time", "deltas", "sent_bytes", "digest"]
 _COLUMNS = ["view", "column", "type", "nulls", "distinct", "min", "max", "mean"]
 
 
@@ -83,7 +83,7 @@ def _show(output: Output, found: Snapshot) -> None:
         return
     output.record({name: value for name, value in asdict(found).items() if name not in {"artifacts", "lacks"}})
     parts: list[Any] = list(found.artifacts)
-    output.table(parts, _PARTS, title="parts")
+    output.table([{**(part["statistics"] or {}), **part} for part in parts], _PARTS, title="parts")
     if columns := [row for part in parts for row in _column_rows(part)]:
         output.table(columns, _COLUMNS, title="columns")
     for each in found.lacks:

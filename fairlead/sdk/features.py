@@ -243,10 +243,14 @@ class Features:
 
         Raises:
             SnapshotNotFound, NotFound, NotReady, ResidencyViolation, ReplicaUnavailable.
+            InvalidInput: if the file cannot be written.
         """
         path = f"/api/v1/features/snapshots/{quote(snapshot, safe=':')}/views/{quote(view, safe='')}/rows"
         query: dict[str, JsonValue] = {"region": region, "leave_out": leave_out}
-        headers = self._transport.download(path, Path(destination), query=query)
+        try:
+            headers = self._transport.download(path, Path(destination), query=query)
+        except OSError as error:
+            raise InvalidInput(f"{str(destination)!r} cannot be written: {error.strerror}.") from error
         absent = headers.get("x-fairlead-not-in-region", "")
         return ExportedRows(
             path=Path(destination),
