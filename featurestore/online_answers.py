@@ -112,7 +112,7 @@ def parse_question(body: bytes) -> Question:
         service=name or None,
         slot=slot or NEWEST,
         features=tuple(map(_reference, cast("list[str]", features))),
-        has_full_names=members.get("full_feature_names") is True,
+        has_full_names=_flag(members, "full_feature_names"),
         max_staleness_seconds=_seconds(members.get("max_staleness_seconds")),
     )
 
@@ -137,6 +137,13 @@ def _reference(text: str) -> tuple[str, str]:
     if not (view and colon and feature):
         raise _wrong("#/features", "VIEW:FEATURE", text)
     return view, feature
+
+
+def _flag(members: Mapping[str, Any], name: str) -> bool:
+    said: object = members.get(name, False)
+    if not isinstance(said, bool):
+        raise _wrong(f"#/{name}", "true or false", said)
+    return said
 
 
 def _seconds(said: object) -> float | None:
@@ -196,7 +203,7 @@ def _has_own_keys(view: StoredView) -> bool:
 def answer(
     question: Question, views: Sequence[StoredView], found: Sequence[ViewColumns], selection: Selection
 ) -> Columns:
-    """The columns of the join keys as they were sent, then those of the features that are selected."""
+    """The columns of the join keys, then those of the features that are selected."""
     columns = Columns()
     count = question.count
     wanted = [view for view in views if view.alias in selection.views]
@@ -205,7 +212,7 @@ def answer(
     no_times = orjson.Fragment(orjson.dumps([_NO_TIME] * count))
     for name, values in question.entities.items():
         if name in keys:
-            columns.add(name, values, present, no_times)
+            columns.add(name, _to_keys(values, keys[name]), present, no_times)
     by_view = {each.view: each for each in found}
     for view in wanted:
         said = by_view[view.alias]
@@ -216,6 +223,19 @@ def answer(
             name, kind = kinds[own]
             columns.add(shown, to_json_values(said.features[name], kind), statuses, moments)
     return columns
+
+
+def _to_keys(values: Sequence[Any], kind: str) -> Sequence[Any]:
+    """Join keys as what they were read as: whole numbers, whatever they were sent as."""
+    if kind == "STRING" or all(type(each) is int for each in values):
+        return values
+    return [None if each is None else _to_whole(each) for each in values]
+
+
+def _to_whole(value: Any) -> Any:
+    number = int(value)
+    # JSON's writer takes no larger ones, and no entity has one.
+    return number if -(2**63) <= number < 2**63 else value
 
 
 def add_computed(columns: Columns, name: str, values: Sequence[Any], kind: str) -> None:

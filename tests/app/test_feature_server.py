@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Generator
 from datetime import timedelta
@@ -88,6 +89,15 @@ def test_answers_are_those_of_feasts_own_server(site: Site, feast: TestClient, q
     assert 0 < labels["age_seconds"] < 600
 
 
+def test_keys_are_answered_as_the_numbers_that_they_are(site: Site, feast: TestClient) -> None:
+    body = {"features": ["cells:word"], "entities": {"patient_id": ["2", 3.0, True, 4]}}
+    ours, theirs = (each.post(PATH, json=body).json()["results"] for each in (site.http, feast))
+    assert json.dumps(ours[0]["values"]) == json.dumps(theirs[0]["values"]) == "[2, 3, 1, 4]"
+    assert ours[1]["values"] == theirs[1]["values"]
+    huge = site.http.post(PATH, json={"features": ["cells:word"], "entities": {"patient_id": [10**30, None]}}).json()
+    assert (huge["results"][0]["values"], huge["results"][1]["values"]) == ([1e30, None], [None, None])
+
+
 def test_what_is_too_old_is_said_to_be_and_not_given_out(site: Site) -> None:
     answer = site.http.post(PATH, json={"features": ["cells:count"], "entities": {"patient_id": [20]}}).json()
     assert answer["results"][1]["values"] == [None]
@@ -133,6 +143,10 @@ def test_code_runs_only_where_somebody_said_so_and_is_named(world: FeatureWorld,
         (b'{"feature_service": "profile", "entities": {"patient_id": [1], "x": [1, 2]}}', "different lengths"),
         (b'{"feature_service": "profile", "entities": {"other": [1]}}', "'patient_id' is missing"),
         (b'{"feature_service": "profile", "entities": {"patient_id": ["x"]}}', "a whole number"),
+        (
+            b'{"feature_service": "profile", "entities": {"patient_id": [1]}, "full_feature_names": "yes"}',
+            "#/full_feature_names",
+        ),
         (b'{"features": ["word"], "entities": {"patient_id": [1]}}', "VIEW:FEATURE"),
         (b'{"features": ["cells:nothing"], "entities": {"patient_id": [1]}}', "No service"),
         (b'{"feature_service": "../profile", "entities": {"patient_id": [1]}}', "name"),
