@@ -138,26 +138,26 @@ class FederatedReads:
                         _check(planner.catalog, "results", projection.view, part.residency, where)
 
     def _check_service(self, planner: HopPlanner, projections: Sequence[Projection]) -> None:
-        """Entity rows under a rule are sent to this service only where it is known to be inside."""
-        residency, view = planner.wanted.residency, projections[0].view
-        if self._region is not None:
-            _check(planner.catalog, "entity-rows", view, residency, self._region)
-            for projection in projections:
-                for part in planner.chosen.parts[projection.view].of(projection.features):
-                    _check(planner.catalog, "results", projection.view, part.residency, self._region)
-            return
+        """What is under a rule, rows or features, comes to this service only where it is known to be inside."""
+        under: list[tuple[Rule, str, str]] = [("entity-rows", projections[0].view, planner.wanted.residency)]
+        for projection in projections:
+            parts = planner.chosen.parts[projection.view].of(projection.features)
+            under += [("results", projection.view, part.residency) for part in parts]
         workspace = planner.session.get_one(WorkspaceRow, planner.caller.workspace_id)
-        if self._is_local or permits(Residency(residency), workspace.jurisdiction or ""):
-            return
-        raise ResidencyViolation(
-            f"The entity rows are under the residency class {residency!r}; view {view!r} would be joined by this "
-            "service, which is not known to be inside.",
-            hint="Run a feature agent in your region: fairlead agent serve --region REGION",
-            rule="entity-rows",
-            view=view,
-            residency=residency,
-            region=planner.wanted.region,
-        )
+        for rule, view, residency in under:
+            if self._region is not None:
+                _check(planner.catalog, rule, view, residency, self._region)
+            elif not self._is_local and not permits(Residency(residency), workspace.jurisdiction or ""):
+                what = "The entity rows are" if rule == "entity-rows" else f"Features of view {view!r} are"
+                raise ResidencyViolation(
+                    f"{what} under the residency class {residency!r}; view {view!r} would be joined by this service, "
+                    f"which is not known to be inside: rule {rule!r}.",
+                    hint="Run a feature agent in your region: fairlead agent serve --region REGION",
+                    rule=rule,
+                    view=view,
+                    residency=residency,
+                    region=planner.wanted.region,
+                )
 
 
 def _check_request(wanted: FederatedRequest) -> None:

@@ -7,7 +7,7 @@ whoever shows a ticket shows that token too.
 
     ticket    = base64url(payload) "." base64url(signature)
     signature = Ed25519 over "fairlead/feature-ticket\0" + payload
-    payload   = canonical JSON of what is below
+    payload   = zlib of the canonical JSON of what is below, which is unpacked only once the signature was found good
 
 No ticket holds a key or value of an entity row.
 """
@@ -18,6 +18,7 @@ import base64
 import binascii
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -116,7 +117,8 @@ def seal_ticket(ticket: Ticket, signing_key: bytes) -> str:
     """The ticket as text, signed with an Ed25519 private key (32 raw bytes)."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    payload = canonical_json(_to_json(ticket))
+    # It travels in a header, too, and thousands of features' names are much alike.
+    payload = zlib.compress(canonical_json(_to_json(ticket)))
     signature = Ed25519PrivateKey.from_private_bytes(signing_key).sign(_SIGNED_PREFIX + payload)
     return f"{_encode(payload)}.{_encode(signature)}"
 
@@ -129,8 +131,8 @@ def open_ticket(text: str, public_keys: Iterable[bytes], *, now: datetime, grace
     """
     payload = _verified(text, public_keys)
     try:
-        ticket = _from_json(cast("dict[str, Any]", json.loads(payload)))
-    except (ValueError, KeyError, TypeError):
+        ticket = _from_json(cast("dict[str, Any]", json.loads(zlib.decompress(payload))))
+    except (ValueError, KeyError, TypeError, zlib.error):
         raise TicketInvalid("The ticket is of a form that is not known here.", hint=_HINT) from None
     if now >= ticket.expires_at + grace:
         raise TicketInvalid(f"The ticket ended at {format_time(ticket.expires_at)}.", hint=_HINT)

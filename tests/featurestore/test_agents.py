@@ -154,11 +154,23 @@ def test_an_agent_is_known_by_its_certificate_and_by_who_runs_it(stage: Stage) -
     assert stage.states() == ["REGISTERED"]
 
 
-def test_restricted_entity_rows_come_to_the_service_only_where_it_is_inside(stage: Stage) -> None:
+def test_a_ticket_of_thousands_of_features_still_fits_into_a_header(stage: Stage) -> None:
+    names = tuple(f"feature_of_customer_behaviour_{number:05}" for number in range(3000))
+    hop = stage.federation.reads.plan(ADMIN, WANTED, token_sha256="0" * 64).hops[0]
+    ticket = open_ticket(str(hop.ticket), stage.agents.public_keys, now=stage.fleet.fleet.clock.now())
+    view = replace(ticket.views[0], features=names, parts=(replace(ticket.views[0].parts[0], features=names),))
+    wide = seal_ticket(replace(ticket, views=(view,)), KEY)
+    assert len(wide) < 32 * 1024
+    assert open_ticket(wide, stage.agents.public_keys, now=stage.fleet.fleet.clock.now()).views == (view,)
+
+
+def test_what_is_restricted_comes_to_the_service_only_where_it_is_inside(stage: Stage) -> None:
     reads, wanted = stage.federation.reads, replace(WANTED, region=EU, residency="eu")
-    with pytest.raises(ResidencyViolation, match="not known to be inside") as refused:
-        reads.plan(ADMIN, wanted, token_sha256="0" * 64)
-    assert refused.value.attributes["rule"] == "entity-rows"
+    features = replace(WANTED, region=EU, features=("genes:marker",))
+    for asked, rule in ((wanted, "entity-rows"), (features, "results")):
+        with pytest.raises(ResidencyViolation, match="not known to be inside") as refused:
+            reads.plan(ADMIN, asked, token_sha256="0" * 64)
+        assert refused.value.attributes["rule"] == rule
     database, clock = stage.fleet.fleet.database, stage.fleet.fleet.clock
     for region, jurisdiction, is_inside in [
         (US, None, False),
@@ -177,8 +189,9 @@ def test_restricted_entity_rows_come_to_the_service_only_where_it_is_inside(stag
             is_local=False,
             region=region,
         )
-        if is_inside:
-            assert placed.plan(ADMIN, wanted, token_sha256="0" * 64).hops[0].joiner == "service"
-        else:
-            with pytest.raises(ResidencyViolation):
-                placed.plan(ADMIN, wanted, token_sha256="0" * 64)
+        for asked in (wanted, features):
+            if is_inside:
+                assert placed.plan(ADMIN, asked, token_sha256="0" * 64).hops[0].joiner == "service"
+            else:
+                with pytest.raises(ResidencyViolation):
+                    placed.plan(ADMIN, asked, token_sha256="0" * 64)
