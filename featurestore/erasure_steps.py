@@ -17,20 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from fairlead.catalog import UNRESTRICTED
+from fairlead.core.clock import format_time
 from fairlead.core.ids import Digest, digest_hex
-from fairlead.featurestore.definitions import SERVICE, VIEW
+from fairlead.featurestore.concerned import Concerned
 from fairlead.featurestore.online_desired import insert_unless_there
 from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
-from fairlead.featurestore.tables import (
-    FeatureVersionRow,
-    OnlineStateRow,
-    SnapshotPartRow,
-    SnapshotRow,
-)
+from fairlead.featurestore.tables import OnlineStateRow, SnapshotPartRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import (
     ErasedArtifactRow,
     ErasedLocationRow,
@@ -59,6 +55,9 @@ ERASE_LOCATION = "erase-location"
 RUNNING, DONE = "RUNNING", "DONE"
 WAITING, UNTOUCHED, VERIFYING, REPLACED = "WAITING", "UNTOUCHED", "VERIFYING", "REPLACED"
 CLEARING, CLEAN = "CLEARING", "CLEAN"
+SNAPSHOT = "snapshot"
+"""The kind of an artifact that holds a part of a snapshot; of the other kind are segments of logs."""
+
 MISSING_MAX = 100
 LOG = "log/"
 """What the name of a log begins with, among the online stores of an erasure."""
@@ -66,12 +65,13 @@ LOG = "log/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A view's artifact that may hold the subject."""
+    """A view's artifact that may hold the subject; `as_of` is the time of the first snapshot that has it."""
 
     artifact: ArtifactName
     kind: str
     view: str
     view_digest: str
+    as_of: datetime
 
 
 def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> None:
@@ -91,7 +91,7 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
             "digest": held.artifact.digest,
             "kind": held.kind,
             "state": WAITING,
-            "facts": {"view": held.view, "view_digest": held.view_digest},
+            "facts": {"view": held.view, "view_digest": held.view_digest, "as_of": format_time(held.as_of)},
             "changed_at": now,
         }
         insert_unless_there(session, ErasedArtifactRow, values)
@@ -105,19 +105,61 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
         elif row.state == REPLACED:
             # A snapshot that was being taken may have come to stand on it again.
             _switch(session, row)
-        if row.state == WAITING:
+    session.flush()
+    _require_next(session, artifacts_of(session, erasure), now)
+
+
+def _require_next(session: Session, rows: Iterable[ErasedArtifactRow], now: datetime) -> None:
+    """Require the work on artifacts, of one part's snapshots in the order of time.
+
+    So each is written anew as what the one before it was written anew as, with a delta, as they were taken.
+    """
+    at_work: set[tuple[str, ...]] = set()
+    for row in sorted(rows, key=lambda row: (row.state != VERIFYING, time_of(row), row.digest)):
+        facts: Mapping[str, Any] = row.facts or {}
+        line = (row.residency, facts["view"], facts["view_digest"], row.digest if row.kind != SNAPSHOT else "")
+        if row.state == WAITING and line not in at_work:
             _require_rows(session, row, now)
+        if row.state in {WAITING, VERIFYING}:
+            at_work.add(line)
+
+
+def time_of(row: ErasedArtifactRow) -> str:
+    """The time of the first snapshot that an artifact is of."""
+    return str((row.facts or {})["as_of"])
+
+
+def rewritten_before(session: Session, row: ErasedArtifactRow) -> ArtifactName | None:
+    """What the artifact of the snapshot before was written anew as, for the next of the same part to stand upon."""
+    query = select(ErasedArtifactRow).where(
+        ErasedArtifactRow.workspace_id == row.workspace_id,
+        ErasedArtifactRow.erasure_id == row.erasure_id,
+        ErasedArtifactRow.residency == row.residency,
+        ErasedArtifactRow.kind == SNAPSHOT,
+        ErasedArtifactRow.state == REPLACED,
+    )
+    of_part = [
+        each
+        for each in session.scalars(query)
+        if all((each.facts or {})[name] == (row.facts or {})[name] for name in ("view", "view_digest"))
+        and time_of(each) <= time_of(row)
+    ]
+    found = max(of_part, key=lambda each: (time_of(each), each.digest), default=None)
+    if row.kind != SNAPSHOT or found is None or found.new_digest is None:
+        return None
+    return ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=found.new_digest)
 
 
 def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
     """The artifacts of snapshots, failed ones too, and of logs, of views whose keys can name the subject."""
-    concerned = _Concerned(session, erasure)
+    concerned = Concerned(session, erasure)
     parts = (
         select(
             SnapshotPartRow.residency,
             SnapshotPartRow.artifact_digest,
             SnapshotPartRow.view,
             SnapshotPartRow.view_digest,
+            func.min(SnapshotRow.as_of),
         )
         .join(
             SnapshotRow,
@@ -134,7 +176,12 @@ def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
                 ArtifactRow.digest == SnapshotPartRow.artifact_digest,
             ),
         )
-        .distinct()
+        .group_by(
+            SnapshotPartRow.residency,
+            SnapshotPartRow.artifact_digest,
+            SnapshotPartRow.view,
+            SnapshotPartRow.view_digest,
+        )
     )
     segments = (
         select(
@@ -142,20 +189,26 @@ def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
             FeatureLogSegmentRow.artifact_digest,
             FeatureLogSegmentRow.view,
             FeatureLogSegmentRow.view_digest,
+            func.min(FeatureLogSegmentRow.sealed_at),
         )
         .where(FeatureLogSegmentRow.workspace_id == erasure.workspace_id)
-        .distinct()
+        .group_by(
+            FeatureLogSegmentRow.residency,
+            FeatureLogSegmentRow.artifact_digest,
+            FeatureLogSegmentRow.view,
+            FeatureLogSegmentRow.view_digest,
+        )
     )
-    for kind, query in (("snapshot", parts), ("feature-log", segments)):
-        for residency, digest, view, view_digest in session.execute(query).all():
+    for kind, query in ((SNAPSHOT, parts), ("feature-log", segments)):
+        for residency, digest, view, view_digest, as_of in session.execute(query).all():
             if concerned.view(view, view_digest):
                 artifact = ArtifactName(workspace_id=erasure.workspace_id, residency=residency, digest=digest or "")
-                yield Held(artifact=artifact, kind=kind, view=view, view_digest=view_digest)
+                yield Held(artifact=artifact, kind=kind, view=view, view_digest=view_digest, as_of=as_of)
 
 
 def derive_stores(session: Session, erasure: ErasureRow, now: datetime) -> None:
     """Require that every online store of a service that the subject may be in forgets it."""
-    concerned = _Concerned(session, erasure)
+    concerned = Concerned(session, erasure)
     places: set[tuple[str, str]] = set()
     for table in (OnlineStateRow, OnlineSlotRow):
         query = select(table.region, table.service).where(table.workspace_id == erasure.workspace_id).distinct()
@@ -278,38 +331,6 @@ def is_settled(session: Session, erasure: ErasureRow) -> bool:
     )
 
 
-class _Concerned:
-    """Which views and services the subject may have rows in, by their keys."""
-
-    def __init__(self, session: Session, erasure: ErasureRow) -> None:
-        self._session = session
-        self._erasure = erasure
-        query = select(FeatureVersionRow).where(
-            FeatureVersionRow.workspace_id == erasure.workspace_id, FeatureVersionRow.kind == VIEW
-        )
-        keys = set(erasure.keys)
-        versions = session.scalars(query).all()
-        self._versions = {
-            (row.name, row.digest) for row in versions if keys <= {key["name"] for key in row.content["keys"]}
-        }
-        self._views = {name for name, _ in self._versions}
-
-    def view(self, name: str, digest: str | None) -> bool:
-        """Whether a version of a view (None: any) has the keys."""
-        return name in self._views if digest is None else (name, digest) in self._versions
-
-    def service(self, name: str) -> bool:
-        """Whether any version of a service takes such a view."""
-        query = select(FeatureVersionRow.content).where(
-            FeatureVersionRow.workspace_id == self._erasure.workspace_id,
-            FeatureVersionRow.kind == SERVICE,
-            FeatureVersionRow.name == name,
-        )
-        return any(
-            view["view"] in self._views for content in self._session.scalars(query).all() for view in content["views"]
-        )
-
-
 def _settle_upload(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
     upload = session.get(UploadRow, (row.workspace_id, row.upload_id))
     if upload is None or upload.state in {"FAILED", "EXPIRED"}:
@@ -347,7 +368,7 @@ def _switch(session: Session, row: ErasedArtifactRow) -> None:
             insert_unless_there(session, ErasedPartRow, values)
         left_out = (part.statistics or {}).get("left_out", 0)
         part.artifact_digest, part.upload_id = row.new_digest, row.upload_id
-        part.row_count, part.rows_digest, part.delta_count = facts["rows"], facts.get("rows_digest"), 0
+        part.row_count, part.rows_digest, part.delta_count = facts["rows"], facts.get("rows_digest"), facts["deltas"]
         part.statistics = {**facts["statistics"], "left_out": left_out}
     session.execute(
         update(FeatureLogSegmentRow)

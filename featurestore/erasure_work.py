@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.catalog import Residency, permits
-from fairlead.core.ids import digest_hex
+from fairlead.core.errors import CorruptSnapshot, IntegrityError, ObjectNotFound, ReplicaUnavailable
+from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.duck import fetch_number, fetch_rows, load_arrow, open_duckdb, quote_text
-from fairlead.featurestore.erasure_steps import UNTOUCHED, VERIFYING, WAITING
+from fairlead.featurestore.erasure_steps import SNAPSHOT, UNTOUCHED, VERIFYING, WAITING, rewritten_before
 from fairlead.featurestore.forgotten import Forgotten, is_forgotten, is_kept, to_forgotten
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.row_files import RowWriter, WrittenRows, columns_of, iter_groups
 from fairlead.featurestore.row_statistics import measure_rows
 from fairlead.featurestore.rows import ROWS_FILE, row_columns
+from fairlead.featurestore.stored_rows import Successor, write_base, write_successor
 from fairlead.featurestore.tables import FeatureVersionRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
 from fairlead.registry import work
@@ -28,6 +30,8 @@ from fairlead.registry.identity import system_caller
 from fairlead.registry.tables import ArtifactRow, WorkspaceRow
 from fairlead.sync.shelves import domain_of_upload, open_for_writing
 from fairlead.sync.store.blocks import no_blocks
+from fairlead.sync.store.layout import blocks_of_newest_layout
+from fairlead.sync.store.manifest import read_manifest
 from fairlead.sync.store.writer import write_artifact
 
 if TYPE_CHECKING:
@@ -35,16 +39,19 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from fairlead.core.db import Database
-    from fairlead.core.ports import Clock
+    from fairlead.core.ports import Clock, ObjectStore
     from fairlead.registry.locations import StoreOpener
     from fairlead.registry.uploads import Uploads
     from fairlead.registry.work import LeasedWork
     from fairlead.sync.scratch import Scratch
+    from fairlead.sync.store.blocks import KnownBlocks
+    from fairlead.sync.store.domain import DedupDomain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Task:
     artifact: ArtifactName
+    before: ArtifactName | None
     kind: str
     view: ViewDefinition
     labels: Mapping[str, str]
@@ -55,7 +62,7 @@ class _Task:
 class _Rewritten:
     rows: int
     removed: int
-    rows_digest: str | None
+    written: WrittenRows | None
     statistics: dict[str, Any]
 
 
@@ -98,8 +105,14 @@ class EraseRowsHandler:
             path = folder / ROWS_FILE
             done = _rewrite(connection, flat, path, task)
             blocks = self._replicas.block_digests(task.artifact, near=leased.region)
-            upload_id, digest = self._upload(leased, task, path)
-        facts = {"rows": done.rows, "rows_digest": done.rows_digest, "statistics": self._told(leased, task, done)}
+            successor = self._successor(leased, task, path, done.written, folder)
+            upload_id, digest = self._upload(leased, task, successor.files)
+        facts = {
+            "rows": done.rows,
+            "rows_digest": None if done.written is None else done.written.digest,
+            "deltas": successor.deltas,
+            "statistics": self._told(leased, task, done),
+        }
         self._note(
             leased,
             state=VERIFYING,
@@ -121,24 +134,36 @@ class EraseRowsHandler:
             version = session.get_one(FeatureVersionRow, (row.workspace_id, VIEW, facts["view"], facts["view_digest"]))
             return _Task(
                 artifact=ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest),
+                before=rewritten_before(session, row),
                 kind=row.kind,
                 view=view_from_content(version.content, row.residency),
                 labels=_labels_of(session, row),
                 forgotten=to_forgotten(erasure),
             )
 
-    def _upload(self, leased: LeasedWork, task: _Task, path: Path) -> tuple[str, str]:
+    def _successor(
+        self, leased: LeasedWork, task: _Task, flat: Path, written: WrittenRows | None, folder: Path
+    ) -> Successor:
+        """The rows as a base, or as what the snapshot before was written anew as with a delta."""
+        if task.before is None or written is None:
+            return write_base(flat)
+        try:
+            before = self._replicas.fetch_stored(task.before, only=leased.region)
+            flat_before = self._replicas.fetch(task.before, only=leased.region)
+        except (ReplicaUnavailable, CorruptSnapshot):
+            return write_base(flat)  # A base needs nothing.
+        by = [*(key.name for key in task.view.keys), task.view.source.timestamp_field]
+        return write_successor(before, flat_before, flat, written, folder, by=by)
+
+    def _upload(self, leased: LeasedWork, task: _Task, files: Mapping[str, Path]) -> tuple[str, str]:
         caller = system_caller(leased.workspace_id, "worker")
         upload = self._uploads.begin(
             caller, kind=task.kind, residency=task.artifact.residency, labels=task.labels, region=leased.region
         )
-        # On nothing that is there already: that is on its way out.
-        written = write_artifact(
-            open_for_writing(self._open_store, upload.location, residency=upload.residency),
-            domain_of_upload(upload, leased.workspace_id),
-            {ROWS_FILE: path},
-            known_blocks=no_blocks,
-        )
+        store = open_for_writing(self._open_store, upload.location, residency=upload.residency)
+        domain = domain_of_upload(upload, leased.workspace_id)
+        # On nothing else that is there already: that is on its way out.
+        written = write_artifact(store, domain, files, known_blocks=_blocks_of(store, domain, task.before))
         self._uploads.complete(
             caller,
             upload.id,
@@ -172,6 +197,16 @@ def _find_artifact(session: Session, leased: LeasedWork) -> ErasedArtifactRow | 
     return session.get(ErasedArtifactRow, key, with_for_update=True)
 
 
+def _blocks_of(store: ObjectStore, domain: DedupDomain, artifact: ArtifactName | None) -> KnownBlocks:
+    """The blocks that a location has of an artifact, if it has it."""
+    try:
+        if artifact is not None:
+            return blocks_of_newest_layout(store, domain, read_manifest(store, domain, Digest(artifact.digest)))
+    except (ObjectNotFound, IntegrityError):
+        pass
+    return no_blocks
+
+
 def _labels_of(session: Session, row: ErasedArtifactRow) -> Mapping[str, str]:
     """Who has the artifact and pays for it, which the one in its place goes on saying."""
     artifact = session.get_one(ArtifactRow, (row.workspace_id, row.residency, row.digest))
@@ -199,21 +234,21 @@ def _rewrite(connection: DuckDBPyConnection, flat: Path, destination: Path, task
         f"SELECT file_row_number FROM {file} WHERE {is_forgotten(task.forgotten, event)} ORDER BY 1",  # noqa: S608
     )
     gone = [int(row[0]) for row in places]
-    if task.kind == "snapshot":
+    if task.kind == SNAPSHOT:
         written = _write_rows(flat, destination, gone)
         sub_view = _with_columns(task.view, arrow.parquet.read_schema(destination).names)
         measured = measure_rows(connection, sub_view, destination, written, left_out=0)
-        digest, statistics = written.digest, measured.to_json()
+        statistics = measured.to_json()
     else:
         _write_segment(flat, destination, gone)
-        digest, statistics = None, {"rows": before - len(gone)}
+        written, statistics = None, {"rows": before - len(gone)}
     left = fetch_number(
         connection,
         f"SELECT count(*) FROM read_parquet({quote_text(str(destination))}) "  # noqa: S608
         f"WHERE NOT ({is_kept([task.forgotten], event)})",
     )
     assert left == 0  # noqa: S101  (what was just written is what is certified)
-    return _Rewritten(rows=before - len(gone), removed=len(gone), rows_digest=digest, statistics=statistics)
+    return _Rewritten(rows=before - len(gone), removed=len(gone), written=written, statistics=statistics)
 
 
 def _write_rows(flat: Path, destination: Path, gone: Sequence[int]) -> WrittenRows:

@@ -60,6 +60,8 @@ class Erasures:
         """
         if not subject:
             raise InvalidInput("Nobody is named.", hint="Give the values of entities, such as {'patient': 17}.")
+        if empty := [entity for entity, value in subject.items() if value == ""]:
+            raise InvalidInput(f"There is no value for {empty[0]!r}.", hint=f"Write {empty[0]}=VALUE.")
         named = Subject.of(subject)
         body: dict[str, JsonValue] = {
             "entities": [*subject],

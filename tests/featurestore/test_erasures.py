@@ -234,6 +234,11 @@ def test_models_are_listed_that_could_learn_of_the_subject_and_no_others(
         replaced = [row for row in session.scalars(select(ErasedArtifactRow)) if row.state == "REPLACED"]
         assert [row.table for row in feature_rows(session, WORKSPACE)].count("erased_artifacts") == len(replaced)
     assert sorted(row.rows_removed or 0 for row in replaced) == [0, 0, 1, 4]
+    # What was written anew are base and delta again, so that later days go on costing what they changed.
+    parts = [fleet.store.snapshots.get(ADMIN, each.id).artifacts for each in (taught, untaught)]
+    assert [{part.deltas for part in each} for each in parts] == [{0}, {1}]
+    finish(fleet, asked)
+    assert not any(MARKER.encode() in block for block in stored_blocks(fleet))
     after = labels_by_digest(fleet)
     # Whose they are, and who pays, is said of what takes their place.
     assert all(before[row.digest] and after[row.new_digest or ""] == before[row.digest] for row in replaced)
