@@ -186,3 +186,13 @@ def test_a_folder_of_somebody_else_is_not_written_to(clinic: Clinic, tmp_path: P
     with pytest.raises(InvalidInput, match="did not write"):
         clinic.client.features.feast_repo("diagnosis", region=REGION, to=tmp_path)
     assert (tmp_path / "feature_store.yaml").read_text() == FEAST
+
+
+def test_a_snapshots_rows_are_written_to_a_file_or_it_is_said_why_not(clinic: Clinic, tmp_path: Path) -> None:
+    digest = next(clinic.client.features.snapshots(service="diagnosis")).digest or ""
+    exported = clinic.client.features.export(digest, "cells", tmp_path / "cells.parquet")
+    assert list(pd.read_parquet(exported.path)["radius"]) == [1.0, 1.5, 2.0]
+    for destination in (tmp_path, tmp_path / "nowhere" / "cells.parquet"):
+        with pytest.raises(InvalidInput, match="cannot be written"):
+            clinic.client.features.export(digest, "cells", destination)
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.parquet"]
