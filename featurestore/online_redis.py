@@ -53,6 +53,7 @@ class RedisEngine:
         views = kept_views(contents)
         head, token, build = self._head(name), wire.new_token(), wire.new_token()
         with speaking():
+            wire.check_keeps_all(self._client)
             self._begin(name, head, token, started=-1)
             # What is not served, is what others left when they died or were overtaken.
             self._take_away(name, spared=None if head is None else head.build)

@@ -217,6 +217,20 @@ def connect(options: Mapping[str, Any]) -> Any:
     )
 
 
+def check_keeps_all(client: Any) -> None:
+    """See that the server would rather refuse a write than drop what it has, which readers take for not there.
+
+    Raises:
+        InvalidInput: if it may drop keys that nobody let expire.
+    """
+    policy = str(client.info("memory").get("maxmemory_policy", ""))
+    if policy.startswith("allkeys"):
+        raise InvalidInput(
+            f"The Redis server of the online stores drops keys where memory is short (maxmemory-policy {policy}).",
+            hint="Set its maxmemory-policy to noeviction.",
+        )
+
+
 def entity_sql(width: int) -> str:
     """SQL for the name of an entity, of the columns `k0 ...`."""
     texts = [f"CAST(k{index} AS VARCHAR)" for index in range(width)]

@@ -386,6 +386,35 @@ class OnlineEngineTests:
         world.write([(1, -1, 2)])
         assert world.read([1]) == [2]
 
+    def test_every_view_and_key_of_an_answer_is_of_one_snapshot(self, world: World) -> None:
+        keys = list(range(200))
+        genes = view_of({"y": "INT64"}, name="genes")
+
+        def contents(number: int) -> StoreContents:
+            times = {"id": keys, "event_timestamp": [day(-9 + number)] * len(keys)}
+            tables = [arrow.table({**times, name: [number] * len(keys)}) for name in ("x", "y")]
+            rows = [world.rows(view, table) for view, table in zip((CELLS, genes), tables, strict=True)]
+            return world.contents(*rows, snapshot=f"sha256:{number}")
+
+        versions = [contents(number) for number in range(4)]
+        world.engine.write(NAME, versions[0], scratch=world.folder)
+        reader, seen, is_done = world.engine.reader(NAME), list[tuple[str, set[Any]]](), threading.Event()
+
+        def watch() -> None:
+            while not is_done.is_set():
+                snapshot, rows = reader.read({"id": keys}, now=NOW)
+                seen.append((snapshot, {row[name] for row in rows for name in ("x", "y")}))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        for version in versions[1:]:
+            world.engine.write(NAME, version, scratch=world.folder)
+        is_done.set()
+        thread.join()
+        reader.close()
+        assert seen
+        assert all(values == {int(snapshot.removeprefix("sha256:"))} for snapshot, values in seen)
+
     def test_a_reader_sees_one_snapshot_or_the_next(self, world: World) -> None:
         if not world.engine.is_atomic:
             pytest.skip("this engine does not promise it")
