@@ -6,7 +6,7 @@ the keys that a store can list, and from rows that were pushed and not sealed ye
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -90,7 +90,7 @@ class EraseStoreHandler:
             for artifact, view in task.artifacts:
                 known |= self._find(task, artifact, view)
             for name in names:
-                count, is_listed = _forget(engine, name, task.forgotten, known, folder)
+                count, is_listed = forget_subject(engine, name, task.forgotten, known, scratch=folder)
                 removed, can_list = removed + count, can_list and is_listed
         self._note(
             leased,
@@ -213,13 +213,18 @@ def _values(forgotten: Forgotten, rows: Any) -> set[_Values]:
     return set(zip(*(meant.column(key).to_pylist() for key in forgotten.subject.keys), strict=True))
 
 
-def _forget(
-    engine: OnlineEngine, name: StoreName, forgotten: Forgotten, known: set[_Values], scratch: Path
+def forget_subject(
+    engine: OnlineEngine, name: StoreName, forgotten: Forgotten, known: Collection[_Values], *, scratch: Path
 ) -> tuple[int, bool]:
-    """Have one store forget; how many rows there were, and whether its keys could be listed to see that."""
+    """Have one store forget; how many rows there were, and whether its keys could be listed to see that.
+
+    `known` are values that are known to be the subject's. What an engine cannot find by them is taken away whole: the
+    store is made again from what is left.
+    """
     keys = forgotten.subject.keys
     reader = engine.reader(name)
     try:
+        widths = {len(view.keys) for view in reader.views if set(keys) <= {own for _, _, own in view.keys}}
         listed = [_listed(reader, view, forgotten) for view in reader.views]
     except FileNotFoundError:
         return 0, True
@@ -230,8 +235,9 @@ def _forget(
         found |= each or set[_Values]()
     if not found:
         return 0, None not in listed
-    if len(keys) != 1:
-        # Engines forget by one key, of which others have the value too: the store is made again from what is left.
+    # Engines forget by one key, which others may share where several name the subject; and one that cannot find a row
+    # by a part of its key keeps those.
+    if len(keys) != 1 or not (engine.forgets_keys or widths <= {1}):
         engine.drop(name)
         return len(found), None not in listed
     values = sorted({value for each in found for value in each}, key=str)
