@@ -8,8 +8,11 @@ only Feast does so.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -318,34 +321,60 @@ class FairleadOfflineStore(OfflineStore):
 
 
 def append_rows(config: RepoConfig, source: FileSource, table: ArrowTable) -> None:
-    """Add rows to a Parquet file, which is replaced whole, or to a folder of such files."""
+    """Add rows to a Parquet file, which is replaced whole, or to a folder of such files.
+
+    Processes of one machine that add to one file take turns; of two that add to one object of a bucket, one may undo
+    the other.
+    """
     arrow = load_arrow()
     uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
     filesystem, path = _open_place(uri, source.s3_endpoint_override or "")
-    existing = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
-    if existing.schema.names != table.column_names:
-        raise InvalidInput(
-            f"The rows have the columns {', '.join(table.column_names)}, and the source has others or another order.",
-            hint=f"Give them as: {', '.join(existing.schema.names)}.",
-        )
+    with _alone(Path(path)) if filesystem is None and Path(path).is_file() else nullcontext():
+        existing = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
+        if existing.schema.names != table.column_names:
+            raise InvalidInput(
+                f"The rows have the columns {', '.join(table.column_names)}; the source has others or another order.",
+                hint=f"Give them as: {', '.join(existing.schema.names)}.",
+            )
+        try:
+            table = table.cast(existing.schema)
+        except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
+            raise InvalidInput(
+                "The rows hold what is not of the source's types.", hint=f"They are: {existing.schema.to_string()}."
+            ) from error
+        if existing.files != [path]:
+            name = f"{path.rstrip('/')}/{secrets.token_hex(16)}.parquet"
+            arrow.parquet.write_table(table, name, filesystem=filesystem)
+        elif filesystem is None:
+            _replace_file(Path(path), existing, table)
+        else:
+            content = arrow.BufferOutputStream()
+            arrow.parquet.write_table(arrow.concat_tables([existing.to_table(), table]), content)
+            with filesystem.open_output_stream(path) as file:
+                file.write(content.getvalue())
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Keep others from adding to a file, which whoever had it before may have replaced."""
+    while True:
+        with path.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                yield
+                return
+
+
+def _replace_file(path: Path, existing: Any, table: ArrowTable) -> None:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
     try:
-        table = table.cast(existing.schema)
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
-        raise InvalidInput(
-            "The rows hold what is not of the source's types.", hint=f"They are: {existing.schema.to_string()}."
-        ) from error
-    if existing.files != [path]:
-        name = f"{path.rstrip('/')}/{secrets.token_hex(16)}.parquet"
-        arrow.parquet.write_table(table, name, filesystem=filesystem)
-        return
-    temporary = path if filesystem is not None else f"{path}.{secrets.token_hex(6)}.partial"
-    batches = existing.to_batches() if filesystem is None else iter(existing.to_table().to_batches())
-    with arrow.parquet.ParquetWriter(temporary, existing.schema, filesystem=filesystem) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-        writer.write_table(table)
-    if temporary != path:
-        Path(temporary).replace(path)
+        with load_arrow().parquet.ParquetWriter(temporary, existing.schema) as writer:
+            for batch in existing.to_batches():
+                writer.write_batch(batch)
+            writer.write_table(table)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _join(config: RepoConfig, rows: ArrowTable, question: Question) -> ArrowTable:

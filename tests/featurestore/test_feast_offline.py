@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,23 @@ def test_materializing_takes_the_last_row_of_each_entity(repository: Repository)
         {"patient_id": 1, "pulse": 62},
         {"patient_id": 3, "pulse": 81},
     ]
+
+
+def test_no_rows_are_lost_where_several_add_to_one_file(repository: Repository) -> None:
+    from fairlead.featurestore.feast_offline import append_rows
+
+    config, source = repository.store.config, repository.store.get_data_source("pulses")
+    path = repository.folder / "pulses.parquet"
+    parquet: Any = pq
+    before = parquet.read_table(path)
+
+    def add(_: int) -> None:
+        append_rows(config, source, before.slice(0, 1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(12)))
+    assert parquet.read_table(path).num_rows == before.num_rows + 12
+    assert [each.name for each in repository.folder.glob("pulses*")] == ["pulses.parquet"]
 
 
 def test_rows_are_added_to_a_file_and_to_a_folder(repository: Repository) -> None:
