@@ -7,6 +7,7 @@ come back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from fairlead.featurestore.definitions import HOME_TAG
 from fairlead.featurestore.duck import ArrowTable
 from fairlead.featurestore.feast_history import Question, WantedView
 
+_log = logging.getLogger(__name__)
 _EVENT_TIMESTAMP = "event_timestamp"
 
 
@@ -74,10 +76,26 @@ def join_elsewhere(federation: FederationConfig, entity_rows: ArrowTable, questi
             )
             outputs: Any = read.plan["outputs"]
             columns = {(each["alias"], each["feature"]): str(each["column"]) for each in outputs}
+            _say_what_stands_in(read)
             for wanted in group:
                 for feature, name in wanted.features:
                     found[name] = read.table.column(columns[wanted.view.name, feature])
     return found
+
+
+def _say_what_stands_in(read: Any) -> None:
+    """Warn of what was not joined in its region: Feast's result has no place to say so."""
+    for hop in read.hops:
+        if hop.outcome != "joined":
+            old = ", ".join(f"{view}: {digest} of {as_of}" for view, (digest, as_of) in hop.snapshots.items())
+            _log.warning(
+                "%s: %s of %s, which did not answer (%s)%s",
+                hop.outcome.upper(),
+                ", ".join(hop.views),
+                hop.region,
+                hop.problem,
+                f"; in its place {old}" if old else "",
+            )
 
 
 def _by_keys(views: Sequence[WantedView]) -> list[list[WantedView]]:

@@ -142,7 +142,7 @@ class FederatedReads:
         under: list[tuple[Rule, str, str]] = [("entity-rows", projections[0].view, planner.wanted.residency)]
         for projection in projections:
             parts = planner.chosen.parts[projection.view].of(projection.features)
-            under += [("results", projection.view, part.residency) for part in parts]
+            under.extend(("results", projection.view, part.residency) for part in parts)
         workspace = planner.session.get_one(WorkspaceRow, planner.caller.workspace_id)
         for rule, view, residency in under:
             if self._region is not None:

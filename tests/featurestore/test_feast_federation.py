@@ -107,7 +107,13 @@ def test_what_agents_cannot_answer_is_refused(store: Any) -> None:
         job.to_df()
 
 
-def test_a_region_that_is_gone_is_an_error_that_names_it(world: FederationWorld, store: Any) -> None:
+def test_a_region_that_is_gone_is_an_error_or_is_labelled(
+    world: FederationWorld, store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     world.agents[US].stop()
     with pytest.raises(AgentUnavailable, match=US):
         store.get_historical_features(entity_df=frame((1, 1)), features=WANTED).to_df()
+    store.config.offline_store.federation.on_unavailable = "missing"
+    table = store.get_historical_features(entity_df=frame((1, 1)), features=WANTED).to_arrow()
+    assert (table["radius"].to_pylist(), table["marker"].to_pylist()) == ([None], ["b"])
+    assert f"MISSING: cells of {US}, which did not answer" in caplog.text
