@@ -1,7 +1,7 @@
 """On-demand views: features that a function makes of others and of what the request says, when they are asked for.
 
 The function is code, so here it is only kept and named by its source text; it runs where the caller is (the SDK, Feast
-in the caller's process) or in a deployed bundle's own process, and never in the service.
+in the caller's process) or in a feature server that was started to run code, and never in the service.
 """
 
 from __future__ import annotations
