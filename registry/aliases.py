@@ -34,7 +34,7 @@ from fairlead.registry.tables import (
     EnvironmentRow,
     WorkspaceRow,
 )
-from fairlead.registry.versions import READY, look_at_version
+from fairlead.registry.version_records import READY, look_at_version
 from fairlead.registry.visibility import require_change
 
 MoveKind = Literal["set", "delete", "promote", "rollback"]

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fairlead.registry.access import MayAdmin, MayRead
 from fairlead.registry.imports import Imports
 from fairlead.registry.schemas_imports import ImportIn, ImportOut, KnownImportOut
-from fairlead.registry.versions import Origin, VersionDraft
+from fairlead.registry.version_registration import Origin, VersionDraft
 from fairlead.registry.wire import Listing, MayRepeat, WantedPage, listing
 
 

@@ -22,7 +22,8 @@ from fairlead.registry.schemas import (
     VersionIn,
     VersionOut,
 )
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.registry.wire import ExpectedRevision, Listing, MayRepeat, WantedPage, etag, listing
 
 ShownState = Annotated[Shown, Query(description="`archived` ones alone, or `deleted` ones, which can be restored.")]

@@ -22,7 +22,7 @@ from fairlead.registry.models import find_model, to_labels
 from fairlead.registry.revisions import require_revision
 from fairlead.registry.tables_governance import EvaluationRow
 from fairlead.registry.tables_lifecycle import ModelCardRow
-from fairlead.registry.versions import find_version, render_versions
+from fairlead.registry.version_records import find_version, render_versions
 
 if TYPE_CHECKING:
     from fairlead.registry.identity import Caller

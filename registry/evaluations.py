@@ -23,7 +23,7 @@ from fairlead.registry.limits import parse_metrics
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables_governance import EvaluationRow
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from fairlead.registry.tables import (
     RegisteredModelRow,
     ReplicaRow,
 )
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,16 +23,8 @@ from fairlead.registry.limits import parse_tags, parse_text
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow, VersionTagRow
-from fairlead.registry.versions import (
-    FAILED,
-    ModelVersion,
-    Origin,
-    VersionDraft,
-    change_imported,
-    register_row,
-    render_version,
-    to_row,
-)
+from fairlead.registry.version_records import FAILED, ModelVersion, render_version
+from fairlead.registry.version_registration import Origin, VersionDraft, change_imported, register_row, to_row
 
 IMPORTED_TAG = "fairlead.imported_from"
 ORIGIN_MAX_LENGTH = 1_000

@@ -24,7 +24,7 @@ from fairlead.registry import audit
 from fairlead.registry.aliases import advance_refs, move_pointer
 from fairlead.registry.models import RegisteredModel, find_any_model, find_model, render_models
 from fairlead.registry.tables import AliasRow, EnvironmentRow, ModelVersionRow, RegisteredModelRow
-from fairlead.registry.versions import ModelVersion, find_version, render_versions
+from fairlead.registry.version_records import ModelVersion, find_version, render_versions
 
 if TYPE_CHECKING:
     from fairlead.registry.identity import Caller

@@ -30,7 +30,7 @@ from fairlead.registry.tables import (
     ReplicaRow,
 )
 from fairlead.registry.version_facts import snapshot_findings, version_facts
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 
 VERIFIED = "VERIFIED"
 DIGEST_PREFIX = "sha256:"

@@ -69,7 +69,7 @@ from fairlead.registry.promotion_record import (
 )
 from fairlead.registry.role_holders import held_roles
 from fairlead.registry.tables import ApprovalRow, PromotionRow, RegisteredModelRow
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 
 
 class Promotions:

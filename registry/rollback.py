@@ -34,7 +34,7 @@ from fairlead.registry.promotion_policies import governing
 from fairlead.registry.promotion_record import retire_rivals
 from fairlead.registry.role_holders import ON_CALL, held_roles
 from fairlead.registry.tables import AliasMoveRow, RegisteredModelRow
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 
 RECENT_HOLDERS = 5
 """So many different versions before the present one are a way back."""

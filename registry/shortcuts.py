@@ -11,7 +11,7 @@ from fairlead.core.ids import parse_model_reference
 from fairlead.registry.mlflow.api import MLFLOW_PREFIX
 from fairlead.registry.mlflow.records import read_collected, render_found
 from fairlead.registry.schemas import ResolvedOut
-from fairlead.registry.versions import to_version
+from fairlead.registry.version_records import to_version
 
 if TYPE_CHECKING:
     from fairlead.registry.quick_versions import QuickVersions

@@ -39,7 +39,7 @@ from fairlead.registry.locations import traffic_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import EnvironmentRow, RegisteredModelRow
-from fairlead.registry.versions import find_version
+from fairlead.registry.version_records import find_version
 from fairlead.serving import revisions
 from fairlead.serving.bundles import READY
 from fairlead.serving.deploy_targets import find_target

@@ -19,7 +19,8 @@ from fairlead.registry.limits import parse_json, parse_row_id
 from fairlead.registry.locations import traffic_locations
 from fairlead.registry.models import find_model
 from fairlead.registry.tables import ArtifactRow, JsonObject
-from fairlead.registry.versions import ModelVersion, Versions
+from fairlead.registry.version_records import ModelVersion
+from fairlead.registry.versions import Versions
 from fairlead.serving.artifacts import verified_replicas
 from fairlead.serving.placement import answer_of_fleet, place, request_from_json
 from fairlead.serving.placement_answer import to_plain

@@ -18,13 +18,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fairlead.core.errors import Conflict, FairleadError, InvalidInput, NotFound, PermissionDenied, Unavailable
-from fairlead.registry import versions, work
+from fairlead.registry import work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import traffic_locations
 from fairlead.registry.mlflow.sources import Source, parse_source
 from fairlead.registry.mlflow.tracking_servers import TrackingServer, servers_for
 from fairlead.registry.models import Labels, to_labels
 from fairlead.registry.tables import ModelVersionRow, RegisteredModelRow
+from fairlead.registry.version_records import PENDING
+from fairlead.registry.version_states import attach_upload, fail_pull
 from fairlead.sync.tracking_client import TrackingClient
 from fairlead.sync.uploading import publish
 
@@ -49,7 +51,7 @@ _log = logging.getLogger(__name__)
 def derive_pulls(session: Session, now: datetime) -> None:
     """Require the work of every version that waits for its files. A `Deriver`."""
     waiting = select(ModelVersionRow).where(
-        ModelVersionRow.state == versions.PENDING,
+        ModelVersionRow.state == PENDING,
         ModelVersionRow.upload_id.is_(None),
         ModelVersionRow.source.is_not(None),
         ModelVersionRow.deleted_at.is_(None),
@@ -127,7 +129,7 @@ class VersionPull:
     def _job(self, key: tuple[str, str, int]) -> _Job | None:
         with self._database.read() as session:
             row = session.get(ModelVersionRow, key)
-            if row is None or row.state != versions.PENDING or row.upload_id is not None or row.source is None:
+            if row is None or row.state != PENDING or row.upload_id is not None or row.source is None:
                 return None
             model = session.get_one(RegisteredModelRow, key[:2])
             source = parse_source(row.source)
@@ -186,13 +188,13 @@ class VersionPull:
     def _record(self, leased: LeasedWork, key: tuple[str, str, int], upload: Upload) -> None:
         with self._database.write() as session:
             row = session.get_one(ModelVersionRow, key, with_for_update=True)
-            if row.state == versions.PENDING and row.upload_id is None:
-                versions.attach_upload(session, row, upload.id, self._clock.now())
+            if row.state == PENDING and row.upload_id is None:
+                attach_upload(session, row, upload.id, self._clock.now())
             work.finish(session, leased)
 
     def _record_failure(self, leased: LeasedWork, key: tuple[str, str, int], error: FairleadError) -> None:
         with self._database.write() as session:
             row = session.get_one(ModelVersionRow, key, with_for_update=True)
-            if row.state == versions.PENDING and row.upload_id is None:
-                versions.fail_pull(session, row, code=error.code, detail=str(error)[:1000], now=self._clock.now())
+            if row.state == PENDING and row.upload_id is None:
+                fail_pull(session, row, code=error.code, detail=str(error)[:1000], now=self._clock.now())
             work.finish(session, leased)

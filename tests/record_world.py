@@ -30,7 +30,10 @@ from fairlead.registry.promotion import Promotions
 from fairlead.registry.replica_policies import ReplicaPolicies, model_uses
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow, UploadRow, WorkspaceRow
-from fairlead.registry.versions import ModelVersion, VersionDraft, Versions, mark_ready
+from fairlead.registry.version_records import ModelVersion
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.version_states import mark_ready
+from fairlead.registry.versions import Versions
 from fairlead.testing.clock import ManualClock
 
 Outcome = TypeVar("Outcome")

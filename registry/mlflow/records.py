@@ -19,7 +19,7 @@ from fairlead.core.ids import NAME_MAX_LENGTH
 from fairlead.core.prepared import Prepared
 from fairlead.registry.models import RegisteredModel
 from fairlead.registry.tables import AliasRow, ModelTagRow, ModelVersionRow, RegisteredModelRow, VersionTagRow
-from fairlead.registry.versions import ModelVersion
+from fairlead.registry.version_records import ModelVersion
 
 NO_STAGE = "None"
 _STATUS = {"PENDING": "PENDING_REGISTRATION", "READY": "READY", "FAILED": "FAILED_REGISTRATION"}

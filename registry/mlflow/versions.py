@@ -33,7 +33,9 @@ from fairlead.registry.mlflow.sources import Source, no_tracking_server, parse_s
 from fairlead.registry.mlflow.staging import area_of
 from fairlead.registry.models import to_labels
 from fairlead.registry.tables import ModelVersionRow
-from fairlead.registry.versions import READY, VersionDraft, Versions
+from fairlead.registry.version_records import READY
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 
 if TYPE_CHECKING:
     from fairlead.registry.mlflow.staging import Staging

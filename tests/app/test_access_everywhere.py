@@ -21,7 +21,7 @@ from fairlead.app.settings import ServerSettings
 from fairlead.registry.access import OPEN_PATHS, OPEN_ROUTES, Requires
 from fairlead.registry.identity import Reach, bootstrap
 from fairlead.registry.permissions import SCOPES, Scope
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from fairlead.sync.store.keyring import make_key_file
 from fairlead.testing.clock import ManualClock
 from tests.app.test_dry_run import Call, prepare

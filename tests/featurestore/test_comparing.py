@@ -13,7 +13,7 @@ from fairlead.core.errors import FeaturesInUse, InvalidInput, NotFound
 from fairlead.featurestore.applied import FeatureDefinitions, FeatureObject
 from fairlead.featurestore.comparing import Comparison, Comparisons
 from fairlead.registry.tables import AliasRow, ModelVersionRow
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from tests.featurestore.feature_fleet import (
     FeatureFleet,
     cells_view,

@@ -30,7 +30,8 @@ from fairlead.featurestore.tables_erasures import ErasedArtifactRow
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.tables import ArtifactRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.inventory import list_objects
 from fairlead.sync.store.fetch import BlockUse, iter_blocks
 from fairlead.sync.store.pack import read_pack_index

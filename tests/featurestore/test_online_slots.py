@@ -24,7 +24,8 @@ from fairlead.registry.policy import Policy
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.tables import AuditEventRow, ModelVersionRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, open_feature_fleet, patient, service
 from tests.fleet import ADMIN, LABELS, REGIONS
 

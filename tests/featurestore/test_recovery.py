@@ -20,7 +20,8 @@ from fairlead.registry.identity import Caller
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import WorkRow
 from fairlead.registry.uploads import Upload, Uploads
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.scratch import Scratch
 from fairlead.sync.worker import Worker
 from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, open_feature_fleet, patient, service

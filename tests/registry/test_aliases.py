@@ -19,7 +19,7 @@ from fairlead.core.errors import (
 from fairlead.registry.audit import AuditLog
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.policy import Policy
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from tests.record_world import World, run_together
 
 

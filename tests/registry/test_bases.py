@@ -13,7 +13,8 @@ from fairlead.core.errors import LeaseLost, UploadNotFound
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import ArtifactRow, ReplicaRow
 from fairlead.registry.uploads import UPLOAD_LEASE
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from tests.fleet import ADMIN, Fleet, open_fleet
 
 

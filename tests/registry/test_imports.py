@@ -11,7 +11,8 @@ import pytest
 from fairlead.core.errors import InvalidInput
 from fairlead.registry.imports import IMPORTED_TAG, ImportedVersion, Imports
 from fairlead.registry.paging import PageRequest
-from fairlead.registry.versions import Origin, VersionDraft, mark_failed
+from fairlead.registry.version_registration import Origin, VersionDraft
+from fairlead.registry.version_states import mark_failed
 from tests.record_world import World
 
 THEN = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

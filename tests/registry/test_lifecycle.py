@@ -34,7 +34,8 @@ from fairlead.registry.policy import Policy
 from fairlead.registry.retention import RetentionPolicies, reclaim_artifact
 from fairlead.registry.retention_policy import RetentionPolicy, VersionFacts, decide, from_json, to_json
 from fairlead.registry.tables import ArtifactRow, ReplicaRow, UploadRow
-from fairlead.registry.versions import VersionDraft, mark_ready
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.version_states import mark_ready
 from tests.record_world import LABELS, World
 
 NOW = SystemClock().now()

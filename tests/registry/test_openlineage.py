@@ -12,7 +12,7 @@ import pytest
 from fairlead.core.ids import sha256_digest
 from fairlead.registry.audit import AuditEvent
 from fairlead.registry.openlineage import OPENLINEAGE_FORMAT
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from fairlead.registry.webhook_messages import Telling
 from tests.record_world import World
 

@@ -28,7 +28,7 @@ from fairlead.registry.paging import PageRequest
 from fairlead.registry.policy import MetricGate, Policy
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.promotion_record import APPLIED, AWAITING_APPROVAL, PLANNED, REFUSED, REJECTED, STALE, Promotion
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from tests.record_world import World, run_together, unknown_id
 
 US, EU = "aws:us-east-1", "gcp:europe-west4"

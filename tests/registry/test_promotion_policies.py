@@ -42,7 +42,7 @@ from fairlead.registry.promotion_policy import (
 )
 from fairlead.registry.promotion_record import APPLIED, AWAITING_APPROVAL, WITHDRAWN, Promotion
 from fairlead.registry.role_bindings import RoleBindings
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from tests.record_world import World, run_together, unknown_id
 
 US = "aws:us-east-1"

@@ -16,7 +16,8 @@ from fairlead.registry.promotion import Promotions
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies, model_uses
 from fairlead.registry.replica_policy import ReplicaPolicy, Retention
 from fairlead.registry.tables import ReplicaRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from tests.fleet import ADMIN, Fleet, open_fleet
 
 EVERYWHERE = {"virginia", "eemshaven", "amsterdam"}

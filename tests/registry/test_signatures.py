@@ -27,8 +27,8 @@ from fairlead.registry.promotion_policy import ExpressionGate, PromotionPolicy
 from fairlead.registry.promotion_record import APPLIED
 from fairlead.registry.signers import Signer, SignerDraft, Signers
 from fairlead.registry.tables_signatures import VersionSignatureRow
+from fairlead.registry.version_registration import VersionDraft
 from fairlead.registry.version_signatures import VersionSignature, VersionSignatures
-from fairlead.registry.versions import VersionDraft
 from tests.record_world import World, run_together
 
 PRIVATE, PUBLIC = create_key("ecdsa-p256")

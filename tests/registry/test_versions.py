@@ -20,7 +20,9 @@ from fairlead.registry.audit import AuditLog
 from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.paging import PageRequest
 from fairlead.registry.tables import UploadRow
-from fairlead.registry.versions import ModelVersion, VersionDraft, VersionError, mark_failed
+from fairlead.registry.version_records import ModelVersion, VersionError
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.version_states import mark_failed
 from tests.record_world import World, run_together, unknown_id
 
 

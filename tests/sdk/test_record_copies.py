@@ -28,8 +28,9 @@ from fairlead.registry.audit import Sealer
 from fairlead.registry.keys import Keys
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.signers import SignerDraft, Signers
+from fairlead.registry.version_registration import VersionDraft
 from fairlead.registry.version_signatures import VersionSignatures
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.versions import Versions
 from fairlead.sdk.client import Fairlead
 from fairlead.sdk.record_copies import OfflineWarning
 from fairlead.sdk.settings import ClientSettings

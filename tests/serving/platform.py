@@ -15,7 +15,8 @@ from fairlead.registry.models import Labels, Models
 from fairlead.registry.promotion import Promotions
 from fairlead.registry.rollback import Rollbacks
 from fairlead.registry.tables import ModelVersionRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts
 from fairlead.serving.bundles import BUILD_BUNDLE, BundleBuilder, Bundles, derive_bundles

@@ -22,7 +22,8 @@ from fairlead.core.errors import (
 from fairlead.registry.idempotency import IdempotencyKey
 from fairlead.registry.identity import Caller
 from fairlead.registry.paging import PageRequest
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.serving.deployments import Deployment, DeploymentDraft
 from tests.fleet import ADMIN, open_fleet
 from tests.serving.models import model_files

@@ -22,7 +22,8 @@ from fairlead.registry.locations import Locations
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import ModelVersionRow
 from fairlead.registry.uploads import Uploads
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.serving.assembly import Serving, assemble_serving
 from fairlead.serving.deployments import Deployment, DeploymentDraft
 from fairlead.serving.processes import ProcessRecord

@@ -15,7 +15,7 @@ from fairlead.core.ids import sha256_digest
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.registry.identity import Reach
 from fairlead.registry.tables import RegisteredModelRow
-from fairlead.registry.versions import VersionDraft
+from fairlead.registry.version_registration import VersionDraft
 from fairlead.registry.visibility import Narrowed, begin_access
 from fairlead.sdk.lineage import Lineage as LineageRecord
 from fairlead.serving.api_lineage import LineageOut

@@ -22,7 +22,8 @@ from fairlead.registry.retention import RetentionPolicies
 from fairlead.registry.retention_policy import RetentionPolicy
 from fairlead.registry.tables import ArtifactRow, ReplicaRow, UploadRow
 from fairlead.registry.tables_bytes import GarbageRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.collection import GRACE
 from fairlead.sync.store import local as local_store
 from fairlead.sync.store.objects import open_store

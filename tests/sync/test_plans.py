@@ -23,7 +23,8 @@ from fairlead.registry.models import Labels, Models
 from fairlead.registry.replica_policies import PolicySweep, ReplicaPolicies
 from fairlead.registry.replica_policy import ReplicaPolicy
 from fairlead.registry.tables import ReplicaRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.plan_sweep import PlanSweep
 from fairlead.sync.worker import Worker
 from fairlead.testing.objects import MemoryStore

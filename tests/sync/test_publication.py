@@ -9,7 +9,8 @@ from fairlead.core.errors import AliasNotFound, BadSignature, ObjectNotFound
 from fairlead.registry.aliases import Aliases
 from fairlead.registry.models import Labels, Models, RegisteredModel
 from fairlead.registry.paging import PageRequest
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.refs import RefSet, generate_signing_key, key_id_of, public_key_of, read_refs
 from tests.fleet import ADMIN, LABELS, Fleet, open_fleet

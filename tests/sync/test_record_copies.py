@@ -31,7 +31,8 @@ from fairlead.registry.locations import to_location
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import LocationRow, WorkRow
 from fairlead.registry.tables_bytes import ReplicaPolicyRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.inventory import StoredObject, list_objects
 from fairlead.sync.record_publication import KEPT_COPIES, build_copy, collect_record
 from fairlead.sync.record_rows import registry_rows

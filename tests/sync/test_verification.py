@@ -12,7 +12,8 @@ from fairlead.core.errors import ArtifactNotFound
 from fairlead.core.ids import digest_hex
 from fairlead.registry.models import Labels, Models
 from fairlead.registry.tables import WorkRow
-from fairlead.registry.versions import VersionDraft, Versions
+from fairlead.registry.version_registration import VersionDraft
+from fairlead.registry.versions import Versions
 from fairlead.sync.store.objects import open_store
 from fairlead.testing.objects import Action, Fault, FaultyStore
 from tests.fleet import ADMIN, BACK_OFF, LABELS, Fleet, domain_of_upload, flip_a_byte, open_fleet
