@@ -96,16 +96,21 @@ class HopPlanner:
     def _view(self, region: str | None, projection: Projection, found: ViewParts) -> HopView:
         view, reader = self.chosen.views[projection.view], self.wanted.region
         parts = found.of(projection.features)
-        types = [column.type for column in view.features if column.name in projection.features]
-        back = bytes_back(types, self.wanted.rows)
+        asked = [column for column in view.features if column.name in projection.features]
+        back = bytes_back(asked, self.wanted.rows, found.lengths)
         alternative = None
         if region is not None and reader is not None and region != reader:
             usd = ledger.transfer_cost(self.catalog, source_region=region, region=reader, size_bytes=back).usd
+            stored = found
+            if found.snapshot is None:
+                # What is read live would be moved as a snapshot: the newest says how large that is about.
+                newest = older_parts(self.session, self.caller.workspace_id, view, projection.features)
+                stored = next(newest, found)
             alternative = moving(
                 self.session,
                 self.catalog,
                 workspace_id=self.caller.workspace_id,
-                parts=parts,
+                parts=stored.of(projection.features),
                 home=region,
                 region=reader,
                 usd_a_read=usd,

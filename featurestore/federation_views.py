@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NewType
 
@@ -15,6 +15,7 @@ from fairlead.core.ids import Digest
 from fairlead.featurestore.applied import find_pinned_service
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.federation_plan import FederatedRequest
+from fairlead.featurestore.federation_sizes import lengths_of
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.snapshot_views import snapshot_view
 from fairlead.featurestore.snapshots import find_snapshot, newest_snapshot
@@ -29,11 +30,15 @@ _OLDER_SNAPSHOTS = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewParts:
-    """The parts of one view, and the snapshot that they are of (None: they are read from the source)."""
+    """The parts of one view, and the snapshot that they are of (None: they are read from the source).
+
+    `lengths` says how long texts and lists are about, by feature, as far as that is known here.
+    """
 
     snapshot: str | None
     as_of: datetime | None
     parts: tuple[TicketPart, ...]
+    lengths: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def of(self, features: Sequence[str]) -> tuple[TicketPart, ...]:
         """The parts that have any of the features."""
@@ -191,6 +196,7 @@ def _parts_of(session: Session, snapshot: SnapshotRow, view: ViewDefinition) -> 
         SnapshotPartRow.view == view.name,
     )
     every = tuple(column.name for column in view.features)
+    rows = session.scalars(query.order_by(SnapshotPartRow.residency)).all()
     return ViewParts(
         snapshot=snapshot.digest,
         as_of=snapshot.as_of,
@@ -200,6 +206,7 @@ def _parts_of(session: Session, snapshot: SnapshotRow, view: ViewDefinition) -> 
                 digest=row.artifact_digest,
                 features=every if row.features is None else tuple(row.features),
             )
-            for row in session.scalars(query.order_by(SnapshotPartRow.residency))
+            for row in rows
         ),
+        lengths={name: length for row in rows for name, length in lengths_of(row.statistics).items()},
     )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from fairlead.core.errors import (
     InvalidInput,
     ResidencyViolation,
 )
-from tests.featurestore.feature_fleet import view_spec
+from tests.featurestore.feature_fleet import service, view_spec
 from tests.featurestore.federation_world import (
     EU,
     US,
@@ -30,6 +31,7 @@ from tests.featurestore.federation_world import (
     tagged,
 )
 
+arrow: Any = pa
 ROWS = [(1, 1), (1, 4), (2, 4), (3, 4), (1, 9), (1, 1), (7, 3)]
 
 
@@ -109,6 +111,25 @@ def test_the_plan_says_what_crosses_what_it_costs_and_what_else_there_is(federat
     assert moving["bytes"] > 0
     assert float(moving["usd"]) > 0
     assert moving["pays_after"] > 1
+
+
+def test_what_is_planned_agrees_with_what_crosses(federation: FederationWorld) -> None:
+    world = federation
+    texts = [(patient, 0, "x" * (80 + patient)) for patient in range(40)]
+    world.write("letters", "letter", arrow.string(), texts)
+    letters = view_spec("letters", [("letter", "STRING")], world.sources / "letters.parquet")
+    world.apply([tagged(letters, home=EU), service("post", {"letters": [("letter", "STRING")]})])
+    world.client.features.snapshot("post")
+    read = world.reader(WEST).federation.read(entity_rows([(patient, 1) for patient, _, _ in texts]), service="post")
+    (hop,) = read.hops
+    assert hop.bytes_out == hop.planned_out
+    assert hop.bytes_back == pytest.approx(hop.planned_back, rel=0.05)
+    assert float(hop.usd) == pytest.approx(float(hop.planned_usd), rel=0.05)
+    # Of a live read the alternative is that of the newest snapshot.
+    far = world.reader("aws:ap-northeast-1")
+    plans: list[Any] = [far.federation.plan(entity_rows(ROWS), service="post", live=live) for live in (False, True)]
+    moving = [plan["hops"][0]["views"][0]["moving"] for plan in plans]
+    assert moving[0]["bytes"] == moving[1]["bytes"] > 0
 
 
 def test_what_crossed_is_in_the_ledger_and_the_audit_log(federation: FederationWorld) -> None:
