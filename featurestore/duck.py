@@ -86,6 +86,12 @@ def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator
         connection.close()
 
 
+def limit_threads(connection: DuckDBPyConnection, most: int) -> None:
+    """Have the connection use no more threads than these, each of which takes its share of the memory limit."""
+    threads = fetch_number(connection, "SELECT current_setting('threads')")
+    connection.execute(f"SET threads = {min(threads, most)}")
+
+
 @contextmanager
 def bounded(*, seconds: float, answer_bytes: int) -> Generator[None]:
     """Have the queries that this thread begins in the block end after so many seconds, and give so many bytes at most.

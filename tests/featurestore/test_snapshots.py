@@ -17,6 +17,7 @@ from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, LocationNotFound, NotReady, ResidencyViolation, SnapshotNotFound
 from fairlead.core.ids import sha256_digest
 from fairlead.featurestore.definitions import Column, ViewDefinition
+from fairlead.featurestore.duck import fetch_number, limit_threads, open_duckdb
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.snapshots import record_of, snapshot_parts
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
@@ -224,3 +225,11 @@ def test_without_a_location_the_error_says_how_to_add_one(tmp_path: Path) -> Non
         world.apply([patient(), cells_view(world.sources / "cells.parquet"), service(views=ONLY_CELLS)])
         with pytest.raises(LocationNotFound, match="fairlead location add"):
             world.store.snapshots.take(ADMIN, "diagnosis")
+
+
+def test_a_sort_takes_few_of_the_threads_of_a_large_machine(tmp_path: Path) -> None:
+    with open_duckdb(tmp_path) as connection:
+        connection.execute("SET threads = 64")
+        for most in (4, 8):
+            limit_threads(connection, most)
+            assert fetch_number(connection, "SELECT current_setting('threads')") == 4
