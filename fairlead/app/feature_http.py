@@ -137,29 +137,30 @@ def serve_features(client: Fairlead, settings: ServerSettings, serving: Serving)
     """Serve one region's features until SIGTERM or SIGINT.
 
     Raises:
-        UnknownRegion, PermissionDenied, ServerUnavailable: if the registry does not know the region or the token.
+        RegionNotFound, PermissionDenied, ServerUnavailable: if the registry does not know the region or the token.
         Conflict: if the port is taken.
         InvalidInput: if the certificate cannot be read.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     tls = _load_tls(serving)
+    region = client.catalog.region(serving.region).region
     engines = OnlineEngines(
         OnlineFolder(root=settings.folder / "features" / "online"),
         read_choices(settings.feature_online_engine.get_secret_value()),
     )
-    engine = engines.of(serving.region)
+    engine = engines.of(region)
     log = None
     if serving.log_features:
         log = ServedLog(
             ServedFolder(root=settings.folder / "features" / "served"),
-            region=serving.region,
+            region=region,
             workspace_id=str(client.whoami()["workspace_id"]),
             share=serving.log_features,
         )
     server = FeatureServer(
         client,
         engine=engine,
-        region=serving.region,
+        region=region,
         connect=connect_as(client.settings, client.url),
         run_code=serving.run_code,
         log=log,
@@ -176,10 +177,10 @@ def serve_features(client: Fairlead, settings: ServerSettings, serving: Serving)
     scheme = "https" if tls else "http"
     url = serving.url or f"{scheme}://{f'[{address}]' if ':' in address else address}:{port}"
     stopping = threading.Event()
-    listed = Listing(client, region=serving.region, url=url)
+    listed = Listing(client, region=region, url=url)
 
     def tell() -> None:
-        sys.stdout.write(f"Features of {serving.region} are read at {url}\n")
+        sys.stdout.write(f"Features of {region} are read at {url}\n")
         if serving.run_code:
             sys.stdout.write("Code of on-demand views runs in this process; /ready names what was loaded.\n")
         sys.stdout.flush()
@@ -212,7 +213,7 @@ class Listing:
             except FairleadError as error:
                 self._id = None
                 if not self._has_said:
-                    self._say(f"{error} {error.hint or ''} Until then clients do not find it by themselves.")
+                    self._say(f"{error} Until then clients do not find it by themselves.")
                     self._has_said = True
             if stopping.wait(HEARTBEAT_SECONDS):
                 return

@@ -17,6 +17,7 @@ from fairlead.core.errors import (
     FairleadError,
     FeatureServerUnavailable,
     FeaturesStale,
+    InvalidInput,
     JsonValue,
     NotReady,
     SnapshotNotOnline,
@@ -149,7 +150,12 @@ class OnlineReads:
         }
         if self._max_staleness is not None:
             body["max_staleness_seconds"] = self._max_staleness
-        content = json.dumps(body, allow_nan=False).encode()
+        try:
+            content = json.dumps(body, allow_nan=False, default=_plain).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                "A join key has a value that is neither text nor a number.", hint="Send keys as the view has them."
+            ) from error
         answer = self._try(self._routes(), content)
         if isinstance(answer, OnlineFeatures):
             return answer
@@ -272,6 +278,14 @@ class OnlineReads:
             hint=f"Ask for it: fairlead features materialize {self._service}",
             service=self._service,
         )
+
+
+def _plain(value: object) -> object:
+    """A number of NumPy as Python's."""
+    item: Callable[[], object] | None = getattr(value, "item", None)
+    if item is None:
+        raise TypeError
+    return item()
 
 
 def _to_error(response: httpx2.Response) -> FairleadError:

@@ -8,10 +8,11 @@ from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from fairlead.app.feature_http import Listing
+from fairlead.app.feature_http import Listing, Serving, serve_features
 from fairlead.app.feature_server import STORES_KEPT_SECONDS
 from fairlead.app.kept_answers import ANSWERS_KEPT_SECONDS
 from fairlead.core.errors import (
@@ -19,6 +20,7 @@ from fairlead.core.errors import (
     FeatureServerUnavailable,
     FeaturesStale,
     InvalidInput,
+    RegionNotFound,
     ResidencyViolation,
     SnapshotNotOnline,
     Unavailable,
@@ -275,6 +277,22 @@ def test_a_reader_is_answered_by_the_nearest_region_and_fails_over(world: Featur
         inside.stop()
         answer = world.client.features.reader("profile", near=EU).read({"patient_id": [4]})
         assert (answer.region, answer.rows[0]["count"]) == (US, 4)
+
+
+@pytest.mark.usefixtures("site")
+def test_keys_may_be_those_of_a_frame_and_wrong_ones_are_refused(world: FeatureWorld) -> None:
+    reader = world.client.features.reader("profile", near=US)
+    assert reader.read({"patient_id": [*np.array([2, 4])]}).to_dict()["count"] == [2, 4]
+    for wrong in (float("nan"), NOW, np.array([1, 2])):
+        with pytest.raises(InvalidInput, match="join key"):
+            reader.read({"patient_id": [wrong]})
+    reader.close()
+
+
+def test_a_server_of_a_region_that_nobody_knows_does_not_start(world: FeatureWorld) -> None:
+    serving = Serving(region="aws:nowhere", host="127.0.0.1", port=0, offline_seconds=0)
+    with pytest.raises(RegionNotFound, match="aws:nowhere"):
+        serve_features(world.client, world.server.service.settings, serving)
 
 
 @pytest.mark.usefixtures("site")
