@@ -45,18 +45,36 @@ def to_forgotten(row: ErasureRow) -> Forgotten:
 
 def is_forgotten(forgotten: Forgotten, event_timestamp: str) -> str:
     """SQL that is true of a row of the subject, up to the time; keys and times are there in every row of a view."""
-    told = [quote_text(forgotten.subject.salt)]
-    for key in forgotten.subject.keys:
-        text = f"CAST({quote_name(key)} AS VARCHAR)"
-        told += [f"CAST(strlen({text}) AS VARCHAR)", "':'", text]
-    moment = f"TIMESTAMPTZ {quote_text(format_time(forgotten.until))}"
-    digest = quote_text(forgotten.subject.digest)
-    return f"(sha256({' || '.join(told)}) = {digest} AND {quote_name(event_timestamp)} <= {moment})"
+    subject = forgotten.subject
+    hashed = _hash_sql(subject.keys, subject.salt)
+    return f"({hashed} = {quote_text(subject.digest)} AND {quote_name(event_timestamp)} <= {_until(forgotten)})"
 
 
 def is_kept(forgotten: Sequence[Forgotten], event_timestamp: str) -> str:
-    """SQL that is true of a row that is nobody's who is forgotten."""
-    return " AND ".join(f"NOT {is_forgotten(each, event_timestamp)}" for each in forgotten) or "TRUE"
+    """SQL that is true of a row that is nobody's who is forgotten; it costs one hash for each salt."""
+    by_salt: dict[tuple[tuple[str, ...], str], list[Forgotten]] = {}
+    for each in forgotten:
+        by_salt.setdefault((each.subject.keys, each.subject.salt), []).append(each)
+    conditions: list[str] = []
+    for (keys, salt), subjects in by_salt.items():
+        listed = ", ".join(f"({quote_text(each.subject.digest)}, {_until(each)})" for each in subjects)
+        conditions.append(
+            f"NOT EXISTS (SELECT 1 FROM (VALUES {listed}) AS forgotten(__forgotten, __until) "  # noqa: S608
+            f"WHERE __forgotten = {_hash_sql(keys, salt)} AND {quote_name(event_timestamp)} <= __until)"
+        )
+    return " AND ".join(conditions) or "TRUE"
+
+
+def _hash_sql(keys: Sequence[str], salt: str) -> str:
+    told = [quote_text(salt)]
+    for key in keys:
+        text = f"CAST({quote_name(key)} AS VARCHAR)"
+        told += [f"CAST(strlen({text}) AS VARCHAR)", "':'", text]
+    return f"sha256({' || '.join(told)})"
+
+
+def _until(forgotten: Forgotten) -> str:
+    return f"TIMESTAMPTZ {quote_text(format_time(forgotten.until))}"
 
 
 def pick_forgotten(forgotten: Forgotten, rows: ArrowTable) -> Any:

@@ -52,8 +52,9 @@ class Erasures:
     def request(self, subject: Mapping[str, str | int], *, reason: str) -> Erasure:
         """Ask that a subject leaves: the values of its entities (or join keys), as `{"patient": 17}`.
 
-        The values stay here: what is sent is a hash of them under a salt that is made for this request. A view whose
-        keys include these loses the subject's rows with event times up to now.
+        The values stay here: what is sent is a hash of them under the salt of the erasure before, or a new one, so that
+        who is forgotten is found by one hash of each row. A view whose keys include these loses the subject's rows with
+        event times up to now.
 
         Raises:
             InvalidInput: if there is no such entity.
@@ -62,7 +63,8 @@ class Erasures:
             raise InvalidInput("Nobody is named.", hint="Give the values of entities, such as {'patient': 17}.")
         if empty := [entity for entity, value in subject.items() if value == ""]:
             raise InvalidInput(f"There is no value for {empty[0]!r}.", hint=f"Write {empty[0]}=VALUE.")
-        named = Subject.of(subject)
+        before = next(self._transport.items(_PATH, page_size=1), None)
+        named = Subject.of(subject, None if before is None else str(before["salt"]))
         body: dict[str, JsonValue] = {
             "entities": [*subject],
             "salt": named.salt,
