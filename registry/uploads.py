@@ -30,7 +30,7 @@ from fairlead.core.errors import (
 )
 from fairlead.core.ids import digest_hex, parse_digest
 from fairlead.core.ports import Clock
-from fairlead.registry import audit, garbage, versions, work
+from fairlead.registry import audit, garbage, version_states, work
 from fairlead.registry.bases import BaseCandidate, find_bases
 from fairlead.registry.blocks import BlockPlace, BlockShelf, find_blocks
 from fairlead.registry.idempotency import IdempotencyKey, run_once
@@ -234,7 +234,7 @@ class Uploads:
                 return
             row.state, row.error_code, row.error_detail = "FAILED", error.code, error.detail
             session.flush()
-            versions.mark_failed(session, row.workspace_id, row.id, code=error.code, detail=error.detail, now=now)
+            version_states.mark_failed(session, row.workspace_id, row.id, code=error.code, detail=error.detail, now=now)
             facts: dict[str, JsonValue] = {"code": error.code}
             audit.record_at(
                 session, caller, now, action="upload.fail", subject=row.id, residency=row.residency, facts=facts
@@ -279,7 +279,7 @@ def derive_verifications(session: Session, now: datetime) -> None:
     for row in session.scalars(late.with_for_update(skip_locked=True)).all():
         row.state = "EXPIRED"
         detail = "The upload's time was over before it was handed over."
-        versions.mark_failed(session, row.workspace_id, row.id, code="lease-lost", detail=detail, now=now)
+        version_states.mark_failed(session, row.workspace_id, row.id, code="lease-lost", detail=detail, now=now)
 
 
 def shelf_of(row: UploadRow) -> BlockShelf:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from fairlead.core.errors import FairleadError, IntegrityError, InvalidInput, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
-from fairlead.registry import audit, blocks, garbage, ledger, versions, work
+from fairlead.registry import audit, blocks, garbage, ledger, version_states, work
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import Location, get_location
 from fairlead.registry.replicas import (
@@ -229,7 +229,7 @@ class UploadVerification:
             blocks.add_blocks(session, handed.shelf, map(to_place, reader.layout.blocks.values()))
             upload.state = "READY"
             session.flush()
-            versions.mark_ready(session, upload.workspace_id, upload.id, reader.digest, now)
+            version_states.mark_ready(session, upload.workspace_id, upload.id, reader.digest, now)
             want_replicas(session, artifact, now)
             self._account(session, upload, artifact, handed.location, now)
             work.finish(session, leased)
@@ -281,7 +281,9 @@ class UploadVerification:
             upload.error_code = error.code
             upload.error_detail = error.detail
             session.flush()
-            versions.mark_failed(session, upload.workspace_id, upload.id, code=error.code, detail=error.detail, now=now)
+            version_states.mark_failed(
+                session, upload.workspace_id, upload.id, code=error.code, detail=error.detail, now=now
+            )
             forget_packs(session, handed.shelf, handed.location.region, packs, now)
             audit.record(
                 session,
