@@ -37,12 +37,20 @@ def main() -> None:
     """Start everything, read, lose a region, and read again."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fairlead-federation-")))
-        environment = start_sources(stack, folder)
-        url, token = start_registry(stack, folder, environment)
-        os.environ |= environment | {"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": token, "FAIRLEAD_REGION": WEST}
-        agents = {region: start_agent(stack, folder, region) for region in (US, EU, WEST)}
+        sources = start_sources(stack, folder)
+        # The registry's worker takes the snapshots; an agent can reach the source of its own region and no other.
+        url, token = start_registry(
+            stack, folder, {name: each for own in sources.values() for name, each in own.items()}
+        )
+        os.environ |= {"FAIRLEAD_URL": url, "FAIRLEAD_TOKEN": token}
+        agents = {region: start_agent(stack, folder, region, own) for region, own in sources.items()}
         for agent in agents.values():
             print(read_until(agent, "The feature agent of"))
+        # The reader needs the names of the sources, to apply the repository, and none of the keys to them.
+        os.environ |= {
+            name: sources[region][name] for region, name in ((US, "PAYMENTS_BUCKET"), (WEST, "VISITS_DATABASE"))
+        }
+        os.environ["FAIRLEAD_REGION"] = WEST
         client = stack.enter_context(contextlib.closing(fairlead.connect(url, token=token, home=folder / "reader")))
 
         say("Each region's views, and how a model's features would be read by a client in azure:westeurope")
@@ -80,8 +88,8 @@ def main() -> None:
         show_ledger(client)
 
 
-def start_sources(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
-    """A bucket, a PostgreSQL database and a DuckDB file with rows; the environment that leads to them."""
+def start_sources(stack: contextlib.ExitStack, folder: Path) -> dict[str, dict[str, str]]:
+    """A bucket, a PostgreSQL database and a DuckDB file with rows; by region, the environment that leads to its own."""
     bucket = stack.enter_context(moto_server(folder))
     database = stack.enter_context(postgres_server(folder))
     url = bucket.new_bucket()
@@ -91,13 +99,14 @@ def start_sources(stack: contextlib.ExitStack, folder: Path) -> dict[str, str]:
     visits.parent.mkdir()
     fill_duckdb(visits)
     return {
-        "PAYMENTS_BUCKET": url,
-        "VISITS_DATABASE": str(visits),
-        "FAIRLEAD_FEATURE_SOURCE_ROOTS": str(visits.parent),
-        "FAIRLEAD_FEATURE_CONNECTIONS": f'{{"ledger": "{database.admin_url}"}}',
-        "AWS_ENDPOINT_URL": bucket.options["endpoint_url"],
-        "AWS_ACCESS_KEY_ID": bucket.options["key"],
-        "AWS_SECRET_ACCESS_KEY": bucket.options["secret"],
+        US: {
+            "PAYMENTS_BUCKET": url,
+            "AWS_ENDPOINT_URL": bucket.options["endpoint_url"],
+            "AWS_ACCESS_KEY_ID": bucket.options["key"],
+            "AWS_SECRET_ACCESS_KEY": bucket.options["secret"],
+        },
+        EU: {"FAIRLEAD_FEATURE_CONNECTIONS": f'{{"ledger": "{database.admin_url}"}}'},
+        WEST: {"VISITS_DATABASE": str(visits), "FAIRLEAD_FEATURE_SOURCE_ROOTS": str(visits.parent)},
     }
 
 
@@ -116,10 +125,12 @@ def start_registry(stack: contextlib.ExitStack, folder: Path, environment: Mappi
     return url, token
 
 
-def start_agent(stack: contextlib.ExitStack, folder: Path, region: str) -> subprocess.Popen[str]:
+def start_agent(
+    stack: contextlib.ExitStack, folder: Path, region: str, environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
     """The feature agent of a region, in a process of its own."""
     name = region.partition(":")[2]
-    settings = {**os.environ, "FAIRLEAD_HOME": str(folder / name), "FAIRLEAD_REGION": region}
+    settings = {**os.environ, **environment, "FAIRLEAD_HOME": str(folder / name), "FAIRLEAD_REGION": region}
     return start(stack, folder / f"{name}.log", settings, "agent", "serve", "--region", region, "--port", "0")
 
 
