@@ -115,7 +115,6 @@ class StreamConsumer:
                 _logger.warning("the stream is read on when this is over: %s", error)
                 stopping.wait(_RETRY_SECONDS)
                 continue
-            self._done += Consumed(messages=count)
             if until_empty and not count:
                 break
         return self._done
@@ -171,6 +170,7 @@ class StreamConsumer:
         for message, _ in found:
             del self._held[message.position]
         self._done += Consumed(
+            messages=len(found),
             accepted=max((each.accepted for each in pushed), default=0),
             duplicates=max((each.duplicates for each in pushed), default=0),
         )
@@ -196,7 +196,7 @@ class StreamConsumer:
         _logger.warning("message %s is put aside: %s", message.position, error.detail)
         self._broker.bury(message, error.detail)
         del self._held[message.position]
-        self._done += Consumed(buried=1)
+        self._done += Consumed(messages=1, buried=1)
 
 
 def read_message(message: StreamMessage) -> list[dict[str, Any]]:

@@ -324,7 +324,7 @@ def test_what_was_put_aside_before_the_server_went_away_is_put_aside_once(
     topic.add(payload(1))
     log.failures = [Unavailable("Away."), StorageFull("No space.")]
     done = consume(topic, log)
-    assert (done.accepted, done.buried, len(topic.dead), len(topic.pending)) == (1, 1, 1, 0)
+    assert (done.messages, done.accepted, done.buried, len(topic.dead), len(topic.pending)) == (2, 1, 1, 1, 0)
 
 
 def test_a_region_that_is_refused_stops_the_consumer_and_puts_nothing_aside(topic: MemoryTopic, log: Log) -> None:
