@@ -114,6 +114,8 @@ class OnlineStores:
     ) -> list[OnlineState]:
         """Want a service online: the newest snapshot from now on, or one; wherever its data may be, or in some regions.
 
+        What regions serve that are no longer among them, goes.
+
         Raises:
             FeatureServiceNotFound, SnapshotNotFound: if there is none.
             NotReady: if the snapshot is not READY, or there is none.

@@ -364,8 +364,9 @@ class Features:
     ) -> list[OnlineState]:
         """Load a snapshot into each region's online store, from that region's own replica.
 
-        Without a snapshot the newest one is wanted from now on; without regions, wherever the data may be. Answers
-        the state of every region; `wait` waits for the named ones.
+        Without a snapshot the newest one is wanted from now on; without regions, wherever the data may be. Regions
+        that are no longer named give their stores up. Answers the state of every region that is left; `wait` waits
+        for the named ones.
 
         Raises:
             FeatureServiceNotFound, SnapshotNotFound, UnknownRegion, ResidencyViolation.
