@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 _MISSING_HINT = "Write the rows there, or correct the path of the source, and take another snapshot."
 _ALL = Needs()
+_BATCH_ROWS = 16_384
+_BUFFER_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Sources:
         place = source.place
         match place:
             case ParquetFiles():
-                return self._files(connection, place.uri, view)
+                return self._files(connection, place.uri, view, needs)
             case PostgresRows():
                 return postgres_relation(
                     connection,
@@ -114,7 +116,7 @@ class Sources:
             )
         return address
 
-    def _files(self, connection: DuckDBPyConnection, uri: str, view: str) -> str:
+    def _files(self, connection: DuckDBPyConnection, uri: str, view: str, needs: Needs) -> str:
         scheme, path = _split(uri, view)
         if scheme is None:
             names = ", ".join(quote_text(str(each)) for each in self._local_files(path, view))
@@ -122,9 +124,14 @@ class Sources:
         filesystem, path = self._open_bucket(scheme, uri)
         arrow = load_arrow()
         with _bucket_errors(uri, view):
-            dataset = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
+            dataset = arrow.dataset.dataset(path, filesystem=filesystem, format=_streaming_parquet())
+        columns = [column for column in dataset.schema.names if needs.columns is None or column in needs.columns]
+        if needs.columns is not None and len(columns) < len(needs.columns):
+            columns = dataset.schema.names  # Whoever asked sees which there are.
         name = f"source_{os.urandom(4).hex()}"
-        connection.register(name, dataset)
+        # Arrow would read many files and batches ahead, a gigabyte and more, of which DuckDB's limit knows nothing.
+        ahead = {"batch_size": _BATCH_ROWS, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+        connection.register(name, dataset.scanner(columns=columns, **ahead))
         return name
 
     def _database(self, connection: DuckDBPyConnection, uri: str, view: str) -> Path:
@@ -177,6 +184,13 @@ class Sources:
                 f"Reading {scheme}:// needs a library that is not installed.",
                 hint=f"Run: pip install 'fairlead[{_EXTRAS[scheme]}]'",
             ) from None
+
+
+def _streaming_parquet() -> Any:
+    """Parquet read piece by piece; Arrow would else fetch the whole of a file beforehand."""
+    dataset = load_arrow().dataset
+    options = dataset.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=_BUFFER_BYTES)
+    return dataset.ParquetFileFormat(default_fragment_scan_options=options)
 
 
 def _split(uri: str, view: str) -> tuple[str | None, str]:
