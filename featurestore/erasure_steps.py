@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exists, func, or_, select, update
@@ -38,7 +38,7 @@ from fairlead.featurestore.tables_online import OnlineSlotRow
 from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow
 from fairlead.registry import work
 from fairlead.registry.locations import all_locations
-from fairlead.registry.tables import ArtifactRow, ModelVersionRow, ReplicaRow, UploadRow
+from fairlead.registry.tables import ArtifactRow, ModelVersionRow, ReplicaRow, UploadRow, WorkRow
 
 if TYPE_CHECKING:
     from fairlead.registry.locations import Location
@@ -59,6 +59,7 @@ SNAPSHOT = "snapshot"
 """The kind of an artifact that holds a part of a snapshot; of the other kind are segments of logs."""
 
 MISSING_MAX = 100
+_PATIENCE = timedelta(minutes=2)
 LOG = "log/"
 """What the name of a log begins with, among the online stores of an erasure."""
 
@@ -440,11 +441,21 @@ def _pending_snapshots(session: Session, erasure: ErasureRow) -> Iterable[str]:
 def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
     name = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
     regions = sorted(verified_regions(session, name))
-    if regions:
-        region = row.region if row.region in regions else regions[0]
-        row.region = region
-        subject = f"{row.erasure_id}/{row.residency}/{digest_hex(Digest(row.digest))}"
-        _require(session, row, ERASE_ROWS, subject, now, region=region)
+    if not regions:
+        return
+    if row.region not in regions:
+        row.region, row.changed_at = regions[0], now
+    elif row.changed_at + _PATIENCE <= now:
+        # A region that is away holds up none of what another one can do.
+        row.region, row.changed_at = regions[(regions.index(row.region) + 1) % len(regions)], now
+    subject = f"{row.erasure_id}/{row.residency}/{digest_hex(Digest(row.digest))}"
+    _require(session, row, ERASE_ROWS, subject, now, region=row.region)
+    session.execute(
+        update(WorkRow)
+        .where(WorkRow.workspace_id == row.workspace_id, WorkRow.kind == ERASE_ROWS, WorkRow.subject == subject)
+        .where(WorkRow.region != row.region, WorkRow.lease_holder.is_(None))
+        .values(region=row.region)
+    )
 
 
 def _require(

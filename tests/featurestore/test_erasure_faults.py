@@ -14,8 +14,9 @@ from fairlead.featurestore.erasure_locations import EraseLocationHandler
 from fairlead.featurestore.erasure_stores import EraseStoreHandler
 from fairlead.featurestore.erasure_work import EraseRowsHandler
 from fairlead.sync.upkeep_duties import UpkeepRules
+from fairlead.sync.worker import Worker
 from tests.featurestore.feature_fleet import FeatureFleet, day, open_feature_fleet
-from tests.featurestore.test_erasures import GENES, MARKER, ROWS, SUBJECT, get, holds, request, stored_blocks
+from tests.featurestore.test_erasures import GENES, MARKER, ROWS, SUBJECT, finish, get, holds, request, stored_blocks
 from tests.featurestore.test_streams import definitions, push, row
 from tests.fleet import ADMIN
 
@@ -113,3 +114,29 @@ def test_pushed_rows_leave_the_log_its_segments_and_the_online_store(fleet: Feat
     assert logged
     again = fleet.snapshot()
     assert {part.view: part.rows for part in again.artifacts}["cells"] == len(ROWS) - 4 + 2
+
+
+def test_a_region_that_is_away_holds_the_certificate_up_and_nobodys_reads(fleet: FeatureFleet) -> None:
+    fleet.snapshot(as_of=day(3))
+    fleet.store.online.materialize(ADMIN, "diagnosis")
+    fleet.fleet.settle()
+    fleet.run()
+    duties = fleet.fleet.duties
+    here = Worker(
+        fleet.fleet.database,
+        fleet.fleet.clock,
+        regions=["gcp:europe-west4"],
+        handlers={**duties.handlers, **fleet.store.handlers},
+        derivers=[*duties.derivers, *fleet.store.derivers(["gcp:europe-west4"])],
+    )
+    asked = request(fleet)
+    for _ in range(8):
+        here.run_until_idle()
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
+    found = get(fleet, asked)
+    assert found.state == "RUNNING"
+    read = fleet.store.online.read(ADMIN, "diagnosis", {"patient_id": [SUBJECT]}, region="gcp:europe-west4")
+    assert set(read.rows[0]["_status"].values()) == {"not_found"}
+    # It comes back.
+    assert finish(fleet, asked).rows_removed == 5
+    assert not any(MARKER.encode() in block for block in stored_blocks(fleet))
