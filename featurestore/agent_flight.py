@@ -145,8 +145,11 @@ class FeatureAgentServer:
         return self._exchange.places.count(principal)
 
     def serve(self) -> None:
-        """Answer until `shutdown`."""
-        self._server.serve()
+        """Wait until `shutdown`: it has answered since it was made.
+
+        Arrow's own way to do so takes the process's signals for itself, and then waits for whoever stopped sending.
+        """
+        self._server.wait()
 
     def shutdown(self) -> bool:
         """Take no more calls, and finish what runs; whether that was done in a few seconds."""

@@ -387,8 +387,6 @@ def _run(server: FeatureAgentServer, link: RegistryLink, region: str, address: s
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    serving = threading.Thread(target=server.serve, name="fairlead-agent", daemon=True)
-    serving.start()
     sys.stdout.write(f"The feature agent of {region} answers at {address}\n")
     sys.stdout.flush()
     signed_at, looked_at = time.monotonic(), -math.inf

@@ -350,7 +350,7 @@ def test_a_token_is_judged_before_anything_of_a_call_is_read(federation: Federat
             send_nothing(client, options)
 
 
-def test_who_stops_sending_holds_up_nobody_else(federation: FederationWorld) -> None:
+def test_who_stops_sending_holds_up_nobody_else(federation: FederationWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     world = federation
     agent = world.start_agent(WEST, limits=AgentLimits(joins=1, calls=2, seconds=600.0))
     stalled: list[Any] = []
@@ -372,6 +372,9 @@ def test_who_stops_sending_holds_up_nobody_else(federation: FederationWorld) -> 
             call(world, hers, token=token)
         # Everybody else is served, though there is one join's place alone.
         assert call(world, hop)[0].num_rows == len(ROWS)
+        # Nor does the agent wait for whoever will never end.
+        monkeypatch.setattr("fairlead.featurestore.agent_flight._STOP_SECONDS", 0.1)
+        assert not agent.server.shutdown()
     finally:
         for client, _, answers in stalled:
             answers.cancel()
