@@ -47,6 +47,9 @@ def get_historical(
         raise InvalidInput(f"{on_unavailable[:40]!r} is no policy.", hint=f"Choose from: {', '.join(_POLICIES)}.")
     if destination is None and not explain:
         raise InvalidInput("The training set goes nowhere.", hint="Give --destination FILE, or --explain for the plan.")
+    if destination is not None and not destination.absolute().parent.is_dir():
+        # Known beforehand, so that nothing crosses for it.
+        raise InvalidInput(f"There is no folder {destination.parent}.", hint="Make it, or give another --destination.")
     table = read_table(entities)
     wanted: dict[str, Any] = {
         "service": service,
@@ -76,6 +79,7 @@ def describe_plan(plan: dict[str, Any]) -> str:
     head = ["region", "view", "joined by", "rows", "out", "back (est.)", "dollars (est.)", "instead: move the data"]
     rows: list[list[str]] = []
     for hop in plan["hops"]:
+        numbers = hop["bytes_back"] - sum(view["bytes_back"] for view in hop["views"])
         for number, view in enumerate(hop["views"]):
             is_first = number == 0
             rows.append(
@@ -85,7 +89,7 @@ def describe_plan(plan: dict[str, Any]) -> str:
                     _joiner(hop) if is_first else "",
                     str(plan["rows"]),
                     render_size(hop["bytes_out"]) if is_first else "(as above)",
-                    render_size(view["bytes_back"]),
+                    render_size(view["bytes_back"] + (numbers if is_first else 0)),
                     render_dollars(_sum(hop["usd_out"], hop["usd_back"])) if is_first else "",
                     _moving(view["moving"]),
                 ]
@@ -147,11 +151,21 @@ def read_table(path: Path) -> Any:
 
 
 def write_table(table: Any, path: Path) -> None:
-    """Write a training set to a file."""
-    if path.suffix == ".csv":
-        _load("pyarrow.csv").write_csv(table, path)
-    else:
-        _load("pyarrow.parquet").write_table(table, path)
+    """Write a training set to a file.
+
+    Raises:
+        InvalidInput: if it cannot be written.
+    """
+    arrow, parquet, csv = (_load(name) for name in ("pyarrow", "pyarrow.parquet", "pyarrow.csv"))
+    try:
+        if path.suffix == ".csv":
+            csv.write_csv(table, path)
+        else:
+            parquet.write_table(table, path)
+    except (arrow.ArrowException, OSError) as error:
+        raise InvalidInput(
+            f"The training set cannot be written to {path}.", hint="Give another --destination; lists need .parquet."
+        ) from error
 
 
 def without_tickets(plan: dict[str, Any]) -> dict[str, Any]:
