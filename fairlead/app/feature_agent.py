@@ -175,7 +175,7 @@ class RegistryLink:
                 except ReplicaUnavailable as error:
                     raise ReplicaUnavailable(
                         f"{self._region} has no verified replica of {digest} that can be read.",
-                        hint="See what is copied there: fairlead replicate watch. Or read the view where its replica is.",
+                        hint="See what is copied: fairlead replicate watch. Or read the view where its replica is.",
                         digest=digest,
                         region=self._region,
                     ) from error
