@@ -24,6 +24,8 @@ ArrowSchema = Any
 """A `pyarrow.Schema`."""
 
 _MEMORY_LIMIT = "1GiB"
+# With the 64 of a large machine, a sort on disk fails within a gibibyte.
+_SORTING_THREADS = 4
 _ROWS_A_BATCH = 8 * 1024
 _LOOK_SECONDS = 0.5
 _SPILLED_OF_ANSWER = 4
@@ -86,7 +88,7 @@ def open_duckdb(folder: Path, *, memory_limit: str = _MEMORY_LIMIT) -> Generator
         connection.close()
 
 
-def limit_threads(connection: DuckDBPyConnection, most: int) -> None:
+def limit_threads(connection: DuckDBPyConnection, most: int = _SORTING_THREADS) -> None:
     """Have the connection use no more threads than these, each of which takes its share of the memory limit."""
     threads = fetch_number(connection, "SELECT current_setting('threads')")
     connection.execute(f"SET threads = {min(threads, most)}")

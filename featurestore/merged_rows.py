@@ -12,7 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fairlead.featurestore.definitions import ViewDefinition
-from fairlead.featurestore.duck import fetch_batches, load_arrow, open_duckdb, quote_name, quote_text
+from fairlead.featurestore.duck import (
+    fetch_batches,
+    limit_threads,
+    load_arrow,
+    open_duckdb,
+    quote_name,
+    quote_text,
+)
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.replica_rows import ReplicaRows
 from fairlead.featurestore.row_files import ROW_GROUP, RowWriter
@@ -54,6 +61,7 @@ def merge_rows(parts: Sequence[ViewRows], destination: Path, *, scratch: Path) -
     query = f"SELECT * EXCLUDE (__nth) FROM (SELECT {named}, {nth} AS __nth FROM {joined}) ORDER BY {order}, __nth"  # noqa: S608
     arrow = load_arrow()
     with open_duckdb(scratch) as connection, RowWriter(destination, columns, metadata={}) as writer:
+        limit_threads(connection)
         for batch in fetch_batches(connection, query, ROW_GROUP):
             writer.write(arrow.Table.from_batches([batch]))
         writer.finish()

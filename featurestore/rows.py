@@ -46,8 +46,6 @@ ROWS_FILE = "rows.parquet"
 FurtherRows = Callable[["DuckDBPyConnection"], str | None]
 """Gives an SQL relation of more rows of a view on a connection, with its columns in the order of `row_columns`."""
 
-# With the 64 of a large machine, a sort on disk fails within a gibibyte.
-_SORTING_THREADS = 4
 _TIMES = ("TIMESTAMP", "DATE", "VARCHAR")
 _FLOATS = ("FLOAT", "DOUBLE")
 
@@ -75,7 +73,7 @@ def write_rows(
     import duckdb
 
     with open_duckdb(scratch) as connection:
-        limit_threads(connection, _SORTING_THREADS)
+        limit_threads(connection)
         try:
             relation = sources.relation(connection, view.source, view=view.name, needs=Needs.of(view, until=as_of))
             found = _describe(connection, relation)
