@@ -145,6 +145,14 @@ def _too_large(bounds: _Bounds) -> AnswerTooLarge:
     )
 
 
+def not_nan(number: str, kind: str) -> str:
+    """An SQL expression of a float of DuckDB's type `kind`, with a missing value for what is not a number."""
+    # Twice, for DuckDB believes a Parquet file's statistics, which leave NaN out: it takes the comparison of the column
+    # itself for false, and knows nothing of what the first one gives.
+    nan = f"'nan'::{kind}"
+    return f"nullif(nullif({number}, {nan}), {nan})"
+
+
 def quote_name(name: str) -> str:
     """A column's or table's name as SQL writes it."""
     return '"' + name.replace('"', '""') + '"'

@@ -15,7 +15,7 @@ from feast.infra.offline_stores.file_source import FileSource
 from google.protobuf.json_format import MessageToDict
 
 from fairlead.core.errors import FeatureSourceInvalid
-from fairlead.featurestore.duck import fetch_rows, open_duckdb, quote_name
+from fairlead.featurestore.duck import fetch_rows, not_nan, open_duckdb, quote_name
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition, read_source
 from fairlead.featurestore.source_queries import Needs
 from fairlead.featurestore.sources import Sources
@@ -62,7 +62,7 @@ class Columns:
     def ranked(self, name: str) -> str:
         """A column as it ranks among rows of one entity and time: a float that is not a number is a missing value."""
         column, kind = self.sql(name), self.type(name)
-        return f"nullif({column}, 'nan'::{kind})" if kind in _FLOATS else column
+        return not_nan(column, kind) if kind in _FLOATS else column
 
     def has(self, name: str) -> bool:
         """Whether there is a column that the view calls so."""

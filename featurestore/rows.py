@@ -27,6 +27,7 @@ from fairlead.featurestore.duck import (
     fetch_rows,
     limit_threads,
     load_arrow,
+    not_nan,
     open_duckdb,
     quote_name,
     quote_text,
@@ -175,7 +176,7 @@ class _Plan:
             name = quote_name(source)
             tried = self._cast(column, source).replace("CAST(", "TRY_CAST(")
             if self._is_float(source):
-                name = _not_nan(name, self._found[source])
+                name = not_nan(name, self._found[source])
             query = f"SELECT count(*) FROM {relation} WHERE {name} IS NOT NULL AND {tried} IS NULL"  # noqa: S608
             try:
                 count = fetch_number(connection, query)
@@ -188,9 +189,9 @@ class _Plan:
     def _cast(self, column: Column, source: str) -> str:
         name, target = quote_name(source), DUCKDB_TYPES[column.type]
         if self._is_float(source):
-            name = _not_nan(name, self._found[source])
+            name = not_nan(name, self._found[source])
         elif column.type in _FLOATS:
-            return _not_nan(f"CAST({name} AS {target})", target)
+            return not_nan(f"CAST({name} AS {target})", target)
         elif column.type == "STRING" and self._found[source].startswith(("STRUCT(", "MAP(")):
             name = f"to_json({name})"
         return f"CAST({name} AS {target})"
@@ -207,13 +208,6 @@ class _Plan:
             view=self._view.name,
             column=source,
         )
-
-
-def _not_nan(number: str, kind: str) -> str:
-    # Twice, for DuckDB believes a Parquet file's statistics, which leave NaN out: it takes the comparison of the column
-    # itself for false, and knows nothing of what the first one gives.
-    nan = f"'nan'::{kind}"
-    return f"nullif(nullif({number}, {nan}), {nan})"
 
 
 def _describe(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ FairleadError
 │   ├── BudgetNotFound, RoleBindingNotFound, IssuerNotFound, WorkspaceNotFound
 │   ├── SignerNotFound, RetentionPolicyNotFound, DeployTargetNotFound, FeedNotFound, RegionNotFound
 │   ├── WebhookNotFound, WebhookDeliveryNotFound
-│   ├── FeatureServerNotFound, FeatureCheckNotFound
+│   ├── FeatureServerNotFound, FeatureCheckNotFound, PushSourceNotFound
 │   ├── ContainerRegistryNotFound, ImageVariantNotFound, ProfileNotFound
 │   ├── EncryptionKeyNotFound    a workspace has no encryption key of that id
 │   └── ObjectNotFound           a key that a location does not hold

@@ -42,6 +42,7 @@ EXIT_CODES = {
     "PermissionDenied": ExitCode.AUTH,
     "Conflict": ExitCode.CONFLICT,
     "GateRefused": ExitCode.GATE_REFUSED,
+    "ExpectationFailed": ExitCode.GATE_REFUSED,
     "PickleRefused": ExitCode.GATE_REFUSED,
     "CodeRefused": ExitCode.GATE_REFUSED,
     "NotSigned": ExitCode.GATE_REFUSED,

@@ -117,6 +117,16 @@ def test_the_latest_created_row_counts_among_those_of_one_time_and_then_the_grea
     assert found["noise"].to_pylist() == [0.25, 3.0]
 
 
+def test_of_equal_rows_one_that_is_not_a_number_gives_way(tmp_path: Path) -> None:
+    from feast.types import Float64
+
+    found = Repository(tmp_path)
+    columns = {"patient_id": [1, 1], "noise": [0.25, float("nan")], "event_timestamp": [at(0), at(0)]}
+    source = found.source("noises", columns)
+    found.store.apply([found.patient, source, found.view("noises", source, {"noise": Float64})])
+    assert found.ask(frame([(1, at(1))]), "noises:noise").to_arrow()["noise"].to_pylist() == [0.25]
+
+
 def test_rows_that_were_not_written_yet_do_not_count_when_that_is_asked_for(repository: Repository) -> None:
     rows = frame([(1, at(5)), (1, at(5.5)), (1, at(6))])
     assert repository.ask(rows, "pulses:pulse").to_arrow()["pulse"].to_pylist() == [62, 62, 62]
