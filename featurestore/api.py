@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Query, Response, status
 from pydantic import AwareDatetime
 
-from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.api_exports import NOT_IN_REGION_HEADER
 from fairlead.featurestore.applied import FeatureObject
+from fairlead.featurestore.arrow_bodies import ARROW_STREAM, read_arrow_body
 from fairlead.featurestore.definitions import SERVICE, VIEW
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 from fairlead.featurestore.schemas import (
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from fairlead.featurestore.snapshots import Snapshots
 
 
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
 SNAPSHOT_HEADER = "X-Fairlead-Snapshot"
 SERVICE_DIGEST_HEADER = "X-Fairlead-Service-Digest"
 
@@ -150,24 +149,6 @@ def snapshots_router(snapshots: Snapshots, wake: Wake) -> APIRouter:
     return router
 
 
-async def read_entity_rows(request: Request) -> ArrowTable:
-    """The Arrow table that a request's body holds.
-
-    Raises:
-        InvalidInput: if it is not a whole and valid Arrow IPC stream.
-    """
-    body = await request.body()
-    arrow = load_arrow()
-    try:
-        table = arrow.ipc.open_stream(body).read_all()
-        table.validate(full=True)
-    except (arrow.ArrowException, ValueError, OSError):
-        raise InvalidInput(
-            "The body is not an Arrow IPC stream.", hint=f"Send the entity rows as {ARROW_STREAM}."
-        ) from None
-    return table
-
-
 def historical_router(historical: HistoricalReads) -> APIRouter:
     """Training sets."""
     router = APIRouter(prefix="/features", tags=["features"])
@@ -180,7 +161,7 @@ def historical_router(historical: HistoricalReads) -> APIRouter:
     )
     def join_features(  # noqa: PLR0917  (a route's parts)
         caller: MayRead,
-        entity_rows: Annotated[ArrowTable, Depends(read_entity_rows)],
+        entity_rows: Annotated[ArrowTable, Depends(read_arrow_body)],
         snapshot: Annotated[str | None, Query(description="A snapshot's digest or id.")] = None,
         service: Annotated[str | None, Query(description="A service, whose newest snapshot is read.")] = None,
         as_of: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 
 from fairlead.featurestore.agents import Crossing
-from fairlead.featurestore.api import ARROW_STREAM, read_entity_rows
+from fairlead.featurestore.arrow_bodies import ARROW_STREAM, read_arrow_body
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 from fairlead.featurestore.schemas_federation import (
     AgentAnswer,
@@ -61,7 +61,7 @@ def federation_router(reads: FederatedReads, joins: FederatedJoins, versions: Vi
     )
     def join_ticket(
         caller: MayRead,
-        entity_rows: Annotated[ArrowTable, Depends(read_entity_rows)],
+        entity_rows: Annotated[ArrowTable, Depends(read_arrow_body)],
         token: TokenHash,
         ticket: Annotated[str, Header(alias=TICKET_HEADER, description="The ticket of a plan's hop to `service`.")],
     ) -> Response:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import ValidationError
 
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.duck import load_arrow
+from fairlead.featurestore.arrow_bodies import ARROW_STREAM, read_arrow_body, read_body
 from fairlead.featurestore.pushed_rows import Columns, columns_of_arrow, columns_of_json
 from fairlead.featurestore.pushes import PushTo
 from fairlead.featurestore.schemas_streams import LogLagAnswer, LogLagList, PushAnswer, PushRequest, PushSourceAnswer
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from fairlead.featurestore.log_lag import LogLags
     from fairlead.featurestore.pushes import FeaturePushes
 
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -40,11 +39,6 @@ _BODY: dict[str, Any] = {
 }
 
 
-async def read_body(request: Request) -> bytes:
-    """The bytes of a request's body."""
-    return await request.body()
-
-
 def read_pushed(request: Request, body: Annotated[bytes, Depends(read_body)]) -> tuple[Columns, list[str] | None]:
     """The columns that a request's body holds, and its event ids where they come beside the rows.
 
@@ -54,15 +48,7 @@ def read_pushed(request: Request, body: Annotated[bytes, Depends(read_body)]) ->
         InvalidInput: if it is neither an Arrow IPC stream nor such JSON.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip() == ARROW_STREAM:
-        arrow = load_arrow()
-        try:
-            table = arrow.ipc.open_stream(body).read_all()
-            table.validate(full=True)
-        except (arrow.ArrowException, ValueError, OSError):
-            raise InvalidInput(
-                "The body is not an Arrow IPC stream.", hint=f"Send the rows as {ARROW_STREAM}."
-            ) from None
-        return columns_of_arrow(table), None
+        return columns_of_arrow(read_arrow_body(body)), None
     try:
         asked = PushRequest.model_validate_json(body)
     except ValidationError as error:
