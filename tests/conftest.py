@@ -15,7 +15,7 @@ import pytest
 from fairlead.app.schema import upgrade
 from fairlead.core.db import Database
 from fairlead.testing.clock import ManualClock
-from tests.records import migrated_sqlite_file
+from tests.records import migrated_database
 from tests.servers import object_stores, postgres
 from tests.servers import redis_server as redis_servers
 from tests.servers.object_stores import ObjectStoreServer
@@ -161,13 +161,6 @@ def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
         yield url.rpartition("/")[2]
 
 
-@pytest.fixture
-def migrated_postgres_database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
-    """The SQLAlchemy URL of a PostgreSQL database at the newest revision, without rows."""
-    with postgres_server.new_database(template=migrated_template) as url:
-        yield url
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The SQLAlchemy URL of a database for `open_record`, which empties it: the test runs once on each kind."""
@@ -181,13 +174,10 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def migrated_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def migrated_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The SQLAlchemy URL of a database at the newest revision, without rows: the test runs once on each kind."""
-    if request.param == "sqlite":
-        (tmp_path / "migrated.db").write_bytes(migrated_sqlite_file())
-        return f"sqlite:///{tmp_path / 'migrated.db'}"
-    url: str = request.getfixturevalue("migrated_postgres_database")
-    return url
+    with migrated_database(request, tmp_path) as url:
+        yield url
 
 
 def _database_url(request: pytest.FixtureRequest, folder: Path, *, postgres: str) -> str:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 from sqlalchemy import create_mock_engine, make_url
 
 from fairlead.app.schema import upgrade
 from fairlead.core.db import POSTGRES_SCHEMA, Base, Database
 from fairlead.registry.tables import WorkspaceRow
+from tests.servers.postgres import PostgresServer
 
 WORKSPACE = "acme"
 
@@ -59,6 +61,18 @@ def _provide_postgres(url: str, tables: frozenset[str]) -> None:
                 *_script("postgresql+psycopg", tables),
             ]
         connection.execute(";\n".join(statements).encode())
+
+
+@contextlib.contextmanager
+def migrated_database(request: pytest.FixtureRequest, folder: Path) -> Generator[str]:
+    """The SQLAlchemy URL of a database at the newest revision, without rows, of the kind that the fixture asks for."""
+    if request.param == "sqlite":
+        (folder / "migrated.db").write_bytes(migrated_sqlite_file())
+        yield f"sqlite:///{folder / 'migrated.db'}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    with server.new_database(template=request.getfixturevalue("migrated_template")) as url:
+        yield url
 
 
 @cache

@@ -17,8 +17,8 @@ from fairlead.core.errors import FairleadError, InvalidInput, PermissionDenied
 from fairlead.registry.audit import Sealer, record
 from fairlead.registry.identity import Reach
 from fairlead.sdk.records import AuditEvent
+from tests.records import migrated_database
 from tests.running_server import RunningServer, running_server
-from tests.servers.postgres import PostgresServer
 
 STREAM = {"accept": "text/event-stream"}
 
@@ -26,12 +26,7 @@ STREAM = {"accept": "text/event-stream"}
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("events")
-    if request.param == "sqlite":
-        with running_server(folder, f"sqlite:///{folder / 'fairlead.db'}", event_streams=4) as running:
-            yield running
-        return
-    postgres: PostgresServer = request.getfixturevalue("postgres_server")
-    with postgres.new_database() as url, running_server(folder, url, event_streams=4) as running:
+    with migrated_database(request, folder) as url, running_server(folder, url, event_streams=4) as running:
         yield running
 
 

@@ -27,10 +27,9 @@ class Registry:
 
 @contextmanager
 def stock_registry(folder: Path, database_url: str) -> Generator[Registry]:
-    """Run the server while the block runs; the client of this process has its address and token."""
+    """Run the server on a migrated database meanwhile; the client of this process has its address and token."""
     (folder / "server").mkdir()
     shell = CommandLine(home=folder / "server", variables={"FAIRLEAD_DATABASE_URL": database_url})
-    shell("db", "upgrade")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",

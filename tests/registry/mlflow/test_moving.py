@@ -24,6 +24,7 @@ from fairlead.core.errors import InvalidInput, ModelNotFound, PermissionDenied
 from fairlead.sdk.mlflow_files import files_at
 from fairlead.sdk.mlflow_registry import open_registry
 from tests.acceptance.command_line import ROOT
+from tests.records import migrated_database
 from tests.registry.mlflow.stock import Registry, stock_registry
 from tests.servers.postgres import PostgresServer
 
@@ -33,12 +34,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     folder = tmp_path_factory.mktemp("registry")
-    if request.param == "sqlite":
-        with stock_registry(folder, f"sqlite:///{folder / 'fairlead.db'}") as running:
-            yield running
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    with server.new_database() as url, stock_registry(folder, url) as running:
+    with migrated_database(request, folder) as url, stock_registry(folder, url) as running:
         yield running
 
 

@@ -17,8 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.webhooks.types import get_payload_class_for_event
 
 from fairlead.registry.mlflow.webhook_messages import EVENTS, example_payload
+from tests.records import migrated_database
 from tests.running_server import RunningServer, running_server
-from tests.servers.postgres import PostgresServer
 from tests.servers.webhook_receiver import Received, Receiver, status, webhook_receiver
 
 SECRET = "shared with the receiver"
@@ -28,13 +28,7 @@ SECRET = "shared with the receiver"
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("webhooks")
     settings: dict[str, Any] = {"webhook_hosts": ["127.0.0.1"], "has_worker": True}
-    if request.param == "sqlite":
-        with running_server(folder, f"sqlite:///{folder / 'fairlead.db'}", **settings) as running:
-            prepare(running)
-            yield running
-        return
-    postgres: PostgresServer = request.getfixturevalue("postgres_server")
-    with postgres.new_database() as url, running_server(folder, url, **settings) as running:
+    with migrated_database(request, folder) as url, running_server(folder, url, **settings) as running:
         prepare(running)
         yield running
 
