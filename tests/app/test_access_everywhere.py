@@ -44,6 +44,7 @@ QUERIES = {
     "/mlflow-artifacts/artifacts": "path=models/churn/1",
     "/history/{alias}/at": "time=2030-01-01T00:00:00Z",
     "/events": "after=0",
+    "/feast/rows/{file}": "region=aws:us-east-1",
     "/uploads/{upload_id}/objects": "prefix=default/unrestricted/plain/layouts/",
 }
 
