@@ -121,7 +121,7 @@ def test_of_equal_rows_one_that_is_not_a_number_gives_way(tmp_path: Path) -> Non
     from feast.types import Float64
 
     found = Repository(tmp_path)
-    columns = {"patient_id": [1, 1], "noise": [0.25, float("nan")], "event_timestamp": [at(0), at(0)]}
+    columns: dict[str, Any] = {"patient_id": [1, 1], "noise": [0.25, float("nan")], "event_timestamp": [at(0), at(0)]}
     source = found.source("noises", columns)
     found.store.apply([found.patient, source, found.view("noises", source, {"noise": Float64})])
     assert found.ask(frame([(1, at(1))]), "noises:noise").to_arrow()["noise"].to_pylist() == [0.25]
