@@ -337,12 +337,12 @@ def test_a_snapshot_is_read_by_its_digest_where_it_is_online(world: FeatureWorld
 
 def test_a_process_in_the_region_reads_without_a_server(world: FeatureWorld) -> None:
     settings = world.server.service.settings
-    client = world.server.connect()
-    object.__setattr__(client.features, "_settings", type(client.settings)(home=settings.folder, region=EU))
-    reader = client.features.local_reader("diagnosis")
-    answer = reader.read({"patient_id": [2, 99]})
+    with world.server.connect() as client:
+        object.__setattr__(client.features, "_settings", type(client.settings)(home=settings.folder, region=EU))
+        reader = client.features.local_reader("diagnosis")
+        answer = reader.read({"patient_id": [2, 99]})
+        reader.close()
     assert answer.to_dict() == {"patient_id": [2, 99], "radius": [pytest.approx(0.2), None], "marker": ["m2", None]}
     assert (answer.region, answer.statuses[1]) == (EU, ("PRESENT", "NOT_FOUND"))
     with pytest.raises(InvalidInput, match="No region"):
         world.client.features.local_reader("diagnosis")
-    reader.close()
