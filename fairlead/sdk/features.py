@@ -17,7 +17,7 @@ from fairlead.sdk.feature_servers import FeatureServers
 from fairlead.sdk.local_reads import LocalReads
 from fairlead.sdk.online_checks import OnlineChecks
 from fairlead.sdk.online_reads import OnlineReads
-from fairlead.sdk.pushes import PushedRows, push_path, push_rows
+from fairlead.sdk.pushes import ARROW_STREAM, PushedRows, push_path, push_rows
 from fairlead.sdk.records import OnlineState, Snapshot
 from fairlead.sdk.settings import ClientSettings
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fairlead.sdk.transport import JsonObject, Transport
-
-ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

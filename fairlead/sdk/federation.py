@@ -26,8 +26,9 @@ from fairlead.core.errors import (
     MissingExtra,
     Unavailable,
 )
-from fairlead.sdk.features import ARROW_STREAM, PinnedData
+from fairlead.sdk.features import PinnedData
 from fairlead.sdk.flight import exchange
+from fairlead.sdk.pushes import ARROW_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pickle
 import random
-import time
 from collections.abc import Generator
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from fairlead.core.errors import InvalidInput
 from fairlead.featurestore import feast_offline
 from fairlead.featurestore.ray_joins import join_in_shares
 from tests.featurestore.test_feast_offline import Repository, at, frame
+from tests.servers.ray_cluster import ray_cluster
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -28,23 +27,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[None]:
-    """Two processes of a cluster on loopback, with a small object store."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray: Any = import_module("ray")
-        ray.init(
-            num_cpus=1,
-            include_dashboard=False,
-            object_store_memory=80_000_000,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-        )
-        # Both processes are up before there is work, so that neither does all of it.
-        ray.get([ray.remote(num_cpus=0.5)(lambda: time.sleep(0.5)).remote() for _ in range(2)])
+    with ray_cluster():
         yield
-        ray.shutdown()
 
 
 def fill(found: Repository) -> Repository:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Generator, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from fairlead.sync.store.local import LocalStore
 from fairlead.sync.store.writer import write_artifact
 from fairlead.sync.transfer import Patience, StoreAddress, Transfers
 from tests.fleet import REGIONS, Fleet, open_fleet
+from tests.servers.ray_cluster import ray_cluster
 
 pytestmark = [
     pytest.mark.timeout(180),
@@ -41,24 +40,9 @@ def files(seed: int) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[None]:
-    """Two processes of a cluster on loopback, with a small object store."""
-    global ray  # noqa: PLW0603  (imported once, when it is needed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray = import_module("ray")
-        ray.init(
-            num_cpus=1,
-            include_dashboard=False,
-            object_store_memory=80_000_000,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address="127.0.0.1",
-        )
-        # Both processes are up before there is work, so that neither does all of it.
-        ray.get([ray.remote(num_cpus=0.5)(lambda: time.sleep(0.5)).remote() for _ in range(2)])
+    global ray
+    with ray_cluster() as ray:
         yield
-        ray.shutdown()
 
 
 class Watched(RayEngine):
