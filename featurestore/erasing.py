@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from fairlead.featurestore.erasure_locations import is_look_due
 from fairlead.featurestore.erasure_steps import (
     CLEAN,
     DONE,
+    DROPPED,
     LOG,
     REPLACED,
     RUNNING,
@@ -31,24 +33,28 @@ from fairlead.featurestore.erasure_steps import (
     release_artifacts,
     storage_locations,
     stores_of,
+    writes_before,
 )
 from fairlead.featurestore.erasures import trained_models
+from fairlead.featurestore.strays import ROW_KINDS
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedStoreRow, ErasureRow
 from fairlead.registry import audit
 from fairlead.registry.identity import system_caller
 from fairlead.registry.locations import get_location
-from fairlead.registry.tables import ArtifactRow
+from fairlead.registry.tables import ArtifactRow, UploadRow
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from fairlead.core.ports import Clock
     from fairlead.featurestore.served_log import ServedFolder
+    from fairlead.sync.scratch import Scratch
 
 _SWEPT_FOR = timedelta(days=7)
 _ON_THEIR_WAY = timedelta(minutes=1)
 _NAME_DIGITS = 32
+_STEM = re.compile(f"[0-9a-f]{{{_NAME_DIGITS},}}")
 
 NOT_REACHED: tuple[str, ...] = (
     "sources of feature views, and what is read from them without a snapshot: whoever has them takes the subject out",
@@ -84,7 +90,7 @@ class Erasing:
                 unsettled.add(erasure.workspace_id)
                 continue
             derive_stores(session, erasure, now)
-            if any(row.state != DONE for row in stores_of(session, erasure)):
+            if any(row.state != DONE for row in stores_of(session, erasure)) or writes_before(session, erasure):
                 continue
             release_artifacts(session, erasure, now)
             derive_locations(session, erasure, is_look_due, now)
@@ -106,45 +112,53 @@ class Erasing:
 
 
 class SweptRows:
-    """A deriver for the machine that keeps copies of rows: those of artifacts that were erased go.
+    """A deriver for the machine that keeps copies of rows: those of artifacts that nobody has any more go.
 
-    What was erased while the machine was away goes when it is back.
+    What was erased while the machine was away goes when it is back, and so does what a process that died was at.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scratch: Scratch) -> None:
         self._folder = folder
+        self._scratch = scratch
         self._has_swept_all = False
 
     def __call__(self, session: Session, now: datetime) -> None:
-        """Delete what lies here of artifacts that nobody has any more."""
+        """Delete what lies here of artifacts that the record does not have, or has released."""
         is_recent = or_(ErasureRow.state == RUNNING, ErasureRow.finished_at > now - _SWEPT_FOR)
-        query = (
-            select(ErasedArtifactRow)
-            .join(
-                ErasureRow,
-                (ErasureRow.workspace_id == ErasedArtifactRow.workspace_id)
-                & (ErasureRow.id == ErasedArtifactRow.erasure_id),
-            )
-            .join(
-                ArtifactRow,
-                (ArtifactRow.workspace_id == ErasedArtifactRow.workspace_id)
-                & (ArtifactRow.residency == ErasedArtifactRow.residency)
-                & (ArtifactRow.digest == ErasedArtifactRow.digest),
-            )
-            .where(
-                ErasedArtifactRow.state == REPLACED,
-                ArtifactRow.released_at.is_not(None),
-                is_recent if self._has_swept_all else true(),
-            )
-        )
+        erasures = select(ErasureRow.workspace_id).where(is_recent if self._has_swept_all else true()).distinct()
         self._has_swept_all = True
-        for row in session.scalars(query).all():
-            stem = digest_hex(Digest(row.digest))[:_NAME_DIGITS]
-            for path in (self._folder / row.workspace_id / row.residency).glob(f"*{stem}*"):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+        for workspace_id in session.scalars(erasures).all():
+            self._scratch.sweep()
+            for folder in (self._folder / workspace_id).glob("*"):
+                kept = _kept(session, workspace_id, folder.name)
+                for path in folder.iterdir():
+                    if not {stem[:_NAME_DIGITS] for stem in _STEM.findall(path.name)} <= kept:
+                        _remove(path)
+
+
+def _kept(session: Session, workspace_id: str, residency: str) -> set[str]:
+    """What the names of copies begin with, of artifacts that somebody has, or that are just read back."""
+    artifacts = select(ArtifactRow.digest).where(
+        ArtifactRow.workspace_id == workspace_id,
+        ArtifactRow.residency == residency,
+        ArtifactRow.kind.in_(ROW_KINDS),
+        ArtifactRow.released_at.is_(None),
+    )
+    handed = select(UploadRow.artifact_digest).where(
+        UploadRow.workspace_id == workspace_id,
+        UploadRow.residency == residency,
+        UploadRow.kind.in_(ROW_KINDS),
+        UploadRow.state == "VERIFYING",
+    )
+    digests = [*session.scalars(artifacts), *session.scalars(handed)]
+    return {digest_hex(Digest(digest))[:_NAME_DIGITS] for digest in digests if digest is not None}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class SweptSamples:
@@ -189,6 +203,11 @@ def statement_of(session: Session, erasure: ErasureRow) -> dict[str, JsonValue]:
         "rows_removed": sum(row.rows_removed or 0 for row in artifacts),
         "artifacts_looked_through": len(artifacts),
         "artifacts": [_artifact(row) for row in artifacts if row.state == REPLACED],
+        "strays": [
+            {"kind": row.kind, "residency": row.residency, "digest": row.digest}
+            for row in artifacts
+            if row.state == DROPPED
+        ],
         "snapshots": _snapshots(session, erasure),
         "locations": _locations(session, erasure),
         "stores": [

@@ -52,7 +52,7 @@ def erasure_duties(
         derivers=[
             Erasing(clock, signing_key=signing_key),
             ForgettingLogs(logs),
-            SweptRows(replicas.folder),
+            SweptRows(replicas.folder, scratch),
             SweptSamples(served),
         ],
     )

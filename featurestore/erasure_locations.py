@@ -3,7 +3,8 @@
 Packs are shared. What others use of a pack that holds erased blocks moves into new packs, under every name as it was;
 then nothing refers to it, and the collector takes it away in its own steps, as it does with all garbage. A location is
 looked at after each pass, from the beginning: its listing, and the index of every pack of the residency classes that
-the subject was in.
+the subject was in. What was there at the first look and nothing refers to may be of an upload that nobody finished,
+with rows of whoever was in the source then: it has to be gone too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import select
 
 from fairlead.core.errors import IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest
-from fairlead.featurestore.erasure_steps import CLEAN, CLEARING, REPLACED, artifacts_of
+from fairlead.featurestore.erasure_steps import CLEAN, CLEARING, DROPPED, REPLACED, artifacts_of
+from fairlead.featurestore.strays import classes_of_rows
 from fairlead.featurestore.tables_erasures import ErasedLocationRow, ErasureRow
 from fairlead.registry import blocks, work
 from fairlead.registry.identity import system_caller
@@ -29,6 +33,7 @@ from fairlead.sync.repack import Repacking
 from fairlead.sync.shelves import open_location, packs_by_shelf
 from fairlead.sync.store.domain import domain_of_key
 from fairlead.sync.store.layout import read_layout
+from fairlead.sync.store.local import iter_temporary
 from fairlead.sync.store.pack import read_pack_index
 from fairlead.sync.upkeep import Pass, Report, Upkeeps
 
@@ -48,15 +53,20 @@ _BLOCK_BYTES = 32
 class _Task:
     location: Location
     old: Mapping[tuple[str, str], frozenset[Digest]]
-    seen: Sequence[str]
+    classes: frozenset[str]
+    seen: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What is still there of the old artifacts: names of theirs, and packs with blocks that are theirs alone."""
+    """What is still there of the old artifacts: names of theirs, and packs with blocks that are theirs alone.
+
+    `leavings` are of uploads and copies that nobody finished, and nothing refers to them.
+    """
 
     names: Sequence[str]
     packs: Sequence[str]
+    leavings: Sequence[str]
     references: References
 
 
@@ -94,7 +104,7 @@ class EraseLocationHandler:
                 for shelf, packs in packs_by_shelf(found.packs, task.location.id).items():
                     blocks.drop_packs(session, shelf, packs)
             self._repacking.take_apart(running, store, found.references.replicas, found.packs, Report())
-        left = sorted({*found.names, *found.packs})
+        left = sorted({*found.names, *found.packs, *found.leavings})
         self._note(leased, task, left)
         if left and self._is_collectable(leased, task.location, left):
             caller = system_caller(leased.workspace_id, "worker")
@@ -111,10 +121,11 @@ class EraseLocationHandler:
             old = {
                 (each.residency, each.digest): _blocks(each.blocks)
                 for each in artifacts_of(session, erasure)
-                if each.state == REPLACED
+                if each.state in {REPLACED, DROPPED}
             }
             location = get_location(session, leased.workspace_id, location_id)
-            return _Task(location=location, old=old, seen=row.objects or ())
+            classes = classes_of_rows(session, leased.workspace_id) | {residency for residency, _ in old}
+            return _Task(location=location, old=old, classes=classes, seen=row.objects)
 
     def _look(self, leased: LeasedWork, store: ObjectStore, task: _Task) -> _Found:
         objects = list(list_objects(store, leased.workspace_id))
@@ -137,7 +148,18 @@ class EraseLocationHandler:
             and each.domain.residency in classes
             and _holds(store, each, erased[each.domain.residency] - alive[each.domain.residency], reach)
         ]
-        return _Found(names=names, packs=packs, references=references)
+        leavings = [
+            each.key
+            for each in objects
+            if each.kind == "pack"
+            and each.domain is not None
+            and each.domain.residency in task.classes
+            and each.key not in reach.keys
+            # What came later is of writers that leave the subject out.
+            and (task.seen is None or each.key in task.seen)
+        ]
+        leavings += [key for key in _temporary_files(task.location) if task.seen is None or key in task.seen]
+        return _Found(names=names, packs=packs, leavings=leavings, references=references)
 
     def _note(self, leased: LeasedWork, task: _Task, left: list[str]) -> None:
         erasure_id, location_id = leased.subject.split("/")
@@ -145,7 +167,7 @@ class EraseLocationHandler:
             key = (leased.workspace_id, erasure_id, location_id)
             row = session.get(ErasedLocationRow, key, with_for_update=True)
             if row is not None:
-                row.objects_deleted += len(set(task.seen) - set(left))
+                row.objects_deleted += len(set(task.seen or ()) - set(left))
                 row.objects, row.state = left, CLEARING if left else CLEAN
                 row.checked_at = self._clock.now()
             work.finish(session, leased)
@@ -207,6 +229,14 @@ def _holds(store: ObjectStore, pack: StoredObject, erased: frozenset[Digest], re
         return any(block.digest in erased for block in read_pack_index(store, pack.domain, pack.digest))
     except (IntegrityError, ObjectNotFound):
         return pack.key not in reach.keys
+
+
+def _temporary_files(location: Location) -> list[str]:
+    """What writers into a folder are at, or were when they were killed."""
+    if not location.url.startswith("file:"):
+        return []
+    root = Path(unquote(urlsplit(location.url).path))
+    return [path.relative_to(root).as_posix() for path in iter_temporary(root)]
 
 
 def _union(old: Mapping[tuple[str, str], frozenset[Digest]], residency: str) -> frozenset[Digest]:

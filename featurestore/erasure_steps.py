@@ -1,7 +1,8 @@
 """What an erasure still needs, from what is there: artifacts first, then online stores and logs, then locations.
 
     artifacts   every part of a snapshot and every segment of a log whose keys can name the subject is looked through,
-                and one that holds it is written anew without it; the record then points at the new one
+                and one that holds it is written anew without it; the record then points at the new one. What a writer
+                left behind that nothing names is given up whole
     stores      each region's online stores forget the subject, and so does what was pushed there and not sealed yet;
                 then the old artifacts are nobody's
     locations   what they alone stood on is taken out of packs that others share, and collected; a location is clean
@@ -26,6 +27,7 @@ from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.concerned import Concerned
 from fairlead.featurestore.online_desired import insert_unless_there
 from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
+from fairlead.featurestore.strays import find_strays, is_stray_still, open_writes
 from fairlead.featurestore.tables import OnlineStateRow, SnapshotPartRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import (
     ErasedArtifactRow,
@@ -54,11 +56,12 @@ ERASE_LOCATION = "erase-location"
 
 RUNNING, DONE = "RUNNING", "DONE"
 WAITING, UNTOUCHED, VERIFYING, REPLACED = "WAITING", "UNTOUCHED", "VERIFYING", "REPLACED"
+DROPPED = "DROPPED"
+"""The state of a stray whose blocks are known: it is given up as it is."""
 CLEARING, CLEAN = "CLEARING", "CLEAN"
 SNAPSHOT = "snapshot"
 """The kind of an artifact that holds a part of a snapshot; of the other kind are segments of logs."""
 
-MISSING_MAX = 100
 _PATIENCE = timedelta(minutes=2)
 LOG = "log/"
 """What the name of a log begins with, among the online stores of an erasure."""
@@ -83,22 +86,18 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
     for held in held_by(session, erasure):
         key = (held.artifact.residency, held.artifact.digest)
         there.add(key)
-        if key in known or key in made:
-            continue
-        values = {
-            "workspace_id": erasure.workspace_id,
-            "erasure_id": erasure.id,
-            "residency": held.artifact.residency,
-            "digest": held.artifact.digest,
-            "kind": held.kind,
-            "state": WAITING,
-            "facts": {"view": held.view, "view_digest": held.view_digest, "as_of": format_time(held.as_of)},
-            "changed_at": now,
-        }
-        insert_unless_there(session, ErasedArtifactRow, values)
-        known[key] = session.get_one(ErasedArtifactRow, (erasure.workspace_id, erasure.id, *key))
+        if key not in known and key not in made:
+            facts = {"view": held.view, "view_digest": held.view_digest, "as_of": format_time(held.as_of)}
+            known[key] = _add(session, erasure, key, facts, kind=held.kind, now=now)
+    strays = {(each.residency, each.digest): each for each in find_strays(session, erasure.workspace_id)}
+    for key in strays.keys() - known.keys() - made:
+        known[key] = _add(session, erasure, key, {"as_of": format_time(now)}, kind=strays[key].kind, now=now)
     for key, row in known.items():
-        if key not in there and row.state in {WAITING, VERIFYING}:
+        if _was_stray(row):
+            if key not in strays and not _is_released(session, row):
+                # Somebody has it after all, and it is looked through like others.
+                session.delete(row)
+        elif key not in there and row.state in {WAITING, VERIFYING}:
             # Another erasure replaced it meanwhile; what it was replaced by is looked through.
             _drop(session, row, now)
         elif row.state == VERIFYING:
@@ -110,6 +109,28 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
     _require_next(session, artifacts_of(session, erasure), now)
 
 
+def _add(
+    session: Session, erasure: ErasureRow, key: tuple[str, str], facts: Mapping[str, str], *, kind: str, now: datetime
+) -> ErasedArtifactRow:
+    values = {
+        "workspace_id": erasure.workspace_id,
+        "erasure_id": erasure.id,
+        "residency": key[0],
+        "digest": key[1],
+        "kind": kind,
+        "state": WAITING,
+        "facts": facts,
+        "changed_at": now,
+    }
+    insert_unless_there(session, ErasedArtifactRow, values)
+    return session.get_one(ErasedArtifactRow, (erasure.workspace_id, erasure.id, *key))
+
+
+def _was_stray(row: ErasedArtifactRow) -> bool:
+    """Whether nothing named an artifact when it was found."""
+    return "view" not in (row.facts or {})
+
+
 def _require_next(session: Session, rows: Iterable[ErasedArtifactRow], now: datetime) -> None:
     """Require the work on artifacts, of one part's snapshots in the order of time.
 
@@ -118,7 +139,8 @@ def _require_next(session: Session, rows: Iterable[ErasedArtifactRow], now: date
     at_work: set[tuple[str, ...]] = set()
     for row in sorted(rows, key=lambda row: (row.state != VERIFYING, time_of(row), row.digest)):
         facts: Mapping[str, Any] = row.facts or {}
-        line = (row.residency, facts["view"], facts["view_digest"], row.digest if row.kind != SNAPSHOT else "")
+        is_alone = row.kind != SNAPSHOT or _was_stray(row)
+        line = (row.residency, facts.get("view", ""), facts.get("view_digest", ""), row.digest if is_alone else "")
         if row.state == WAITING and line not in at_work:
             _require_rows(session, row, now)
         if row.state in {WAITING, VERIFYING}:
@@ -289,47 +311,27 @@ def locations_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedLocati
     return session.scalars(query.order_by(ErasedLocationRow.location_id)).all()
 
 
-def missing_of(session: Session, erasure: ErasureRow) -> list[str]:
-    """What is still to be done, in words, in its order; of much, how much more there is."""
-    found = _missing(session, erasure)
-    more = len(found) - MISSING_MAX
-    return [*found[:MISSING_MAX], f"and {more} more"] if more > 0 else found
-
-
-def _missing(session: Session, erasure: ErasureRow) -> list[str]:
-    artifacts = artifacts_of(session, erasure)
-    found: list[str] = []
-    for row in artifacts:
-        if row.state in {WAITING, VERIFYING}:
-            what = "looked through" if row.state == WAITING else "read back after it was written anew"
-            found.append(f"artifact {row.digest} ({row.residency}) is to be {what}")
-        elif row.state == REPLACED and (model := _model_with(session, row)):
-            found.append(f"artifact {row.digest} is also the file of {model}: delete and release that version")
-    found += [f"snapshot {each} is being taken" for each in _pending_snapshots(session, erasure)]
-    for store in stores_of(session, erasure):
-        if store.state != DONE:
-            what = "log" if store.service.startswith(LOG) else "online store"
-            found.append(f"{what} {store.service.removeprefix(LOG)} in {store.region} is to forget")
-    names = {each.id: each.name for each in all_locations(session, erasure.workspace_id)}
-    rows = {row.location_id: row for row in locations_of(session, erasure)}
-    for location in storage_locations(session, erasure):
-        row = rows.get(location.id)
-        if row is None or row.state != CLEAN:
-            left = "" if row is None or row.objects is None else f" ({len(row.objects)} objects are to be collected)"
-            found.append(f"location {names[location.id]} is to be cleared{left}")
-    return found
-
-
 def is_settled(session: Session, erasure: ErasureRow) -> bool:
     """Whether every artifact there is was looked through and, where it held the subject, replaced."""
     rows = artifacts_of(session, erasure)
     known = {(row.residency, digest) for row in rows for digest in (row.digest, row.new_digest)}
     return (
-        all(row.state in {UNTOUCHED, REPLACED} for row in rows)
-        and not any(row.state == REPLACED and _model_with(session, row) for row in rows)
-        and not _pending_snapshots(session, erasure)
+        all(row.state in {UNTOUCHED, REPLACED, DROPPED} for row in rows)
+        and not writes_before(session, erasure)
+        and all((each.residency, each.digest) in known for each in find_strays(session, erasure.workspace_id))
+        and not any(row.state == REPLACED and model_with(session, row) for row in rows)
+        and not pending_snapshots(session, erasure)
         and all((held.artifact.residency, held.artifact.digest) in known for held in held_by(session, erasure))
     )
+
+
+def writes_before(session: Session, erasure: ErasureRow) -> Sequence[str]:
+    """The uploads of rows, not over yet, that may hold the subject."""
+    # What is sealed holds it until the log has forgotten; writers of snapshots look whom to leave out.
+    sealed = [
+        row.changed_at for row in stores_of(session, erasure) if row.service.startswith(LOG) and row.state == DONE
+    ]
+    return open_writes(session, erasure, sealed_until=max(sealed, default=erasure.requested_at))
 
 
 def _settle_upload(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
@@ -385,7 +387,9 @@ def _switch(session: Session, row: ErasedArtifactRow) -> None:
 def release_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> None:
     """Let nobody want the old artifacts any more; until stores forget, the subject is found by what they hold."""
     for row in artifacts_of(session, erasure):
-        if row.state == REPLACED and _model_with(session, row) is None:
+        if (row.state == REPLACED and model_with(session, row) is None) or (
+            row.state == DROPPED and is_stray_still(session, row)
+        ):
             _release(session, row, row.digest, now)
 
 
@@ -397,6 +401,11 @@ def _drop(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
             return
         _release(session, row, row.new_digest, now)
     session.delete(row)
+
+
+def _is_released(session: Session, row: ErasedArtifactRow) -> bool:
+    artifact = session.get(ArtifactRow, (row.workspace_id, row.residency, row.digest))
+    return artifact is None or artifact.released_at is not None
 
 
 def _release(session: Session, row: ErasedArtifactRow, digest: str, now: datetime) -> None:
@@ -415,7 +424,7 @@ def _release(session: Session, row: ErasedArtifactRow, digest: str, now: datetim
     )
 
 
-def _model_with(session: Session, row: ErasedArtifactRow) -> str | None:
+def model_with(session: Session, row: ErasedArtifactRow) -> str | None:
     """A model version whose own file the old artifact is, which nobody but its owners gives up."""
     query = select(ModelVersionRow.model_id, ModelVersionRow.version).where(
         ModelVersionRow.workspace_id == row.workspace_id,
@@ -427,7 +436,7 @@ def _model_with(session: Session, row: ErasedArtifactRow) -> str | None:
     return None if found is None else f"model {found[0]}, version {found[1]}"
 
 
-def _pending_snapshots(session: Session, erasure: ErasureRow) -> Iterable[str]:
+def pending_snapshots(session: Session, erasure: ErasureRow) -> Iterable[str]:
     """Snapshots that may come to stand on an old artifact: begun before the last one was replaced."""
     moments = [row.changed_at for row in artifacts_of(session, erasure) if row.state == REPLACED]
     query = select(SnapshotRow.id).where(
@@ -442,6 +451,8 @@ def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> No
     name = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
     regions = sorted(verified_regions(session, name))
     if not regions:
+        if _was_stray(row):
+            row.state, row.changed_at = DROPPED, now
         return
     if row.region not in regions:
         row.region, row.changed_at = regions[0], now

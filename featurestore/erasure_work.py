@@ -16,13 +16,14 @@ from fairlead.core.errors import CorruptSnapshot, IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.duck import fetch_number, fetch_rows, load_arrow, open_duckdb, quote_text
-from fairlead.featurestore.erasure_steps import SNAPSHOT, UNTOUCHED, VERIFYING, WAITING, rewritten_before
+from fairlead.featurestore.erasure_steps import DROPPED, SNAPSHOT, UNTOUCHED, VERIFYING, WAITING, rewritten_before
 from fairlead.featurestore.forgotten import Forgotten, is_forgotten, is_kept, to_forgotten
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.row_files import RowWriter, WrittenRows, columns_of, iter_groups
 from fairlead.featurestore.row_statistics import measure_rows
 from fairlead.featurestore.rows import ROWS_FILE, row_columns
 from fairlead.featurestore.stored_rows import Successor, write_base, write_successor
+from fairlead.featurestore.strays import claim
 from fairlead.featurestore.tables import FeatureVersionRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasureRow
 from fairlead.registry import work
@@ -96,6 +97,9 @@ class EraseRowsHandler:
         task = self._load(leased)
         if task is None:
             return
+        if isinstance(task, ArtifactName):
+            self._note(leased, state=DROPPED, blocks=self._blocks(task, leased))
+            return
         stored = self._replicas.fetch_stored(task.artifact, near=leased.region)
         with self._scratch.folder("erase-") as folder, open_duckdb(folder) as connection:
             if not any(_count(connection, path, task) for path in stored.files.values()):
@@ -104,7 +108,7 @@ class EraseRowsHandler:
             flat = self._replicas.fetch(task.artifact, near=leased.region)
             path = folder / ROWS_FILE
             done = _rewrite(connection, flat, path, task)
-            blocks = self._replicas.block_digests(task.artifact, near=leased.region)
+            blocks = self._blocks(task.artifact, leased)
             successor = self._successor(leased, task, path, done.written, folder)
             upload_id, digest = self._upload(leased, task, successor.files)
         facts = {
@@ -120,10 +124,11 @@ class EraseRowsHandler:
             new_digest=digest,
             rows_removed=done.removed,
             told=facts,
-            blocks=b"".join(bytes.fromhex(digest_hex(each)) for each in sorted(blocks)),
+            blocks=blocks,
         )
 
-    def _load(self, leased: LeasedWork) -> _Task | None:
+    def _load(self, leased: LeasedWork) -> _Task | ArtifactName | None:
+        """What is to be done; a stray by its name alone, since it is not looked through."""
         with self._database.write() as session:
             row = _find_artifact(session, leased)
             erasure = None if row is None else session.get(ErasureRow, (leased.workspace_id, row.erasure_id))
@@ -131,15 +136,23 @@ class EraseRowsHandler:
                 work.finish(session, leased)
                 return None
             facts = row.facts or {}
+            artifact = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
+            if "view" not in facts:
+                return artifact
             version = session.get_one(FeatureVersionRow, (row.workspace_id, VIEW, facts["view"], facts["view_digest"]))
             return _Task(
-                artifact=ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest),
+                artifact=artifact,
                 before=rewritten_before(session, row),
                 kind=row.kind,
                 view=view_from_content(version.content, row.residency),
                 labels=_labels_of(session, row),
                 forgotten=to_forgotten(erasure),
             )
+
+    def _blocks(self, artifact: ArtifactName, leased: LeasedWork) -> bytes:
+        """The names of the blocks that an artifact is stored in, which its packs are told by."""
+        blocks = self._replicas.block_digests(artifact, near=leased.region)
+        return b"".join(bytes.fromhex(digest_hex(each)) for each in sorted(blocks))
 
     def _successor(
         self, leased: LeasedWork, task: _Task, flat: Path, written: WrittenRows | None, folder: Path
@@ -183,6 +196,8 @@ class EraseRowsHandler:
         with self._database.write() as session:
             row = _find_artifact(session, leased)
             if row is not None and row.state == WAITING:
+                if (upload_id := values.get("upload_id")) is not None:
+                    claim(session, leased.workspace_id, upload_id)
                 row.state, row.changed_at = state, self._clock.now()
                 row.rows_removed = 0
                 row.facts = {**(row.facts or {}), **(told or {})}

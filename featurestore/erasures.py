@@ -22,7 +22,7 @@ from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.core.subjects import SALT_DIGITS
 from fairlead.featurestore.definitions import ENTITY, VIEW
-from fairlead.featurestore.erasure_steps import missing_of
+from fairlead.featurestore.erasure_missing import missing_of
 from fairlead.featurestore.tables import FeatureVersionRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedPartRow, ErasureRow
 from fairlead.registry import audit

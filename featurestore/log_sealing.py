@@ -30,6 +30,7 @@ from fairlead.featurestore.event_log import ACCEPTED, EventLog, Stretch
 from fairlead.featurestore.event_logs import EventLogs, report
 from fairlead.featurestore.log_segments import FEATURE_LOG, write_segment
 from fairlead.featurestore.rows import ROWS_FILE
+from fairlead.featurestore.strays import claim
 from fairlead.featurestore.sub_views import sub_views
 from fairlead.featurestore.tables import FeatureDefinitionRow, FeatureVersionRow
 from fairlead.featurestore.tables_streams import FeatureLogSegmentRow
@@ -177,6 +178,7 @@ class LogSealing:
             session.flush()
             jurisdiction = session.get_one(WorkspaceRow, log.workspace_id).jurisdiction or ""
             for residency, upload in uploads.items():
+                claim(session, log.workspace_id, upload.id)
                 is_at_home = permits(residency, jurisdiction)
                 session.add(
                     FeatureLogSegmentRow(

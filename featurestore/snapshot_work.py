@@ -22,6 +22,7 @@ from fairlead.core.errors import (
     FairleadError,
     InvalidInput,
     MissingExtra,
+    NotReady,
     PermissionDenied,
     ReplicaUnavailable,
     ResidencyViolation,
@@ -41,6 +42,7 @@ from fairlead.featurestore.snapshot_views import part_view
 from fairlead.featurestore.snapshots import fail_snapshot
 from fairlead.featurestore.sources import Sources
 from fairlead.featurestore.stored_rows import Successor, write_base, write_successor
+from fairlead.featurestore.strays import claim
 from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.registry import work
 from fairlead.registry.identity import system_caller
@@ -169,6 +171,13 @@ class SnapshotHandler:
         upload = self._uploads.begin(
             caller, kind="snapshot", residency=task.view.residency, labels=task.labels, region=leased.region
         )
+        # Whoever asks for an erasure from here on waits for this upload; who has asked since is not left out.
+        with self._database.read() as session:
+            is_known = forgotten_of(session, leased.workspace_id, task.view) == task.forgotten
+        if not is_known:
+            error = NotReady("An erasure was asked for meanwhile.", hint="The rows are written again without it.")
+            self._uploads.give_up(caller, upload.id, error)
+            raise error
         self._say(leased, "write", sum(path.stat().st_size for path in successor.files.values()))
         published = publish(self._uploads, self._open_store, caller, upload, successor.files)
         digest = published.written.digest
@@ -204,6 +213,7 @@ class SnapshotHandler:
         with self._database.write() as session:
             part, _ = _find(session, leased)
             if part is not None:
+                claim(session, leased.workspace_id, stored.upload_id)
                 part.upload_id, part.artifact_digest = stored.upload_id, stored.artifact_digest
                 part.delta_count, part.sent_bytes = stored.deltas, stored.sent_bytes
                 part.row_count, part.rows_digest = statistics.rows, statistics.written.digest

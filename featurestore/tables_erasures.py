@@ -44,6 +44,7 @@ class ErasureRow(InWorkspace):
 class ErasedArtifactRow(InWorkspace):
     """One artifact that may hold the subject: WAITING -> UNTOUCHED, or -> VERIFYING (written anew) -> REPLACED.
 
+    One that nothing names: WAITING -> DROPPED (its blocks are known), and is taken away whole.
     `kind` is `snapshot` or `log`. `blocks` are the names (32 bytes each) of the blocks that the artifact was stored in.
     """
 

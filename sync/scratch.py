@@ -26,7 +26,6 @@ class Scratch:
     def folder(self, prefix: str) -> Generator[Path]:
         """A new, empty folder that is removed, with all it holds, when the block ends."""
         self._root.mkdir(parents=True, exist_ok=True)
-        # Nobody sweeps between the making of a folder and its lock.
         with _locked(self._root):
             self._sweep()
             folder = Path(tempfile.mkdtemp(dir=self._root, prefix=prefix))
@@ -37,6 +36,13 @@ class Scratch:
             shutil.rmtree(folder, ignore_errors=True)
             if handle is not None:
                 os.close(handle)
+
+    def sweep(self) -> None:
+        """Remove the folders of processes that were killed."""
+        if self._root.exists():
+            # Nobody sweeps between the making of a folder and its lock.
+            with _locked(self._root):
+                self._sweep()
 
     def _sweep(self) -> None:
         for folder in self._root.iterdir():

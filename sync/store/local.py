@@ -232,14 +232,18 @@ def _sweep(folder: Path) -> None:
 def remove_abandoned(root: Path, *, is_dry_run: bool = False) -> Iterator[tuple[str, int]]:
     """Remove what writers that were killed long ago left anywhere in a store; the path and size in bytes of each."""
     before = time.time() - _ABANDONED_SECONDS
+    for path in iter_temporary(root):
+        with contextlib.suppress(FileNotFoundError):
+            if (found := path.stat()).st_mtime < before:
+                if not is_dry_run:
+                    path.unlink()
+                yield path.relative_to(root).as_posix(), found.st_size
+
+
+def iter_temporary(root: Path) -> Iterator[Path]:
+    """The files anywhere in a store that writers are at, or were when they were killed."""
     for parent, _folders, names in os.walk(root):
-        for name in names:
-            path = Path(parent, name)
-            with contextlib.suppress(FileNotFoundError):
-                if name.startswith(TEMPORARY_PREFIX) and (found := path.stat()).st_mtime < before:
-                    if not is_dry_run:
-                        path.unlink()
-                    yield path.relative_to(root).as_posix(), found.st_size
+        yield from (Path(parent, name) for name in names if name.startswith(TEMPORARY_PREFIX))
 
 
 def _sync_folder(folder: Path) -> None:
