@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, cast
+from typing import Any
 
 from fairlead.catalog.residency import Residency
 from fairlead.core.canonical import canonical_json
@@ -28,8 +28,6 @@ from fairlead.featurestore.streams import StreamDefinition, read_stream, stream_
 
 HOME_TAG = "fairlead.home"
 """The tag that names the region where a view's source is read and joins run; it changes no value, so no version."""
-
-DUMMY_ENTITY = "__dummy"
 
 ENTITY, VIEW, SERVICE = "Entity", "FeatureView", "FeatureService"
 STREAM_VIEW = "StreamFeatureView"
@@ -60,6 +58,9 @@ _KEPT_AS = {
 }
 KEY_TYPES = frozenset({"INT32", "INT64", "STRING"})
 
+DUMMY_ENTITY = "__dummy"
+"""What Feast calls the entity of a view that has none; nobody may define it."""
+
 # Parts of a view whose values would come from running somebody's code or from another kind of source.
 _UNSUPPORTED_IN_VIEWS = {
     "featureTransformation": "a transformation",
@@ -75,6 +76,13 @@ class Column:
 
     name: str
     type: str
+
+
+DUMMY_KEY = Column(name="__dummy_id", type="STRING")
+"""The key of a view without an entity, as in Feast: `DUMMY_VALUE` in every row. Nobody is asked for it."""
+
+DUMMY_VALUE = ""
+_DUMMY_FIELD = {"name": DUMMY_KEY.name, "valueType": DUMMY_KEY.type}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +140,11 @@ class ViewDefinition:
         """The name of this version of the view."""
         return content_digest(self.content())
 
+    @property
+    def asked_keys(self) -> tuple[Column, ...]:
+        """The keys that whoever asks for features gives: none of a view without an entity."""
+        return tuple(key for key in self.keys if key != DUMMY_KEY)
+
     def feature(self, name: str) -> Column | None:
         """The feature of that name, or None."""
         return next((column for column in self.features if column.name == name), None)
@@ -185,6 +198,12 @@ def read_entity(spec: object) -> EntityDefinition:
             hint=f"Give it value_type=ValueType.INT64 or ValueType.STRING: Entity(name={name!r}, value_type=...).",
             entity=name,
         )
+    if name == DUMMY_ENTITY:
+        raise FeatureDefinitionInvalid(
+            f"An entity is called {name!r}, a name that Feast keeps for views without one.",
+            hint="Call it otherwise; for features that are about no entity, leave it out: entities=[].",
+            entity=name,
+        )
     join_key = column_name(str(members.get("joinKey") or name), ENTITY, name)
     return EntityDefinition(name=name, join_key=join_key, type=kind if kind in KEY_TYPES else None)
 
@@ -206,14 +225,16 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
                 hint="Compute its rows where your code runs, write them to Parquet, and take that as its source.",
                 view=name,
             )
-    keys = _read_keys(name, members, entities)
+    about = _read_entities(members)
+    keys = _read_keys(name, about, members, entities)
     if not members.get("batchSource"):
         raise FeatureDefinitionInvalid(
             f"View {name!r} has no source.", hint="Give it source=FileSource(...).", view=name
         )
     source = read_source(members["batchSource"], owner=name)
     # Feast lists a stream view's keys among its features as well.
-    features = tuple(each for each in read_columns(name, members.get("features")) if each not in keys)
+    listed = [each for each in list_of(members.get("features"), VIEW) if each != _DUMMY_FIELD]
+    features = tuple(each for each in read_columns(name, listed) if each not in keys)
     if not features:
         raise FeatureDefinitionInvalid(
             f"View {name!r} names no features.", hint="List them: schema=[Field(name=..., dtype=...)].", view=name
@@ -229,7 +250,7 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
     residency = read_residency(members)
     return ViewDefinition(
         name=name,
-        entities=tuple(str(each) for each in cast("list[object]", members.get("entities", []))),
+        entities=about,
         keys=keys,
         features=features,
         source=source,
@@ -242,14 +263,15 @@ def read_view(spec: object, entities: Mapping[str, EntityDefinition]) -> ViewDef
     )
 
 
-def _read_keys(name: str, members: dict[str, Any], entities: Mapping[str, EntityDefinition]) -> tuple[Column, ...]:
-    names = [str(each) for each in list_of(members.get("entities"), VIEW)]
-    if not names or names == [DUMMY_ENTITY]:
-        raise FeatureDefinitionInvalid(
-            f"View {name!r} has no entity.",
-            hint="Give it entities=[...]: features of nothing cannot be joined.",
-            view=name,
-        )
+def _read_entities(members: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(each) for each in list_of(members.get("entities"), VIEW)) or (DUMMY_ENTITY,)
+
+
+def _read_keys(
+    name: str, names: Sequence[str], members: dict[str, Any], entities: Mapping[str, EntityDefinition]
+) -> tuple[Column, ...]:
+    if names == (DUMMY_ENTITY,):
+        return (DUMMY_KEY,)
     if unknown := [each for each in names if each not in entities]:
         raise FeatureDefinitionInvalid(
             f"View {name!r} is about the entity {unknown[0][:80]!r}, which is not defined.",

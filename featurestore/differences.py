@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fairlead.core.errors import JsonValue
-from fairlead.featurestore.definitions import DUMMY_ENTITY, SERVICE, VIEW
+from fairlead.featurestore.definitions import DUMMY_ENTITY, DUMMY_KEY, SERVICE, VIEW, columns_content
 from fairlead.featurestore.on_demand import ON_DEMAND
 
 Effect = Literal["breaks", "values", "adds"]
@@ -198,5 +198,7 @@ def _difference(path: str, effect: Effect, before: Any, after: Any, *, feature: 
 
 def _named(columns: Sequence[Any]) -> list[JsonValue]:
     return [
-        each if isinstance(each, str) else f"{each['name']}: {each['type']}" for each in columns if each != DUMMY_ENTITY
+        each if isinstance(each, str) else f"{each['name']}: {each['type']}"
+        for each in columns
+        if each not in (DUMMY_ENTITY, *columns_content([DUMMY_KEY]))
     ]

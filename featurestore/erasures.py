@@ -21,7 +21,7 @@ from fairlead.core.errors import ErasureNotFound, InvalidInput, NotReady
 from fairlead.core.ids import parse_name
 from fairlead.core.ports import Clock
 from fairlead.core.subjects import SALT_DIGITS
-from fairlead.featurestore.definitions import ENTITY, VIEW
+from fairlead.featurestore.definitions import DUMMY_ENTITY, DUMMY_KEY, ENTITY, VIEW
 from fairlead.featurestore.erasure_missing import missing_of
 from fairlead.featurestore.tables import FeatureVersionRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedPartRow, ErasureRow
@@ -235,6 +235,11 @@ def _join_key(session: Session, workspace_id: str, entity: str) -> str:
         )
     if join_keys:
         return join_keys[0]
+    if entity in {DUMMY_ENTITY, DUMMY_KEY.name}:
+        raise InvalidInput(
+            f"{entity!r} stands for no entity: rows of views without one are about nobody.",
+            hint="Erase by the entity whose value names the subject: fairlead features erase ENTITY=VALUE",
+        )
     views = select(FeatureVersionRow.content).where(
         FeatureVersionRow.workspace_id == workspace_id, FeatureVersionRow.kind == VIEW
     )

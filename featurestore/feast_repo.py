@@ -22,7 +22,7 @@ from fairlead.catalog.residency import Residency
 from fairlead.core.errors import InvalidInput, JsonValue, NotReady
 from fairlead.core.ids import parse_name
 from fairlead.featurestore.applied import find_pinned_service
-from fairlead.featurestore.definitions import SERVICE, Column, ViewDefinition
+from fairlead.featurestore.definitions import DUMMY_KEY, SERVICE, Column, ViewDefinition
 from fairlead.featurestore.merged_rows import fetch_view
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.services import OnDemandProjection, Projection
@@ -226,8 +226,10 @@ def compile_registry(
     for name, each in rows.items():
         view = each.view
         for entity, key in zip(view.entities, view.keys, strict=True):
-            entities[entity] = feast.Entity(
-                name=entity, join_keys=[key.name], value_type=getattr(feast.ValueType, key.type)
+            entities[entity] = (
+                DUMMY_ENTITY
+                if key == DUMMY_KEY
+                else feast.Entity(name=entity, join_keys=[key.name], value_type=getattr(feast.ValueType, key.type))
             )
         views[name] = _feast_view(view, [entities[entity] for entity in view.entities], paths[name])
         views[name].state = FeatureViewState.AVAILABLE_ONLINE

@@ -82,7 +82,7 @@ class HopPlanner:
         needed = [
             projection.join_key_map.get(key.name, key.name)
             for projection in projections
-            for key in self.chosen.views[projection.view].keys
+            for key in self.chosen.views[projection.view].asked_keys
         ]
         known = {column.name for column in self.wanted.columns}
         for name, what in [*((each, "a join key") for each in needed), (EVENT_TIMESTAMP, "as of when a row is meant")]:

@@ -107,13 +107,13 @@ def _join_view(
 ) -> ArrowTable:
     history = History(
         relation=f"read_parquet({quote_text(str(rows.path))}, file_row_number = true)",
-        keys=tuple(quote_name(key.name) for key in rows.view.keys),
+        keys=tuple(quote_name(key.name) for key in rows.view.asked_keys),
         event=quote_name(rows.view.source.timestamp_field),
         order=("file_row_number",),
         values=tuple((quote_name(feature), name) for feature, name in features),
         ttl=ttl_microseconds(rows.view),
     )
-    pairs = Pairs(table=_PAIRS, keys=tuple(_key_alias(projection, key) for key in rows.view.keys))
+    pairs = Pairs(table=_PAIRS, keys=tuple(_key_alias(projection, key) for key in rows.view.asked_keys))
     return join_asof(connection, pairs, history)
 
 
@@ -138,7 +138,7 @@ def _key_columns(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for projection in service.projections:
-        for key in {key: None for rows in views.get(projection.view, ()) for key in rows.view.keys}:
+        for key in {key: None for rows in views.get(projection.view, ()) for key in rows.view.asked_keys}:
             name = projection.join_key_map.get(key.name, key.name)
             if name not in entity_rows.column_names:
                 raise InvalidInput(

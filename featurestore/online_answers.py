@@ -19,7 +19,7 @@ import orjson
 
 from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.online_engines import NEWEST
-from fairlead.featurestore.online_reader import StoredView, ViewColumns
+from fairlead.featurestore.online_reader import StoredView, ViewColumns, count_entities
 
 ENTITIES_MAX = 10_000
 """How many entities one question may be about."""
@@ -47,7 +47,7 @@ class Question:
     @property
     def count(self) -> int:
         """How many entities it is about."""
-        return len(next(iter(self.entities.values()), ()))
+        return count_entities(self.entities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def parse_question(body: bytes) -> Question:
 
 
 def _entities(said: object) -> dict[str, Sequence[Any]]:
-    if not isinstance(said, dict) or not said:
+    if not isinstance(said, dict):
         raise _wrong("#/entities", "an object of lists, one for each join key", said)
     entities = cast("dict[str, Any]", said)
     for name, values in entities.items():
@@ -127,7 +127,7 @@ def _entities(said: object) -> dict[str, Sequence[Any]]:
     lengths = {len(values) for values in entities.values()}
     if len(lengths) > 1:
         raise InvalidInput("The lists of `entities` have different lengths.", hint="Send one value for each entity.")
-    if max(lengths) > ENTITIES_MAX:
+    if max(lengths, default=0) > ENTITIES_MAX:
         raise InvalidInput(f"The request is about more than {ENTITIES_MAX} entities.", hint="Ask in several requests.")
     return entities
 
@@ -207,7 +207,7 @@ def answer(
     columns = Columns()
     count = question.count
     wanted = [view for view in views if view.alias in selection.views]
-    keys = {name: kind for view in wanted for name, kind, _ in view.keys}
+    keys = {name: kind for view in wanted for name, kind, _ in view.asked_keys}
     present = orjson.Fragment(orjson.dumps(["PRESENT"] * count))
     no_times = orjson.Fragment(orjson.dumps([_NO_TIME] * count))
     for name, values in question.entities.items():

@@ -40,6 +40,8 @@ STATUS = "_status"
 `not_in_region` (the view's residency class keeps it out of this region). A feature that a class of its own keeps out
 of the region says so too, as `view:feature`."""
 
+# A view without an entity has this key, as in Feast, and this text in it; nobody is asked for it.
+_DUMMY_KEY, _DUMMY_VALUE = "__dummy_id", ""
 # Statements are kept by their text, so few lengths are asked for; SQLite takes 999 values at least.
 _LENGTHS = (1, 8, 32, 128, 512)
 _MAPPED_BYTES = 2**30
@@ -73,7 +75,8 @@ class ViewColumns:
 class StoredView:
     """How a store describes one view: the names and types of its keys and features, and how long its values hold.
 
-    `keys` are (caller's name, type, view's name), `features` (output name, type, feature).
+    `keys` are (caller's name, type, view's name), `features` (output name, type, feature). `asked_keys` are those keys
+    that callers give: none of a view without an entity.
     """
 
     def __init__(self, described: Sequence[Any]) -> None:
@@ -84,11 +87,16 @@ class StoredView:
         self.ttl: int | None = ttl_microseconds
         self.is_missing = bool(is_missing)
         self.keys: list[tuple[str, str, str]] = [(name, kind, key) for name, kind, key in json.loads(keys)]
+        self.asked_keys = [key for key in self.keys if key[2] != _DUMMY_KEY]
         self.features: list[tuple[str, str, str]] = [(name, kind, own) for name, kind, own in json.loads(features)]
 
-    def encode(self, columns: Sequence[Sequence[Any]]) -> list[Any]:
-        """The stored keys of columns of callers' values: plain values where the view has one key, else tuples."""
-        encoded = [_encode_keys(values, name, kind) for values, (name, kind, _) in zip(columns, self.keys, strict=True)]
+    def encode(self, columns: Sequence[Sequence[Any]], count: int) -> list[Any]:
+        """The stored keys of `count` entities by columns of `asked_keys`: plain values of a single key, else tuples."""
+        if not self.asked_keys:
+            return [_DUMMY_VALUE] * count
+        encoded = [
+            _encode_keys(values, name, kind) for values, (name, kind, _) in zip(columns, self.asked_keys, strict=True)
+        ]
         return encoded[0] if len(encoded) == 1 else list(zip(*encoded, strict=True))
 
     def columns(self, found: Sequence[Sequence[Any] | None], now: int) -> ViewColumns:
@@ -110,6 +118,11 @@ class StoredView:
             decode = _decoder(kind)
             features[name] = values if decode is None else [None if each is None else decode(each) for each in values]
         return ViewColumns(view=self.alias, statuses=statuses, moments=moments, features=features)
+
+
+def count_entities(entities: Mapping[str, Sequence[Any]]) -> int:
+    """How many entities columns are about; one where there are none, which is what views without an entity take."""
+    return len(next(iter(entities.values()))) if entities else 1
 
 
 def key_text(key: Any, width: int) -> str:
@@ -173,6 +186,7 @@ class FeatureReader:
 
         Args:
             entities: the values of each join key; all of one length. Further columns are given back as they are.
+                Without any column there is one row, of views without an entity.
             now: what TTLs are measured against; the present by default.
 
         An entity that is not known has None for each feature and says so in its status.
@@ -204,11 +218,11 @@ class FeatureReader:
         """What the store says of itself, and the columns of each view (or of some): as `read`, without the rows."""
         if len({len(values) for values in entities.values()}) > 1:
             raise OnlineStoreError("The join keys have lists of different lengths.")
-        moment = _microseconds(now)
+        count, moment = count_entities(entities), _microseconds(now)
 
         def look_up() -> tuple[dict[str, str], list[ViewColumns]]:
             wanted = [view for view in self._views if views is None or view.alias in views]
-            return dict(self._meta), [self._look_up(view, _named(view, entities), moment) for view in wanted]
+            return dict(self._meta), [self._look_up(view, _named(view, entities), count, moment) for view in wanted]
 
         return self._of_one_snapshot(look_up)
 
@@ -232,10 +246,11 @@ class FeatureReader:
             found = next((each for each in self._views if each.alias == view), None)
             if found is None:
                 raise OnlineStoreError(f"The online store has no view {view!r}.")
-            missing = [own for _, _, own in found.keys if any(own not in each for each in keys)]
+            missing = [own for _, _, own in found.asked_keys if any(own not in each for each in keys)]
             if missing:
                 raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
-            return found, self._look_up(found, [[each[own] for each in keys] for _, _, own in found.keys], moment)
+            columns = [[each[own] for each in keys] for _, _, own in found.asked_keys]
+            return found, self._look_up(found, columns, len(keys), moment)
 
         found, answer = self._of_one_snapshot(look_up)
         own_names = [own for _, _, own in found.features]
@@ -268,8 +283,8 @@ class FeatureReader:
                     continue
         raise OnlineStoreError("The online store changes faster than it can be read.")
 
-    def _look_up(self, view: StoredView, columns: Sequence[Sequence[Any]], now: int) -> ViewColumns:
-        keys = view.encode(columns)
+    def _look_up(self, view: StoredView, columns: Sequence[Sequence[Any]], count: int, now: int) -> ViewColumns:
+        keys = view.encode(columns, count)
         rows: Mapping[Any, Sequence[Any]] = {} if view.is_missing else self._fetch(view, set(keys))
         return view.columns([rows.get(key) for key in keys], now)
 
@@ -427,10 +442,10 @@ def _rows(columns: Collection[Sequence[Any]], count: int) -> Sequence[Sequence[A
 
 
 def _named(view: StoredView, entities: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
-    missing = [name for name, _, _ in view.keys if name not in entities]
+    missing = [name for name, _, _ in view.asked_keys if name not in entities]
     if missing:
         raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
-    return [entities[name] for name, _, _ in view.keys]
+    return [entities[name] for name, _, _ in view.asked_keys]
 
 
 def _microseconds(now: datetime | None) -> int:

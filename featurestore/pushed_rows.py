@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from fairlead.core.errors import FeatureRowsInvalid, InvalidInput, JsonValue
-from fairlead.featurestore.definitions import Column, ViewDefinition
+from fairlead.featurestore.definitions import DUMMY_KEY, DUMMY_VALUE, Column, ViewDefinition
 from fairlead.featurestore.duck import ArrowTable, load_arrow
 from fairlead.featurestore.rows import row_columns, rows_schema
 
@@ -158,8 +158,8 @@ def _check_names(views: Sequence[ViewDefinition], columns: Columns, problems: Pr
             hint=f"Its columns are: {', '.join(sorted(known))[:400]}.",
             column=unknown[0][:80],
         )
-    # A created timestamp may be left to whoever takes the rows.
-    optional = {view.source.created_timestamp_column for view in views}
+    # A created timestamp may be left to whoever takes the rows, and nobody is asked for the key of no entity.
+    optional = {DUMMY_KEY.name, *(view.source.created_timestamp_column for view in views)}
     if missing := sorted(known - set(columns) - optional):
         raise InvalidInput(
             f"The rows have no column {missing[0]!r}, which view {whose} has.",
@@ -175,7 +175,8 @@ def _convert(view: ViewDefinition, columns: Columns, count: int, now: datetime, 
     times = {view.source.timestamp_field, view.source.created_timestamp_column}
     arrays: list[Any] = []
     for column, field in zip(row_columns(view), schema, strict=True):
-        array = _to_array(column, field.type, columns.get(column.name, [None] * count), problems)
+        given = [DUMMY_VALUE] * count if column == DUMMY_KEY else columns.get(column.name, [None] * count)
+        array = _to_array(column, field.type, given, problems)
         if column.name in needed and array.null_count:
             for row in arrow.compute.indices_nonzero(array.is_null()).to_pylist():
                 problems.setdefault((row, column.name), "is missing")

@@ -62,7 +62,7 @@ def measure_rows(
     connection: DuckDBPyConnection, view: ViewDefinition, path: Path, written: WrittenRows, *, left_out: int
 ) -> RowStatistics:
     """The statistics of a file of a view's rows."""
-    columns = [*view.keys, *view.features]
+    columns = [*view.asked_keys, *view.features]
     facts = {column.name: _facts(column) for column in columns}
     event = _writable(quote_name(view.source.timestamp_field))
     queries = [f"min({event})", f"max({event})", *(f"count({quote_name(column.name)})" for column in columns)]

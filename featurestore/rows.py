@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fairlead.core.clock import format_time
 from fairlead.core.errors import FeatureSourceInvalid
-from fairlead.featurestore.definitions import DUCKDB_TYPES, Column, ViewDefinition
+from fairlead.featurestore.definitions import DUCKDB_TYPES, DUMMY_KEY, DUMMY_VALUE, Column, ViewDefinition
 from fairlead.featurestore.duck import (
     ArrowSchema,
     fetch_batches,
@@ -77,6 +77,7 @@ def write_rows(
         limit_threads(connection)
         try:
             relation = sources.relation(connection, view.source, view=view.name, needs=Needs.of(view, until=as_of))
+            relation = _with_every_key(view, relation)
             found = _describe(connection, relation)
             plan = _Plan(view, found)
             plan.check_columns()
@@ -208,6 +209,14 @@ class _Plan:
             view=self._view.name,
             column=source,
         )
+
+
+def _with_every_key(view: ViewDefinition, relation: str) -> str:
+    """The relation, with the key of a view without an entity in place of any column of its name."""
+    if DUMMY_KEY not in view.keys:
+        return relation
+    others = f"COLUMNS(lambda name: name <> {quote_text(DUMMY_KEY.name)})"
+    return f"(SELECT {others}, {quote_text(DUMMY_VALUE)} AS {quote_name(DUMMY_KEY.name)} FROM {relation})"  # noqa: S608
 
 
 def _describe(connection: DuckDBPyConnection, relation: str) -> dict[str, str]:

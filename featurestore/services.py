@@ -215,10 +215,10 @@ def _read_projection(service: str, members: dict[str, Any], views: Mapping[str, 
             view=name,
         )
     key_map = {str(key): str(value) for key, value in object_of(members.get("joinKeyMap", {}), SERVICE).items()}
-    if strangers := sorted(set(key_map) - {column.name for column in view.keys}):
+    if strangers := sorted(set(key_map) - {column.name for column in view.asked_keys}):
         raise FeatureDefinitionInvalid(
             f"Service {service!r} maps the join key {strangers[0]!r}, which view {name!r} does not have.",
-            hint=f"The view's keys are: {', '.join(column.name for column in view.keys)}.",
+            hint=f"The view's keys are: {', '.join(column.name for column in view.asked_keys) or 'none'}.",
             service=service,
             view=name,
         )

@@ -41,7 +41,7 @@ class Needs:
     def of(cls, view: ViewDefinition, *, since: datetime | None = None, until: datetime | None = None) -> Needs:
         """What a view's rows are made of."""
         source = view.source
-        wanted = [column.name for column in (*view.keys, *view.features)] + [source.timestamp_field]
+        wanted = [column.name for column in (*view.asked_keys, *view.features)] + [source.timestamp_field]
         wanted += [source.created_timestamp_column] if source.created_timestamp_column else []
         by_name = {final: name for name, final in source.field_mapping.items()}
         return cls(columns=frozenset(by_name.get(name, name) for name in wanted), since=since, until=until)

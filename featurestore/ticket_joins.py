@@ -152,7 +152,7 @@ def check_entity_rows(ticket: Ticket, schema: ArrowSchema, definitions: Collecti
     keys = {
         view.join_key_map.get(key.name, key.name)
         for view, definition in zip(ticket.views, definitions, strict=True)
-        for key in definition.keys
+        for key in definition.asked_keys
     }
     names: list[str] = schema.names
     if strangers := set(names) - keys - {EVENT_TIMESTAMP, ROW_NUMBER}:

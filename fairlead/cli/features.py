@@ -82,14 +82,18 @@ def materialize(
 def read(
     service: Service,
     *,
-    entity: Annotated[list[str], typer.Option(help="KEY=VALUE[,VALUE...]; repeat for more keys.")],
+    entity: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE[,VALUE...]; repeat for more keys, or give none."),
+    ] = None,
     region: Annotated[str | None, typer.Option(help="Region whose store the server reads; none: its own.")] = None,
     near: Annotated[str | None, typer.Option(help="Ask feature servers, from the nearest to this region on.")] = None,
     max_staleness: Annotated[float | None, typer.Option(min=0, help="With --near: how old, in seconds.")] = None,
     local: Annotated[bool, typer.Option("--local", help="Read the store of --region from this machine.")] = False,
 ) -> None:
     """Read the latest feature values of entities online; SERVICE@DIGEST reads one snapshot."""
-    entities = {key: [parse_value(item) for item in values.split(",")] for key, values in parse_pairs(entity).items()}
+    asked = parse_pairs(entity).items()
+    entities = {key: [parse_value(item) for item in values.split(",")] for key, values in asked}
     if near is not None and (region is not None or local):
         raise InvalidInput("--near asks feature servers; --region and --local do not.", hint="Leave one out.")
     if max_staleness is not None and near is None and not local:

@@ -97,7 +97,8 @@ class LocalReads:
                 continue
             age = max(0.0, (datetime.now(UTC) - parse_time(meta["as_of"])).total_seconds())
             self._check_age(meta["snapshot"], age)
-            keys = [name for name in entities if any(name == each for view in reader.views for each, _, _ in view.keys)]
+            asked = {key for view in reader.views for key, _, _ in view.asked_keys}
+            keys = [name for name in entities if name in asked]
             names, columns = keys, [tuple(entities[name]) for name in keys]
             statuses = [("PRESENT",) * len(column) for column in columns]
             for view in found:
