@@ -11,60 +11,13 @@ import json
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from typer.exceptions import TyperException
 
-from fairlead import __version__
-from fairlead.cli import (
-    agent,
-    artifact,
-    audit,
-    budget,
-    bundle,
-    cache,
-    catalog,
-    deploy,
-    deployments,
-    environment,
-    events,
-    feature_streams,
-    features,
-    features_erase,
-    features_expect,
-    features_feast,
-    features_federation,
-    features_online,
-    features_push,
-    features_snapshots,
-    features_stores,
-    images,
-    imports,
-    issuer,
-    keys,
-    lifecycle,
-    lineage,
-    location,
-    login,
-    policy,
-    profile,
-    promotions,
-    record,
-    replica_policy,
-    replicate,
-    scrub,
-    server,
-    signer,
-    store,
-    target,
-    token,
-    tracking_server,
-    webhook,
-    work,
-    workspace,
-)
-from fairlead.cli.context import current_output, group
+from fairlead.cli.commands import command_line
+from fairlead.cli.context import current_output
 from fairlead.cli.output import without_controls
 from fairlead.core.errors import ExitCode, FairleadError, InvalidInput, Unavailable
 from fairlead.core.problems import to_problem
@@ -74,67 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
-
-app = group("Models and features, versioned once and true in every cloud they may go to.", add_completion=True)
-app.add_typer(server.app)
-app.add_typer(promotions.app, name="model")
-app.add_typer(artifact.app, name="artifact")
-app.add_typer(artifact.verify_app)
-app.add_typer(features.app, name="features")
-app.add_typer(feature_streams.app, name="stream")
-app.add_typer(agent.app, name="agent")
-features.app.add_typer(features_expect.app, name="expect")
-features.app.add_typer(features_erase.app)
-features.app.add_typer(features_feast.app)
-features.app.add_typer(features_federation.app)
-features.app.add_typer(features_push.app)
-features.app.add_typer(features_snapshots.app)
-features.app.add_typer(features_stores.app)
-features.app.add_typer(features_online.servers, name="servers")
-app.add_typer(environment.app, name="environment")
-app.add_typer(policy.app, name="policy")
-app.add_typer(policy.role_app, name="role")
-app.add_typer(location.app, name="location")
-app.add_typer(replica_policy.app, name="replica-policy")
-app.add_typer(lifecycle.app, name="retention")
-app.add_typer(replicate.app, name="replicate")
-app.add_typer(deploy.app)
-app.add_typer(bundle.app, name="bundle", cls=bundle.BundleGroup)
-app.add_typer(images.app, name="images")
-app.add_typer(profile.app, name="profile", cls=profile.ProfileGroup)
-app.add_typer(deployments.app, name="deploy")
-app.add_typer(target.app, name="target")
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(keys.app, name="keys")
-app.add_typer(record.app, name="record")
-app.add_typer(record.restore_app)
-app.add_typer(login.app)
-app.add_typer(token.app, name="token")
-app.add_typer(workspace.app, name="workspace")
-app.add_typer(signer.app, name="signer")
-app.add_typer(issuer.app, name="issuer")
-app.add_typer(audit.app)
-app.add_typer(audit.audit_app, name="audit")
-app.add_typer(events.app)
-app.add_typer(lineage.app)
-app.add_typer(webhook.app, name="webhook")
-app.add_typer(work.app)
-app.add_typer(scrub.app)
-app.add_typer(store.app, name="store")
-app.add_typer(budget.app, name="budget")
-app.add_typer(cache.app, name="cache")
-app.add_typer(tracking_server.app, name="tracking-server")
-app.add_typer(imports.app, name="import")
-
-
-@app.callback(invoke_without_command=True, no_args_is_help=True)
-def root(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False
-) -> None:
-    """Models and features, versioned once and true in every cloud they may go to."""
-    if version:
-        sys.stdout.write(f"fairlead {__version__}\n")
-        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,15 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors go to stderr, and the exit code says their kind."""
+    typed = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        left = app(args=None if arguments is None else list(arguments), prog_name="fairlead", standalone_mode=False)
-        return _leave(left)
+        app = command_line(typed[0] if typed else None)
+        return _leave(app(args=typed, prog_name="fairlead", standalone_mode=False))
     except SystemExit as leaving:
         return _leave(leaving.code)
     except typer.Abort:
         return _leave(INTERRUPTED)
     except TyperException as error:
-        return _tell_usage(error, sys.argv[1:] if arguments is None else arguments)
+        return _tell_usage(error, typed)
     except FairleadError as error:
         return _tell(error)
     except TimeoutError as error:

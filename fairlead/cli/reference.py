@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import typer
 
-from fairlead.cli.main import app
+from fairlead.cli.commands import command_line
 from fairlead.sdk.settings import ClientSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def update(page: str) -> str:
 
 def command_paths() -> list[str]:
     """Every command as it is typed, such as `model promote`."""
-    return [path for path, _ in _walk(typer.main.get_command(app), "")]
+    return [path for path, _ in _walk(typer.main.get_command(command_line()), "")]
 
 
 def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -65,7 +65,7 @@ def _walk(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _commands() -> Iterator[str]:
-    for path, command in _walk(typer.main.get_command(app), ""):
+    for path, command in _walk(typer.main.get_command(command_line()), ""):
         arguments = [each for each in command.params if each.param_type_name == "argument"]
         usage = " ".join(f"{each.metavar or each.name.upper()}" for each in arguments)
         yield f"### `fairlead {path}{' ' + usage if usage else ''}`\n"

@@ -13,7 +13,8 @@ import pytest
 import stamina
 
 from fairlead import __version__
-from fairlead.cli.main import app, run
+from fairlead.cli.commands import command_line
+from fairlead.cli.main import run
 from fairlead.cli.reference import command_paths
 from fairlead.core.errors import ExitCode, FairleadError, GateRefused, JsonValue, error_classes
 from fairlead.core.problems import MEDIA_TYPE, to_problem
@@ -236,4 +237,4 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_the_app_is_named_and_described() -> None:
-    assert app.info.help
+    assert command_line().info.help

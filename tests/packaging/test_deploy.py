@@ -110,9 +110,9 @@ def parse_command(arguments: list[str]) -> None:
     """Have the command line read arguments, and do nothing with them."""
     import typer
 
-    from fairlead.cli.main import app
+    from fairlead.cli.commands import command_line
 
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(command_line())
     context: Any = None
     rest = list(arguments)
     while hasattr(command, "commands"):

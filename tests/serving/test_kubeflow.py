@@ -8,7 +8,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from fairlead.cli.main import app
+from fairlead.cli.commands import command_line
 from fairlead.serving.kinds.kubeflow import KIND, KubeflowSettings
 from tests.serving.golden import check_golden
 from tests.serving.workloads import workload
@@ -62,7 +62,7 @@ def test_components_are_what_was_read_and_what_pipelines_take() -> None:
 
 
 def test_what_a_step_calls_is_a_command_of_fairlead_with_options_that_it_has() -> None:
-    root: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(command_line())
     for each in components():
         inputs = {one["name"]: one["default"] for one in each["inputs"]}
         words = [
