@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
@@ -12,16 +14,28 @@ from tests.records import open_record
 from tests.servers.postgres import PostgresServer
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
-def shared_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+@pytest.fixture(scope="session")
+def shared_databases(
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Database]]:
     """One database of each kind for the session: workspaces keep its tests apart, as they keep tenants apart."""
-    if request.param == "sqlite":
-        with open_record(f"sqlite:///{tmp_path_factory.mktemp('record') / 'fairlead.db'}") as database:
-            yield database
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    with server.new_database() as url, open_record(url) as database:
-        yield database
+    with ExitStack() as stack:
+
+        @cache
+        def shared_database(kind: str) -> Database:
+            if kind == "sqlite":
+                url = f"sqlite:///{tmp_path_factory.mktemp('record') / 'fairlead.db'}"
+            else:
+                url = stack.enter_context(postgres_server.new_database())
+            return stack.enter_context(open_record(url))
+
+        yield shared_database
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_database(request: pytest.FixtureRequest, shared_databases: Callable[[str], Database]) -> Database:
+    """The session's database of a kind; the test runs once on each."""
+    return shared_databases(request.param)
 
 
 @pytest.fixture

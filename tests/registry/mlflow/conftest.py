@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from fairlead.app.http import create_app
 from fairlead.app.service import Service
 from fairlead.app.settings import ServerSettings
-from fairlead.registry.identity import Caller, Scope
+from fairlead.registry.identity import Caller, Scope, bootstrap
 from fairlead.sync.version_pulls import PULL_VERSION, derive_pulls
 from fairlead.sync.worker import Worker
 from fairlead.testing.clock import ManualClock
+from tests.records import migrated_sqlite_file
 from tests.servers.mlflow_server import mlflow_server
+from tests.servers.postgres import PostgresServer
 
 MLFLOW = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -27,11 +33,12 @@ REGION = "aws:us-east-1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """A server, and somebody who speaks MLflow to it."""
+    """A server, a workspace in it with its location, and somebody who speaks MLflow to it."""
 
     service: Service
     owner: Caller
     secret: str
+    location: Path
     http: TestClient
 
     def get(self, path: str, **query: Any) -> Any:
@@ -102,17 +109,53 @@ def tracking(tracking_folder: Path, server_logs: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def dialect(tmp_path: Path, migrated_database_url: str) -> Iterator[Dialect]:
-    settings = ServerSettings(home=tmp_path / "home", database_url=SecretStr(migrated_database_url))
-    service = Service.build(settings, ManualClock(), is_embedded=True)
-    try:
-        secret = service.issue_owner_token()
-        service.ensure_embedded_locations([REGION])
-        owner = service.tokens.authenticate(secret)
-        app = create_app(service, instance="one")
-        headers = {"authorization": f"Bearer {secret}"}
-        with TestClient(app, base_url="http://127.0.0.1:8000", headers=headers) as http:
-            yield Dialect(service=service, owner=owner, secret=secret, http=http)
-    finally:
-        service.close()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """An application and its service."""
+
+    app: FastAPI
+    service: Service
+
+
+@pytest.fixture(scope="session")
+def served(
+    postgres_server: PostgresServer, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Served]]:
+    """The application over a kind of database, made once for the session: workspaces keep its tests apart."""
+    with ExitStack() as stack:
+
+        @cache
+        def serve(kind: str) -> Served:
+            folder = tmp_path_factory.mktemp("dialect")
+            if kind == "sqlite":
+                (folder / "migrated.db").write_bytes(migrated_sqlite_file())
+                url = f"sqlite:///{folder / 'migrated.db'}"
+            else:
+                url = stack.enter_context(postgres_server.new_database(template=migrated_template))
+            settings = ServerSettings(home=folder / "home", database_url=SecretStr(url))
+            service = Service.build(settings, ManualClock(), is_embedded=True)
+            stack.callback(service.close)
+            return Served(app=create_app(service, instance="one"), service=service)
+
+        yield serve
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dialect(request: pytest.FixtureRequest, served: Callable[[str], Served]) -> Iterator[Dialect]:
+    """An empty workspace of a server, with one location."""
+    server = served(request.param)
+    service, workspace = server.service, f"w-{secrets.token_hex(8)}"
+    secret = bootstrap(
+        service.database,
+        service.clock,
+        principal="owner",
+        workspace_id=workspace,
+        jurisdiction=service.settings.jurisdiction,
+        is_server_admin=True,
+    ).secret
+    owner = service.tokens.authenticate(secret)
+    location = service.home / "locations" / workspace
+    service.locations.add(owner, name="us", region=REGION, url=location.as_uri())
+    headers = {"authorization": f"Bearer {secret}"}
+    with TestClient(server.app, base_url="http://127.0.0.1:8000", headers=headers) as http:
+        yield Dialect(service=service, owner=owner, secret=secret, location=location, http=http)

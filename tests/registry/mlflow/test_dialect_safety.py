@@ -56,7 +56,7 @@ def files_of(dialect: Dialect) -> set[str]:
     return {str(file) for file in dialect.service.home.rglob("*") if "fairlead.db" not in file.name}
 
 
-@pytest.mark.parametrize("migrated_database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_no_route_of_files_leads_out_of_its_folder(dialect: Dialect) -> None:
     dialect.post("registered-models/create", name="iris")
     dialect.register("iris", FILES)
@@ -236,7 +236,7 @@ def test_a_name_that_stands_for_another_address_later_leads_nowhere_else(
         pass
 
 
-@pytest.mark.parametrize("migrated_database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_whoever_may_read_some_models_reaches_no_upload_but_their_own(dialect: Dialect) -> None:
     dialect.post("registered-models/create", name="plan-own")
     theirs = dialect.upload("1/run/artifacts/model", FILES)
@@ -255,7 +255,7 @@ def test_whoever_may_read_some_models_reaches_no_upload_but_their_own(dialect: D
     assert dialect.http.get(f"{ARTIFACTS}/1/run/artifacts/model/MLmodel").content == FILES["MLmodel"]
 
 
-@pytest.mark.parametrize("migrated_database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("dialect", ["sqlite"], indirect=True)
 def test_credentials_go_to_no_tracking_server_that_the_operator_does_not_list(
     dialect: Dialect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
