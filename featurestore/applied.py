@@ -127,7 +127,8 @@ class FeatureDefinitions:
             with self._database.read() as session:
                 return self._apply(session, caller, sent, options)
         with self._database.write() as session:
-            # One apply at a time: each sees the versions that the one before it numbered.
+            # One apply at a time: each sees the versions that the one before it numbered. Pointers move under the same
+            # lock, so a model that is being promoted is in its environment when users are looked for, or comes after.
             session.get(WorkspaceRow, caller.workspace_id, with_for_update=True)
             return self._apply(session, caller, sent, options)
 
