@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -19,12 +20,12 @@ from hypothesis import strategies as st
 
 from fairlead.catalog.residency import UNRESTRICTED
 from fairlead.core.errors import InvalidInput
-from fairlead.featurestore.definitions import Column, ViewDefinition
+from fairlead.featurestore.definitions import DUMMY_ENTITY, DUMMY_KEY, Column, ViewDefinition
 from fairlead.featurestore.joins import ViewRows
 from fairlead.featurestore.online_engines import OnlineEngine, StoreChanges, StoreContents, StoreName
 from fairlead.featurestore.online_layout import kept_views
 from fairlead.featurestore.online_parity import compare_view
-from fairlead.featurestore.online_reader import STATUS
+from fairlead.featurestore.online_reader import STATUS, OnlineStoreError
 from fairlead.featurestore.rows import write_rows
 from fairlead.featurestore.services import Projection, ServiceDefinition
 from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition
@@ -35,6 +36,7 @@ parquet: Any = pq
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 REGION = "aws:us-east-1"
 NAME = StoreName(workspace_id="default", service="diagnosis", region=REGION)
+NAME_OF_RATES = StoreName(workspace_id="default", service="market", region=REGION)
 X, Y = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 TYPES: dict[str, tuple[str, Any, list[Any]]] = {
     "flag": ("BOOL", arrow.bool_(), [True, None]),
@@ -212,6 +214,37 @@ class OnlineEngineTests:
         world.engine.push(NAME, "cells", [{"clinic": "é", "id": 1, "x": 7, **times}])
         assert reader.read_view("cells", [{"clinic": "é", "id": 1}], now=NOW) == [(day(0), {"x": 7})]
         reader.close()
+
+    def test_a_view_without_an_entity_has_one_row_which_nobody_names(self, world: World) -> None:
+        view = replace(view_of({"rate": "DOUBLE"}, name="rates"), entities=(DUMMY_ENTITY,), keys=(DUMMY_KEY,))
+        rates = arrow.table({"event_timestamp": [day(-3), day(-1)], "rate": [1.0, 1.5]})
+        cells, alone = world.history(CELLS, [(1, -1, 7)]), NAME_OF_RATES
+        world.engine.write(NAME, world.contents(cells, world.rows(view, rates)), scratch=world.folder)
+        contents = world.contents(world.rows(view, rates))
+        assert world.engine.write(alone, contents, scratch=world.folder) == 1
+        both, reader = world.engine.reader(NAME), world.engine.reader(alone)
+        with closing(both), closing(reader):
+            read = [(row["x"], row["rate"]) for row in both.read({"id": [1, 2, 1]}, now=NOW)[1]]
+            assert read == [(7, 1.5), (None, 1.5), (7, 1.5)]
+            assert both.read({"id": []}, now=NOW) == (X, [])
+            with pytest.raises(OnlineStoreError, match="'id' is missing"):
+                both.read({}, now=NOW)
+            assert reader.read({}, now=NOW) == (X, [{STATUS: {"rates": "present"}, "rate": 1.5}])
+            assert reader.read({"anything": [1, 2]}, now=NOW)[1][1]["rate"] == 1.5
+            assert reader.read_view("rates", [{"__dummy_id": ""}, {}], now=NOW) == [(day(-1), {"rate": 1.5})] * 2
+            pushed = {"__dummy_id": "", "event_timestamp": day(0), "created": day(0), "rate": 2.5}
+            assert world.engine.push(alone, "rates", [pushed]) == 1
+            assert reader.read({}, now=NOW)[1][0]["rate"] == 2.5
+            later = arrow.table({"event_timestamp": [day(-1), day(1)], "rate": [1.5, 3.5]})
+            changed = world.rows(view, later)
+            contents = world.contents(changed, snapshot=Y)
+            changes = StoreChanges(base=X, files={"rates": [(changed.path,)]})
+            if world.engine.apply(alone, contents, changes, scratch=world.folder) is None:
+                world.engine.write(alone, contents, scratch=world.folder)
+            assert reader.read({}, now=NOW) == (Y, [{STATUS: {"rates": "present"}, "rate": 3.5}])
+            (kept,), (stored,) = kept_views(contents), reader.views
+            compared = compare_view(kept, stored, reader, seed="", sample=9, scratch=world.folder)
+            assert (compared.sampled, compared.differences) == (1, ())
 
     def test_a_reader_sees_the_snapshot_that_was_written_last(self, world: World) -> None:
         reader = world.engine.reader(NAME)
