@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from tests.featurestore.federation_world import (
     US,
     WEST,
     FederationWorld,
+    day,
     definitions,
     each_row,
     entity_rows,
@@ -32,6 +34,7 @@ from tests.featurestore.federation_world import (
 )
 
 arrow: Any = pa
+parquet: Any = pq
 ROWS = [(1, 1), (1, 4), (2, 4), (3, 4), (1, 9), (1, 1), (7, 3)]
 
 
@@ -180,6 +183,32 @@ def test_entity_rows_lack_nothing_and_hide_nothing(federation: FederationWorld) 
     empty = reader.federation.read(entity_rows([]), service="diagnosis")
     assert empty.table.num_rows == 0
     assert empty.table.column_names == ["patient_id", "event_timestamp", "radius", "marker", "count"]
+
+
+def test_a_view_without_an_entity_is_joined_at_home_by_times_alone(federation: FederationWorld) -> None:
+    path = federation.sources / "rates.parquet"
+    times = arrow.array([day(0), day(3)], arrow.timestamp("us", tz="UTC"))
+    parquet.write_table(arrow.table({"event_timestamp": times, "rate": [1.0, 1.5]}), path)
+    rates = view_spec("rates", [("rate", "DOUBLE")], path, entities=[], entityColumns=[])
+    taken = {"rates": [("rate", "DOUBLE")]}
+    federation.apply(
+        [tagged(rates, home=EU), service("market", taken), service("both", {**taken, "cells": [("radius", "FLOAT")]})]
+    )
+    reader = federation.reader(WEST)
+    agent = federation.agents[EU]
+    entities = entity_rows(ROWS, label=list(range(len(ROWS))))
+    expected = [1.0, 1.5, 1.5, 1.5, 1.5, 1.0, 1.5]
+    for live, seen in ((True, []), (False, ["both", "market"])):
+        for name in seen:
+            federation.client.features.snapshot(name)
+        crossed = len(agent.crossed)
+        both = reader.federation.read(entities, service="both", live=live)
+        assert list(each_row(both.table, "rate", "radius"))[:3] == [(1.0, 1.0), (1.5, 1.5), (1.5, None)]
+        alone = reader.federation.read(entities.select(["event_timestamp"]), service="market", live=live)
+        assert alone.table.column_names == ["event_timestamp", "rate"]
+        assert alone.table.column("rate").to_pylist() == both.table.column("rate").to_pylist() == expected
+        came = [table.column_names for way, table in agent.crossed[crossed:] if way == "in"]
+        assert came == [["event_timestamp", "__row_number"]] * 2
 
 
 def test_a_home_is_no_part_of_a_version_and_its_move_is_said(federation: FederationWorld) -> None:
