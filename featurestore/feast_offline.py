@@ -8,11 +8,8 @@ only Feast does so.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +34,7 @@ from pydantic import Field
 from fairlead.core.clock import format_time
 from fairlead.core.errors import InvalidInput, PermissionDenied
 from fairlead.featurestore.duck import ArrowTable, fetch_arrow, load_arrow, quote_name, quote_text
+from fairlead.featurestore.feast_appends import append_rows, open_place
 from fairlead.featurestore.feast_entities import read_entity_rows, select_entity_rows
 from fairlead.featurestore.feast_federation import FederationConfig, is_elsewhere, join_elsewhere
 from fairlead.featurestore.feast_history import Question, WantedView, check_rows, join_here, keys_between
@@ -130,7 +128,7 @@ class FairleadRetrievalJob(RetrievalJob):
         uri = FileSource.get_uri_for_file_path(self._config.repo_path, storage.file_options.uri)
         if not allow_overwrite and "://" not in uri and Path(uri).exists():
             raise SavedDatasetLocationAlreadyExists(location=storage.file_options.uri)
-        filesystem, path = _open_place(uri, storage.file_options.s3_endpoint_override)
+        filesystem, path = open_place(uri, storage.file_options.s3_endpoint_override)
         arrow: Any = load_arrow()
         table = cast("Any", self.to_arrow())
         if path.endswith(".parquet"):
@@ -271,18 +269,14 @@ class FairleadOfflineStore(OfflineStore):
         table: ArrowTable,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Add rows to the Parquet file or folder of a view.
+        """Add rows to the source of a view: Parquet files, or a table of a DuckDB database.
 
         Raises:
-            InvalidInput: if the view's source is no file, or the rows do not have its columns in its order.
+            InvalidInput: if the source is none of these, or the rows do not have its columns in its order.
+            FeatureSourceInvalid: if there is no such database.
+            Unavailable: if somebody else has the database open.
         """
-        source = feature_view.batch_source
-        if not isinstance(source, FileSource):
-            raise InvalidInput(
-                f"Rows of view {feature_view.name!r} cannot be added to a {type(source).__name__}.",
-                hint="Write them to the database itself, or use a FileSource.",
-            )
-        append_rows(config, source, table)
+        append_rows(config, feature_view.batch_source, table, view=feature_view.name)
         if progress:
             progress(table.num_rows)
 
@@ -308,7 +302,7 @@ class FairleadOfflineStore(OfflineStore):
         arrow = load_arrow()
         rows = arrow.dataset.dataset(data, format="parquet") if isinstance(data, Path) else data
         uri = FileSource.get_uri_for_file_path(config.repo_path, destination.path)
-        filesystem, path = _open_place(uri, destination.s3_endpoint_override)
+        filesystem, path = open_place(uri, destination.s3_endpoint_override)
         arrow.dataset.write_dataset(
             rows,
             path,
@@ -318,63 +312,6 @@ class FairleadOfflineStore(OfflineStore):
             format="parquet",
             existing_data_behavior="overwrite_or_ignore",
         )
-
-
-def append_rows(config: RepoConfig, source: FileSource, table: ArrowTable) -> None:
-    """Add rows to a Parquet file, which is replaced whole, or to a folder of such files.
-
-    Processes of one machine that add to one file take turns; of two that add to one object of a bucket, one may undo
-    the other.
-    """
-    arrow = load_arrow()
-    uri = FileSource.get_uri_for_file_path(config.repo_path, source.path)
-    filesystem, path = _open_place(uri, source.s3_endpoint_override or "")
-    with _alone(Path(path)) if filesystem is None and Path(path).is_file() else nullcontext():
-        existing = arrow.dataset.dataset(path, filesystem=filesystem, format="parquet")
-        if existing.schema.names != table.column_names:
-            raise InvalidInput(
-                f"The rows have the columns {', '.join(table.column_names)}; the source has others or another order.",
-                hint=f"Give them as: {', '.join(existing.schema.names)}.",
-            )
-        try:
-            table = table.cast(existing.schema)
-        except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
-            raise InvalidInput(
-                "The rows hold what is not of the source's types.", hint=f"They are: {existing.schema.to_string()}."
-            ) from error
-        if existing.files != [path]:
-            name = f"{path.rstrip('/')}/{secrets.token_hex(16)}.parquet"
-            arrow.parquet.write_table(table, name, filesystem=filesystem)
-        elif filesystem is None:
-            _replace_file(Path(path), existing, table)
-        else:
-            content = arrow.BufferOutputStream()
-            arrow.parquet.write_table(arrow.concat_tables([existing.to_table(), table]), content)
-            with filesystem.open_output_stream(path) as file:
-                file.write(content.getvalue())
-
-
-@contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """Keep others from adding to a file, which whoever had it before may have replaced."""
-    while True:
-        with path.open("rb") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if path.stat().st_ino == os.fstat(handle.fileno()).st_ino:
-                yield
-                return
-
-
-def _replace_file(path: Path, existing: Any, table: ArrowTable) -> None:
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.partial")
-    try:
-        with load_arrow().parquet.ParquetWriter(temporary, existing.schema) as writer:
-            for batch in existing.to_batches():
-                writer.write_batch(batch)
-            writer.write_table(table)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _join(config: RepoConfig, rows: ArrowTable, question: Question) -> ArrowTable:
@@ -463,7 +400,3 @@ def _pull(
             return fetch_arrow(connection, finish(columns, query) if finish else query)
 
     return FairleadRetrievalJob(evaluate, config=config)
-
-
-def _open_place(uri: str, endpoint: str) -> tuple[Any, str]:
-    return cast("Any", FileSource.create_filesystem_and_path(uri, endpoint))

@@ -4,7 +4,7 @@ They are in Feast's repository and in no package of it. Where there is a checkou
 `make test` runs them (tests/featurestore/test_feast_suite.py says which):
 
     git clone --depth 1 --branch v0.67.0 https://github.com/feast-dev/feast
-    .tools/uv/bin/uv pip install --python .venv/bin/python testcontainers minio   # which its fixtures import
+    .tools/uv/bin/uv pip install --python .venv/bin/python -r tests/feast_suite/requirements.txt
     FEAST_CHECKOUT=$PWD/feast make test ARGS=tests/featurestore/test_feast_suite.py
 
 Only Feast's tests import this module.
@@ -23,6 +23,9 @@ from fairlead.featurestore.feast_sources import DuckDBSource
 from tests.universal.feature_repos.integration_test_repo_config import (  # pyright: ignore[reportMissingImports]
     IntegrationTestRepoConfig,  # pyright: ignore[reportUnknownVariableType]
 )
+from tests.universal.feature_repos.repo_configuration import (  # pyright: ignore[reportMissingImports]
+    OFFLINE_STORE_TO_PROVIDER_CONFIG,  # pyright: ignore[reportUnknownVariableType]
+)
 from tests.universal.feature_repos.universal.data_sources.file import (  # pyright: ignore[reportMissingImports]
     FileDataSourceCreator,  # pyright: ignore[reportUnknownVariableType]
 )
@@ -36,7 +39,7 @@ class FairleadDataSourceCreator(FileDataSourceCreator):  # pyright: ignore[repor
         return FairleadOfflineStoreConfig()
 
 
-class FairleadDatabaseCreator(FairleadDataSourceCreator):
+class FairleadDatabaseDataSourceCreator(FairleadDataSourceCreator):
     """Tables of DuckDB databases, so that the tests that need SQL run too."""
 
     def create_data_source(
@@ -67,5 +70,8 @@ class FairleadDatabaseCreator(FairleadDataSourceCreator):
 
 FULL_REPO_CONFIGS: list[Any] = [
     IntegrationTestRepoConfig(provider="local", offline_store_creator=creator, online_store={"type": "sqlite"})
-    for creator in (FairleadDataSourceCreator, FairleadDatabaseCreator)
+    for creator in (FairleadDataSourceCreator, FairleadDatabaseDataSourceCreator)
 ]
+
+# What is for stores of files alone asks by this name, and would else find Feast's own.
+OFFLINE_STORE_TO_PROVIDER_CONFIG["file"] = ("local", FairleadDataSourceCreator)

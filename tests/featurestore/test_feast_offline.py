@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fairlead.core.errors import FeatureSourceInvalid, InvalidInput
+from fairlead.core.errors import FeatureSourceInvalid, InvalidInput, Unavailable
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
@@ -331,7 +332,7 @@ def test_materializing_takes_the_last_row_of_each_entity(repository: Repository)
 
 
 def test_no_rows_are_lost_where_several_add_to_one_file(repository: Repository) -> None:
-    from fairlead.featurestore.feast_offline import append_rows
+    from fairlead.featurestore.feast_appends import append_rows
 
     config, source = repository.store.config, repository.store.get_data_source("pulses")
     path = repository.folder / "pulses.parquet"
@@ -339,7 +340,7 @@ def test_no_rows_are_lost_where_several_add_to_one_file(repository: Repository) 
     before = parquet.read_table(path)
 
     def add(_: int) -> None:
-        append_rows(config, source, before.slice(0, 1))
+        append_rows(config, source, before.slice(0, 1), view="pulses")
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(add, range(12)))
@@ -362,3 +363,50 @@ def test_rows_are_added_to_a_file_and_to_a_folder(repository: Repository) -> Non
     folder.rename(repository.folder / "pulses.parquet")
     repository.store.write_to_offline_store("pulses", more.assign(event_timestamp=at(9), pulse=100))
     assert repository.ask(frame([(1, at(9))]), "pulses:pulse").to_arrow()["pulse"].to_pylist() == [100]
+
+
+def test_rows_are_added_by_the_names_of_the_view_where_the_source_has_others(tmp_path: Path) -> None:
+    from feast.types import Int64
+
+    found = Repository(tmp_path)
+    rows: dict[str, Sequence[object]] = {"patient_id": [1], "raw": [60], "event_timestamp": [at(0)]}
+    source = found.source("mapped", rows, field_mapping={"raw": "pulse", "nowhere": "noise"})
+    found.store.apply([found.patient, source, found.view("mapped", source, {"pulse": Int64})])
+    found.store.write_to_offline_store(
+        "mapped", pd.DataFrame({"patient_id": [1], "raw": [99], "event_timestamp": [at(7)]})
+    )
+    asked = frame([(1, at(8)), (1, at(1))])
+    assert found.ask(asked, "mapped:pulse").to_arrow()["pulse"].to_pylist() == [99, 60]
+
+
+def test_rows_are_added_to_a_table_of_a_duckdb_database_and_to_no_query(tmp_path: Path) -> None:
+    from feast.types import Int64
+
+    from fairlead.featurestore.feast_sources import DuckDBSource
+
+    database = tmp_path / "clinic.duckdb"
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("CREATE TABLE cells (patient_id BIGINT, pulse INTEGER, event_timestamp TIMESTAMP)")
+    found = Repository(tmp_path)
+    for name, table, query in (("cells", "cells", None), ("asked", None, "SELECT * FROM cells")):
+        source = DuckDBSource(
+            name=name, database=str(database), table=table, query=query, timestamp_field="event_timestamp"
+        )
+        found.store.apply([found.patient, source, found.view(name, source, {"pulse": Int64})])
+    added = pd.DataFrame({"patient_id": [1, 2], "pulse": [60, None], "event_timestamp": [at(1), at(2)]})
+    found.store.write_to_offline_store("cells", added)
+    found.store.write_to_offline_store("cells", added.assign(pulse=[61, 62], event_timestamp=[at(3), at(4)]))
+    asked = frame([(1, at(2)), (1, at(4)), (2, at(3)), (2, at(4))])
+    assert found.ask(asked, "cells:pulse").to_arrow()["pulse"].to_pylist() == [60, 61, None, 62]
+    with pytest.raises(InvalidInput, match="cannot be added"):
+        found.store.write_to_offline_store("asked", added)
+    with pytest.raises(InvalidInput, match="types"):
+        found.store.write_to_offline_store("cells", added.assign(pulse=["many", "few"]))
+    with duckdb.connect(str(database), read_only=True) as other:
+        other.execute("FROM cells")
+        with pytest.raises(Unavailable, match="opened for writing"):
+            found.store.write_to_offline_store("cells", added)
+    database.unlink()
+    with pytest.raises(FeatureSourceInvalid):
+        found.store.write_to_offline_store("cells", added)
+    assert not database.exists()
