@@ -39,6 +39,7 @@ from fairlead.featurestore.definition_reading import FeatureObject, Key, ReadDef
 from fairlead.featurestore.definitions import (
     SERVICE,
     VIEW,
+    Column,
     ViewDefinition,
     view_from_content,
 )
@@ -84,6 +85,16 @@ class PinnedService:
     view_digests: Mapping[str, Digest]
     labels: Mapping[str, str]
     on_demand: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+    @property
+    def keys(self) -> tuple[Column, ...]:
+        """The join keys that callers give, under the names that they give them, in the order of the views."""
+        found: dict[str, Column] = {}
+        for projection in self.service.projections:
+            for key in self.views[projection.view].asked_keys:
+                name = projection.join_key_map.get(key.name, key.name)
+                found.setdefault(name, replace(key, name=name))
+        return tuple(found.values())
 
 
 class FeatureDefinitions:

@@ -15,6 +15,7 @@ from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import FeatureDefinitionInvalid, JsonValue
 from fairlead.core.ids import Digest, parse_name, sha256_digest
 from fairlead.featurestore.definitions import Column, ViewDefinition, columns_content, read_columns
+from fairlead.featurestore.feast_json import inner
 
 ON_DEMAND = "OnDemandFeatureView"
 _MODES = ("pandas", "python", "substrait")
@@ -32,6 +33,8 @@ class OnDemandInput:
 class OnDemandDefinition:
     """Features made of others. `request` are the columns that the caller sends along; `function` names the code.
 
+    A singleton's function is given one row at a time.
+
     Their residency class is that of the one view under a class among their inputs.
     """
 
@@ -42,6 +45,7 @@ class OnDemandDefinition:
     mode: str
     function: str
     residency: Residency
+    is_singleton: bool = False
 
     def content(self, view_digests: Mapping[str, Digest]) -> dict[str, JsonValue]:
         """What of it changes values or schema, with the version of every view that it is made of."""
@@ -57,6 +61,7 @@ class OnDemandDefinition:
             "features": columns_content(self.features),
             "mode": self.mode,
             "function": self.function,
+            **({"is_singleton": True} if self.is_singleton else {}),
         }
 
 
@@ -103,7 +108,22 @@ def read_on_demand(members: Mapping[str, Any], views: Mapping[str, ViewDefinitio
         mode=mode,
         function=function,
         residency=Residency(classes[0]) if classes else UNRESTRICTED,
+        is_singleton=bool(members.get("singleton")),
     )
+
+
+def read_pinned(spec: object, views: Mapping[str, ViewDefinition]) -> OnDemandDefinition:
+    """Read what was applied of an on-demand view, as `read_on_demand`."""
+    return read_on_demand(inner(spec, ON_DEMAND), views)
+
+
+def function_text(spec: object) -> tuple[str, str | None]:
+    """The source text of what was applied of an on-demand view, and the name of its function, if that is said.
+
+    The text is empty where Feast kept none: of a Substrait plan, or a function whose source it did not find.
+    """
+    said = _said(inner(spec, ON_DEMAND))
+    return str(said.get("bodyText") or ""), said.get("name") and str(said["name"])
 
 
 def _read_input(name: str, source: Mapping[str, Any], views: Mapping[str, ViewDefinition]) -> OnDemandInput:
@@ -128,13 +148,7 @@ def _read_input(name: str, source: Mapping[str, Any], views: Mapping[str, ViewDe
 
 
 def _read_function(name: str, members: Mapping[str, Any]) -> tuple[str, str]:
-    transformation: dict[str, Any] = members.get("featureTransformation") or {}
-    said: dict[str, Any] = (
-        transformation.get("userDefinedFunction")
-        or members.get("userDefinedFunction")
-        or transformation.get("substraitTransformation")
-        or {}
-    )
+    said = _said(members)
     text = said.get("bodyText") or said.get("body") or said.get("substraitPlan")
     mode = str(members.get("mode") or said.get("mode") or "pandas")
     if not text or mode not in _MODES:
@@ -144,3 +158,14 @@ def _read_function(name: str, members: Mapping[str, Any]) -> tuple[str, str]:
             view=name,
         )
     return mode, sha256_digest(canonical_json({"text": text, "name": said.get("name"), "mode": mode}))
+
+
+def _said(members: Mapping[str, Any]) -> dict[str, Any]:
+    """What Feast's JSON says of the function, in whichever place."""
+    transformation: dict[str, Any] = members.get("featureTransformation") or {}
+    return (
+        transformation.get("userDefinedFunction")
+        or members.get("userDefinedFunction")
+        or transformation.get("substraitTransformation")
+        or {}
+    )

@@ -156,6 +156,13 @@ class InputAnswer(BaseModel):
     is_hidden: bool
 
 
+class KeyAnswer(BaseModel):
+    """A join key of a service, under the name that callers give it."""
+
+    name: str
+    type: str
+
+
 class OnDemandAnswer(BaseModel):
     """An on-demand view: the features that are taken of it, and Feast's JSON of it, with its code."""
 
@@ -169,6 +176,7 @@ class OnDemandViewsAnswer(BaseModel):
     """What is to be computed of a service's stored features where they are read, and of which columns."""
 
     service_digest: str
+    keys: list[KeyAnswer]
     inputs: list[InputAnswer]
     views: list[OnDemandAnswer]
 
@@ -186,7 +194,8 @@ class OnDemandViewsAnswer(BaseModel):
             )
             for each in pinned.service.on_demand
         ]
-        return cls(service_digest=pinned.digest, inputs=inputs, views=views)
+        keys = [KeyAnswer(name=each.name, type=each.type) for each in pinned.keys]
+        return cls(service_digest=pinned.digest, keys=keys, inputs=inputs, views=views)
 
 
 class DefinitionPage(BaseModel):

@@ -23,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +32,7 @@ import yaml
 
 from fairlead.core.canonical import canonical_json
 from fairlead.core.errors import InvalidInput, JsonValue, MissingExtra, PickleRefused, Unavailable
+from fairlead.serving.bundle_features import PACKAGES, BundledFeatures, entities_schema
 from fairlead.serving.bundled.model_loaders import native_flavor, pickle_in
 from fairlead.serving.processes import without_folders
 from fairlead.serving.recipe import Recipe, bundled_sources, find_service
@@ -67,12 +69,19 @@ class BuiltBundle:
 
 
 def build_bundle(
-    recipe: Recipe, model: Path, destination: Path, *, lock: Lock | None = None, index: str | None = None
+    recipe: Recipe,
+    model: Path,
+    destination: Path,
+    *,
+    features: BundledFeatures | None = None,
+    lock: Lock | None = None,
+    index: str | None = None,
 ) -> BuiltBundle:
     """Make `destination` (which must not exist) a Bento of the MLflow model folder `model`, which is left empty.
 
-    Both must be on one file system: the model's files are moved, not copied. A `lock` that an earlier build recorded
-    is used again; `index` is as for `lock_requirements`.
+    Both must be on one file system: the model's files are moved, not copied. `features` are those of the recipe's
+    version of the feature service. A `lock` that an earlier build recorded is used again; `index` is as for
+    `lock_requirements`.
 
     Raises:
         InvalidInput: if the model has no MLmodel file, or its requirements, signature or service cannot be read.
@@ -87,10 +96,19 @@ def build_bundle(
     if pickle is not None and not recipe.allows_pickle:
         raise _refused_pickle(recipe, pickle)
     python = _python_of(described, recipe)
-    if lock is None:
-        lock = parse_lock(recipe.lock) if recipe.lock else _lock(model, described, flavor, python=python, index=index)
+    packages = PACKAGES if features is not None and features.facts is not None else ()
+    if lock is None and recipe.lock:
+        lock = parse_lock(recipe.lock)
+        _check_lock(lock, packages)
+    elif lock is None:
+        lock = _lock(model, described, flavor, packages, python=python, index=index)
     facts = _facts(
-        recipe, described, lock, python, allows_pickle=recipe.allows_pickle and (flavor is None or bool(pickle))
+        recipe,
+        described,
+        features,
+        lock,
+        python,
+        allows_pickle=recipe.allows_pickle and (flavor is None or bool(pickle)),
     )
     service = _service_source(recipe, model)
     with tempfile.TemporaryDirectory(prefix="fairlead-bundle-", dir=destination.parent) as scratch:
@@ -111,11 +129,28 @@ def build_bundle(
     return BuiltBundle(lock=lock, sbom=sbom.decode())
 
 
-def _lock(model: Path, described: dict[str, Any], flavor: str | None, *, python: str, index: str | None) -> Lock:
+def _check_lock(lock: Lock, packages: Sequence[str]) -> None:
+    if missing := sorted({*packages} - {each.name for each in lock.packages}):
+        raise InvalidInput(
+            f"The lock has no {missing[0]}, which the functions of the model's on-demand views need.",
+            hint="Add it, or leave the lock out.",
+        )
+
+
+def _lock(
+    model: Path,
+    described: dict[str, Any],
+    flavor: str | None,
+    packages: Sequence[str],
+    *,
+    python: str,
+    index: str | None,
+) -> Lock:
     file = model / "requirements.txt"
     lines = _read_text(file).splitlines() if file.exists() else []
     listed = {re.split(r"[^\w.-]", line.strip(), maxsplit=1)[0].lower() for line in lines}
     libraries = [each for each in _LIBRARIES.get(flavor or "", ()) if not listed & _SAME.get(each, set())]
+    libraries += packages
     loader = str(described["flavors"].get("python_function", {}).get("loader_module", "mlflow."))
     needs_mlflow = flavor is None and loader.startswith("mlflow.")
     return lock_requirements(lines, needs_mlflow=needs_mlflow, libraries=libraries, python=python, index=index)
@@ -129,7 +164,13 @@ def _python_of(described: dict[str, Any], recipe: Recipe) -> str:
 
 
 def _facts(
-    recipe: Recipe, described: dict[str, Any], lock: Lock, python: str, *, allows_pickle: bool
+    recipe: Recipe,
+    described: dict[str, Any],
+    features: BundledFeatures | None,
+    lock: Lock,
+    python: str,
+    *,
+    allows_pickle: bool,
 ) -> dict[str, JsonValue]:
     """What the bundle says of itself, in `bundle.json`."""
     return {
@@ -137,11 +178,13 @@ def _facts(
         "reference": recipe.reference,
         "artifact_digest": recipe.artifact_digest,
         "feature_service": recipe.feature_service,
+        "feature_service_digest": recipe.feature_service_digest,
+        "on_demand": None if features is None or features.facts is None else dict(features.facts),
         "service_name": recipe.service_name,
         "python": python,
         "lock": lock.digest,
         "allows_pickle": allows_pickle,
-        "schema": schema_of(described),
+        "schema": {"entities": entities_schema(features), **schema_of(described)},
     }
 
 

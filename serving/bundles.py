@@ -38,6 +38,7 @@ from fairlead.registry.visibility import require_change
 from fairlead.registry.work import LeasedWork
 from fairlead.serving.artifacts import PublishedArtifact, RegionArtifacts, verified_replicas
 from fairlead.serving.bundle import BuiltBundle, build_bundle
+from fairlead.serving.bundle_features import BundledFeatures, bundled_features, find_service_digest
 from fairlead.serving.bundle_papers import LOCK, PROVENANCE, SBOM, keep_paper, papers_of, read_paper
 from fairlead.serving.bundle_policies import allows_pickle
 from fairlead.serving.provenance import Build, provenance, sign_provenance
@@ -190,6 +191,7 @@ def recipe_of(session: Session, model: RegisteredModelRow, version: ModelVersion
         reference=f"{model.name}/{version.version}",
         artifact_digest=version.artifact_digest or "",
         feature_service=version.feature_service,
+        feature_service_digest=find_service_digest(session, version),
         allows_pickle=allows_pickle(session, model, rules),
     )
 
@@ -376,7 +378,14 @@ class BundleBuilder:
                 leased.workspace_id, leased.residency, job.recipe.artifact_digest, leased.region, files
             )
             lock = None if job.lock is None else parse_lock(job.lock)
-            built = build_bundle(job.recipe, files, folder, lock=lock, index=self._rules.package_index)
+            built = build_bundle(
+                job.recipe,
+                files,
+                folder,
+                features=self._features(leased, job.recipe),
+                lock=lock,
+                index=self._rules.package_index,
+            )
             self._keep(leased, built)
             return self._artifacts.publish_bundle(
                 leased.workspace_id,
@@ -386,6 +395,12 @@ class BundleBuilder:
                 labels=job.labels,
                 region=leased.region,
             )
+
+    def _features(self, leased: LeasedWork, recipe: Recipe) -> BundledFeatures | None:
+        if recipe.feature_service is None or recipe.feature_service_digest is None:
+            return None
+        with self._database.read() as session:
+            return bundled_features(session, leased.workspace_id, recipe.feature_service, recipe.feature_service_digest)
 
     def _keep(self, leased: LeasedWork, built: BuiltBundle) -> None:
         """Record the lock before anything is published by it: a build that starts over is by the same one."""

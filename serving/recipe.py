@@ -23,7 +23,9 @@ _SOURCES = (
     ("fairlead.serving.bundled", "model_loaders.py"),
     ("fairlead.serving.bundled", "batcher.py"),
     ("fairlead.serving.bundled", "tracing.py"),
+    ("fairlead.serving.bundled", "on_demand.py"),
     ("fairlead.featurestore", "online_reader.py"),
+    ("fairlead.featurestore", "on_demand_code.py"),
 )
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:-]*@sha256:[0-9a-f]{64}")
 
@@ -34,12 +36,14 @@ class Recipe:
 
     `service_file` is a path in the version's files, `service_source` the text of one that was given; with either the
     user's own service is bundled in place of the generated one. `lock` is the text of a lock that was given. `python`
-    is used where the version does not say which one it was made with.
+    is used where the version does not say which one it was made with. `feature_service_digest` is the version of the
+    feature service whose keys and on-demand functions are bundled.
     """
 
     reference: str
     artifact_digest: Digest
     feature_service: str | None
+    feature_service_digest: str | None = None
     base_image: str | None = None
     python: str = PYTHONS[0]
     allows_pickle: bool = False
@@ -60,6 +64,7 @@ class Recipe:
             "reference": self.reference,
             "artifact_digest": self.artifact_digest,
             "feature_service": self.feature_service,
+            "feature_service_digest": self.feature_service_digest,
             "service_name": self.service_name,
             "base_image": self.base_image,
             "python": self.python,
@@ -71,7 +76,8 @@ class Recipe:
 
     def with_facts(self, facts: Mapping[str, Any]) -> Recipe:
         """This version's recipe with all that a kept one said beside it."""
-        kept = ("base_image", "python", "allows_pickle", "service_file", "service_source", "lock")
+        kept = ("feature_service_digest", "base_image", "python", "allows_pickle")
+        kept += ("service_file", "service_source", "lock")
         return replace(self, **{name: facts[name] for name in kept if name in facts})
 
     @property
@@ -108,13 +114,20 @@ class BundleRules:
     test_memory_bytes: int = 8 * 2**30
 
     def recipe(
-        self, *, reference: str, artifact_digest: str, feature_service: str | None, allows_pickle: bool
+        self,
+        *,
+        reference: str,
+        artifact_digest: str,
+        feature_service: str | None,
+        feature_service_digest: str | None = None,
+        allows_pickle: bool,
     ) -> Recipe:
         """The recipe of a version by these rules, where pickles are allowed as the model's policy says."""
         return Recipe(
             reference=reference,
             artifact_digest=parse_digest(artifact_digest),
             feature_service=feature_service,
+            feature_service_digest=feature_service_digest,
             base_image=self.base_image,
             python=self.python,
             allows_pickle=allows_pickle,
@@ -151,8 +164,15 @@ class BundleWish:
                 f"The lock has no {missing[0]}, which every bundle needs.",
                 hint="Begin from the lock of another bundle: fairlead bundle show REFERENCE --lock",
             )
-        text = None if lock is None else lock.text
-        return replace(recipe, service_file=self.service_file, service_source=self.service_source, lock=text)
+        has_own = self.service_file is not None or self.service_source is not None
+        return replace(
+            recipe,
+            # A service of one's own gets its features by itself.
+            feature_service_digest=None if has_own else recipe.feature_service_digest,
+            service_file=self.service_file,
+            service_source=self.service_source,
+            lock=None if lock is None else lock.text,
+        )
 
 
 def check_base_image(image: str) -> str:

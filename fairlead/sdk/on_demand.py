@@ -1,4 +1,7 @@
-"""Features that are made of others where they are read: the code of on-demand views, run by Feast in this process."""
+"""Features that are made of others where they are read: the code of on-demand views, run in this process.
+
+Feast loads a function, from its text or else from what Feast keeps of it; bundles take the text alone.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from fairlead.core.errors import InvalidInput, MissingExtra
+from fairlead.featurestore.on_demand_code import MODES, FunctionFailed, OnDemandFunction, RequestInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -34,25 +38,26 @@ class ComputedFeature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _View:
-    view: Any
+    function: OnDemandFunction
     alias: str
-    features: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnDemandCode:
     """The code of the on-demand views that a service takes, loaded and ready to run.
 
-    `inputs` is the column of each stored feature that the code is given, by `view__feature`.
+    `inputs` is the column of each stored feature that the code is given, by view and feature; `keys` are names and
+    types of the join keys.
     """
 
     service: str
-    inputs: Mapping[str, str]
+    inputs: Mapping[tuple[str, str], str]
+    keys: tuple[tuple[str, str], ...]
     _views: tuple[_View, ...]
 
     @classmethod
     def load(cls, found: JsonObject) -> Self:
-        """Load what the service says: `{inputs: [{column, view, feature, is_hidden}], views: [{spec, ...}]}`.
+        """Load what the service says: `{keys, inputs: [{column, view, feature, is_hidden}], views: [{spec, ...}]}`.
 
         Raises:
             MissingExtra: without `fairlead[features]`.
@@ -65,16 +70,20 @@ class OnDemandCode:
             raise MissingExtra("On-demand views need Feast.", hint="Run: pip install 'fairlead[features]'") from error
         inputs: list[Any] = found["inputs"]  # pyright: ignore[reportAssignmentType]  (the API's own shape)
         asked: list[Any] = found["views"]  # pyright: ignore[reportAssignmentType]
+        keys: list[Any] = found.get("keys", [])  # pyright: ignore[reportAssignmentType]
         return cls(
             service=str(found["service_digest"]),
-            inputs={f"{each['view']}__{each['feature']}": each["column"] for each in inputs},
+            inputs={(each["view"], each["feature"]): each["column"] for each in inputs},
+            keys=tuple((each["name"], each["type"]) for each in keys),
             _views=tuple(
                 _View(
-                    view=views.OnDemandFeatureView.from_proto(
-                        parse(each["spec"], protos.OnDemandFeatureView(), ignore_unknown_fields=True)
+                    function=_function(
+                        views.OnDemandFeatureView.from_proto(
+                            parse(each["spec"], protos.OnDemandFeatureView(), ignore_unknown_fields=True)
+                        ),
+                        each["features"],
                     ),
                     alias=each["alias"],
-                    features=tuple(each["features"]),
                 )
                 for each in asked
             ),
@@ -83,57 +92,65 @@ class OnDemandCode:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the views whose code this is."""
-        return tuple(each.view.name for each in self._views)
+        return tuple(each.function.view for each in self._views)
 
-    def compute(self, given: Mapping[str, Any]) -> list[ComputedFeature]:
-        """Run the code over columns of one length: stored features, and what the request says.
+    def compute(self, given: Mapping[str, Any], *, has_own_types: bool = False) -> list[ComputedFeature]:
+        """Run the code over columns of one length: stored features, join keys, and what the request says.
+
+        What it makes is brought to the types that its views say, if it may not have its own, as it does in Feast's
+        training sets.
 
         Raises:
-            InvalidInput: if the code fails, or a column is not given that it takes from the request.
+            InvalidInput: if the code fails, or a column is not given that it takes from the request, or has another
+                type.
         """
-        arrow: Any = import_module("pyarrow")
+        inputs = {name: given[column] for name, column in self.inputs.items() if column in given}
         made: list[ComputedFeature] = []
         taken = set(given)
         for each in self._views:
             try:
-                table = each.view.transform_arrow(
-                    arrow.table(self._inputs_of(each.view, given)), full_feature_names=False
-                )
-            except InvalidInput:
-                raise
-            except Exception as error:  # (somebody else's code ran, and may raise anything)
+                columns = each.function.compute(inputs, given, keys=self.keys, has_own_types=has_own_types)
+            except RequestInvalid as error:
+                raise InvalidInput(str(error), hint="Send a value of that type with each row.") from error
+            except FunctionFailed as error:
                 raise InvalidInput(
-                    f"The code of the on-demand view {each.view.name!r} failed: {type(error).__name__}: {error}",
+                    f"{error} {error.__cause__ or ''}".rstrip(),
                     hint="Correct it, apply it, and take another snapshot.",
                 ) from error
-            types = {field.name: field.dtype.to_value_type().name for field in each.view.features}
-            for feature in each.features:
+            for feature, kind in each.function.features:
                 name = feature if feature not in taken else f"{each.alias}__{feature}"
                 taken.add(name)
                 made.append(
-                    ComputedFeature(
-                        alias=each.alias, feature=feature, name=name, type=types[feature], column=table[feature]
-                    )
+                    ComputedFeature(alias=each.alias, feature=feature, name=name, type=kind, column=columns[feature])
                 )
         return made
 
-    def _inputs_of(self, view: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns that Feast makes a function's input of: features by view and name, and what the request says."""
-        columns: dict[str, Any] = {}
-        for projection in view.source_feature_view_projections.values():
-            for feature in projection.features:
-                name = f"{projection.name}__{feature.name}"
-                columns[name] = given[self.inputs[name]]
-        for source in view.source_request_sources.values():
-            for field in source.schema:
-                if field.name not in given:
-                    raise InvalidInput(
-                        f"The rows have no column {field.name!r}, which the on-demand view {view.name!r} takes from "
-                        "them.",
-                        hint=f"Add it: entity_rows[{field.name!r}] = ...",
-                    )
-                columns[field.name] = given[field.name]
-        return columns
+
+def _function(view: Any, taken: Sequence[str]) -> OnDemandFunction:
+    """What Feast loaded, with the features that are taken of it."""
+    transformation = view.feature_transformation
+    types = {field.name: _type(field) for field in view.features}
+    return OnDemandFunction(
+        view=view.name,
+        mode=view.mode,
+        is_singleton=view.singleton,
+        inputs=[
+            (projection.name, feature.name, _type(feature))
+            for projection in view.source_feature_view_projections.values()
+            for feature in projection.features
+        ],
+        request=[
+            (field.name, _type(field)) for source in view.source_request_sources.values() for field in source.schema
+        ],
+        features=[(name, types[name]) for name in taken],
+        call=transformation.udf
+        if view.mode in MODES
+        else lambda table: transformation.transform_arrow(table, view.features),
+    )
+
+
+def _type(field: Any) -> str:
+    return field.dtype.to_value_type().name
 
 
 def add_on_demand(frame: pd.DataFrame, found: JsonObject) -> pd.DataFrame:
@@ -146,7 +163,7 @@ def add_on_demand(frame: pd.DataFrame, found: JsonObject) -> pd.DataFrame:
     code = OnDemandCode.load(found)
     inputs: list[Any] = found["inputs"]  # pyright: ignore[reportAssignmentType]  (the API's own shape)
     hidden = [each["column"] for each in inputs if each["is_hidden"]]
-    made = code.compute({str(name): column for name, column in frame.items()})
+    made = code.compute({str(name): column for name, column in frame.items()}, has_own_types=True)
     result = frame.drop(columns=hidden)
     for each in made:
         name = each.name if each.feature in result.columns else each.feature

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import importlib
 import json
+import logging
 import os
 import sys
 import time
@@ -22,13 +23,17 @@ import bentoml
 from pydantic import WithJsonSchema
 
 if TYPE_CHECKING:
+    from fairlead.featurestore.on_demand_code import FunctionFailed, InputMissing, RequestInvalid
     from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
     from fairlead.serving.bundled.batcher import Batcher
     from fairlead.serving.bundled.model_runner import InvalidRows, load_model
+    from fairlead.serving.bundled.on_demand import OnDemandFeatures
     from fairlead.serving.bundled.tracing import Tracing
 else:
     from fairlead_bundle.batcher import Batcher
     from fairlead_bundle.model_runner import InvalidRows, load_model
+    from fairlead_bundle.on_demand import OnDemandFeatures
+    from fairlead_bundle.on_demand_code import FunctionFailed, InputMissing, RequestInvalid
     from fairlead_bundle.online_reader import STATUS, OnlineReader, OnlineStoreError
     from fairlead_bundle.tracing import Tracing
 
@@ -37,6 +42,7 @@ _BUNDLE: dict[str, Any] = json.loads((_HERE / "bundle.json").read_text(encoding=
 _PROBLEM = "application/problem+json"
 _REPORTED_LIBRARIES = ("feast", "mlflow", "sklearn", "torch")
 
+Entities = Annotated[dict[str, list[Any]], WithJsonSchema(_BUNDLE["schema"]["entities"])]
 Rows = Annotated[list[Any], WithJsonSchema(_BUNDLE["schema"]["rows"])]
 Predictions = Annotated[dict[str, Any], WithJsonSchema(_BUNDLE["schema"]["answer"])]
 
@@ -62,6 +68,7 @@ class Prediction:
         self._model = load_model(_HERE.parent / "model", allows_pickle=_BUNDLE["allows_pickle"])
         # The first request should not pay for it.
         importlib.import_module("pandas")
+        self._on_demand = OnDemandFeatures(_BUNDLE["on_demand"]) if _BUNDLE["on_demand"] else None
         self._load_seconds = time.monotonic() - started
         self._batcher = Batcher(
             self._model.predict_checked, rows_max=int(os.environ.get("FAIRLEAD_BATCH_ROWS", "512")), observe=_observer()
@@ -70,8 +77,11 @@ class Prediction:
         self._reader = OnlineReader(store) if store else None
 
     @bentoml.api(route="/predict")
-    async def predict(self, entities: dict[str, list[Any]], ctx: bentoml.Context) -> Predictions:
-        """Predict for entities, such as {"sample_id": ["a", "b"]}, from the features of this region's online store."""
+    async def predict(self, entities: Entities, ctx: bentoml.Context) -> Predictions:
+        """Predict for entities, such as {"sample_id": ["a", "b"]}, from the features of this region's online store.
+
+        What on-demand views take from the request is sent along: {"sample_id": ["a", "b"], "amount": [1.5, 20]}.
+        """
         if self._reader is None:
             return _problem(
                 ctx,
@@ -81,18 +91,17 @@ class Prediction:
                 hint="Materialize the model's feature service in this region, or send features to /predict_rows.",
             )
         lengths = {len(values) for values in entities.values()}
-        if len(lengths) != 1 or 0 in lengths:
+        if len(lengths) > 1 or 0 in lengths:
             return _problem(
                 ctx, 400, "invalid-input", "Every entity key needs the same number of values, at least one."
             )
         try:
-            with _tracing.span("features.read", **{"fairlead.entities": max(lengths)}):
-                snapshot, rows = await asyncio.to_thread(self._reader.read, entities)
+            with _tracing.span("features.read", **{"fairlead.entities": max(lengths, default=1)}):
+                snapshot, rows, missing = await asyncio.to_thread(_read, self._reader, entities)
         except OnlineStoreError as error:
             return _problem(ctx, 400, "invalid-input", str(error))
         except OSError as error:
             return _problem(ctx, 503, "unavailable", f"The online store cannot be read: {error.strerror or error}.")
-        missing = [number for number, row in enumerate(rows) if "present" not in row[STATUS].values()]
         if missing:
             keys = json.dumps({name: values[missing[0]] for name, values in entities.items()}, default=str)
             return _problem(
@@ -104,6 +113,12 @@ class Prediction:
                 views=rows[missing[0]][STATUS],
                 missing=missing,
             )
+        if self._on_demand is not None:
+            try:
+                with _tracing.span("features.compute", **{"fairlead.entities": len(rows)}):
+                    rows = await asyncio.to_thread(self._on_demand.compute, self._reader, entities, rows)
+            except (RequestInvalid, FunctionFailed, OSError, OnlineStoreError) as error:
+                return _not_computed(ctx, error)
         return await self._answer(ctx, [self._features(row) for row in rows], snapshot)
 
     @bentoml.api(route="/predict_rows")
@@ -120,6 +135,8 @@ class Prediction:
         return {
             **_identity(),
             "feature_service": _BUNDLE["feature_service"],
+            "on_demand": [] if self._on_demand is None else self._on_demand.names,
+            "request": {} if self._on_demand is None else self._on_demand.request,
             "inputs": None if columns is None else [{"name": each.name, "type": each.type} for each in columns],
             "loaded_with": self._model.loaded_with,
             "load_seconds": round(self._load_seconds, 3),
@@ -159,6 +176,33 @@ def _observer() -> Any:
 
     buckets = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     return Histogram("fairlead_batch_rows", "Rows that the model predicted at once.", buckets=buckets).observe
+
+
+def _read(reader: OnlineReader, entities: dict[str, list[Any]]) -> tuple[str, list[dict[str, Any]], list[int]]:
+    """What `OnlineReader.read` gives, and the numbers of the rows whose entity no view knows."""
+    snapshot, rows = reader.read(entities)
+    # What is about no entity is there for everybody.
+    keyed = {view.alias for view in reader.views if view.asked_keys}
+    missing = [
+        number
+        for number, row in enumerate(rows)
+        if "present" not in {status for view, status in row[STATUS].items() if view in keyed or not keyed}
+    ]
+    return snapshot, rows, missing
+
+
+def _not_computed(ctx: bentoml.Context, error: Exception) -> dict[str, Any]:
+    """Why a feature could not be computed on demand; what a function said when it failed is for the log alone."""
+    if isinstance(error, RequestInvalid):
+        hint = "Send it in `entities`, one value for each row."
+        return _problem(ctx, 400, "invalid-input", f"The request's {error}", hint=hint)
+    if isinstance(error, InputMissing):
+        hint = "The online store holds another version of the feature service: materialize the one of the model."
+        return _problem(ctx, 409, "not-ready", str(error), hint=hint)
+    if isinstance(error, FunctionFailed):
+        logging.getLogger("bentoml.fairlead").error("%s", error, exc_info=error)
+        return _problem(ctx, 500, "on-demand-failed", str(error), hint="The endpoint's log says where.")
+    return _problem(ctx, 503, "unavailable", "The online store cannot be read.")
 
 
 def _problem(ctx: bentoml.Context, status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
