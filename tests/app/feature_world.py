@@ -60,6 +60,12 @@ genes = FeatureView(
     source=FileSource(name="genes_source", path="genes.parquet", timestamp_field="event_timestamp"),
     tags={"fairlead.residency": "eu"},
 )
+rates = FeatureView(
+    name="rates",
+    entities=[],
+    schema=[Field(name="rate", dtype=Float64)],
+    source=FileSource(name="rates_source", path="rates.parquet", timestamp_field="event_timestamp"),
+)
 asked = RequestSource(name="asked", schema=[Field(name="factor", dtype=Float64)])
 
 
@@ -73,6 +79,8 @@ def scaling(inputs: pd.DataFrame) -> pd.DataFrame:
 profile = FeatureService(name="profile", features=[cells])
 diagnosis = FeatureService(name="diagnosis", features=[cells[["radius"]], genes])
 scaled = FeatureService(name="scaled", features=[cells[["word"]], scaling])
+market = FeatureService(name="market", features=[rates])
+priced = FeatureService(name="priced", features=[cells[["word"]], rates])
 """
 
 
@@ -143,7 +151,7 @@ class FeatureWorld:
 
 
 def write_sources(folder: Path) -> None:
-    """Rows of patients 1 to 20; the last is long ago, and the third has nothing but a time."""
+    """Rows of patients 1 to 20; the last is long ago, and the third has nothing but a time. And rates, of nobody."""
     ids = list(range(1, 21))
     moments = [NOW - timedelta(days=each) for each in ids]
     moments[-1] = NOW - timedelta(days=400)
@@ -167,6 +175,8 @@ def write_sources(folder: Path) -> None:
     keys = {"patient_id": ids, "event_timestamp": arrow.array(moments, arrow.timestamp("us", tz="UTC"))}
     parquet.write_table(arrow.table({**keys, **columns}), folder / "cells.parquet")
     parquet.write_table(arrow.table({**keys, "marker": [f"m{each}" for each in ids]}), folder / "genes.parquet")
+    rates = {"event_timestamp": keys["event_timestamp"], "rate": [each / 4 for each in ids]}
+    parquet.write_table(arrow.table(rates), folder / "rates.parquet")
 
 
 @contextlib.contextmanager
@@ -181,7 +191,7 @@ def feature_world(folder: Path, database_url: str) -> Generator[FeatureWorld]:
         for name, region in REGIONS.items():
             client.locations.add(name, region, str(folder / name))
         client.features.apply(repository)
-        for service in ("profile", "diagnosis", "scaled"):
+        for service in ("profile", "diagnosis", "scaled", "market", "priced"):
             client.features.snapshot(service)
             client.features.materialize(service, regions=list(REGIONS.values()))
         yield FeatureWorld(server=server, client=client, folder=folder)

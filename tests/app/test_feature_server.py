@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Generator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -89,6 +90,35 @@ def test_answers_are_those_of_feasts_own_server(site: Site, feast: TestClient, q
     assert labels["region"] == ours.headers["x-fairlead-region"] == US
     assert labels["snapshot"] == ours.headers["x-fairlead-snapshot"]
     assert 0 < labels["age_seconds"] < 600
+
+
+@pytest.mark.parametrize(
+    ("question", "entities"),
+    [
+        ({"feature_service": "market"}, {"__dummy_id": [""]}),
+        ({"feature_service": "market"}, {"anything": [1, 2]}),
+        ({"feature_service": "priced"}, {"patient_id": [2, 99]}),
+        ({"features": ["rates:rate", "cells:word"], "full_feature_names": True}, {"patient_id": [2, 99]}),
+    ],
+)
+def test_views_without_an_entity_are_answered_as_feasts_own_server_does(
+    site: Site, feast: TestClient, question: dict[str, Any], entities: dict[str, Any]
+) -> None:
+    ours, theirs = (each.post(PATH, json={**question, "entities": entities}) for each in (site.http, feast))
+    assert (ours.status_code, theirs.status_code) == (200, 200), ours.text
+    assert by_name(ours.json()) == by_name(theirs.json())
+    assert "__dummy_id" not in ours.json()["metadata"]["feature_names"]
+
+
+def test_where_no_view_has_an_entity_none_need_be_named(world: FeatureWorld, site: Site) -> None:
+    answer = site.http.post(PATH, json={"feature_service": "market", "entities": {}}).json()
+    assert (answer["metadata"]["feature_names"], answer["results"][0]["values"]) == (["rate"], [0.25])
+    refused = site.http.post(PATH, json={"feature_service": "priced", "entities": {}})
+    assert (refused.status_code, "'patient_id' is missing" in refused.text) == (400, True)
+    client = world.client
+    assert client.features.online("market", {}, region=US)["rows"] == [{"_status": {"rates": "present"}, "rate": 0.25}]
+    with closing(client.features.reader("market", near=US)) as reader:
+        assert reader.read({}).rows == [{"rate": 0.25}]
 
 
 def test_keys_are_answered_as_the_numbers_that_they_are(site: Site, feast: TestClient) -> None:
@@ -252,6 +282,8 @@ def test_health_and_measurements_are_told(world: FeatureWorld, site: Site) -> No
         "profile",
         "diagnosis",
         "scaled",
+        "market",
+        "priced",
     }
     text = site.http.get("/metrics").text
     assert 'fairlead_feature_server_requests_total{service="profile"}' in text
@@ -342,6 +374,8 @@ def test_a_process_in_the_region_reads_without_a_server(world: FeatureWorld) -> 
         reader = client.features.local_reader("diagnosis")
         answer = reader.read({"patient_id": [2, 99]})
         reader.close()
+        with closing(client.features.local_reader("market")) as reader:
+            assert reader.read({}).rows == [{"rate": 0.25}]
     assert answer.to_dict() == {"patient_id": [2, 99], "radius": [pytest.approx(0.2), None], "marker": ["m2", None]}
     assert (answer.region, answer.statuses[1]) == (EU, ("PRESENT", "NOT_FOUND"))
     with pytest.raises(InvalidInput, match="No region"):
