@@ -132,7 +132,9 @@ class OnDemandFunction:
 
     def _request_column(self, arrow: Any, given: Mapping[str, Any], name: str, kind: str) -> Any:
         if name not in given:
-            raise RequestInvalid(f"{name!r} is missing, which the on-demand view {self.view!r} takes from the request.")
+            raise RequestInvalid(
+                f"{name!r} is missing, a value that the on-demand view {self.view!r} takes of the request."
+            )
         values = given[name]
         try:
             if isinstance(values, list):
@@ -140,7 +142,7 @@ class OnDemandFunction:
             return _column(arrow, values, kind)
         except (ValueError, TypeError, OverflowError) as error:
             raise RequestInvalid(
-                f"{name!r}, which the on-demand view {self.view!r} takes from the request, is {kind}, and one of its "
+                f"{name!r}, which the on-demand view {self.view!r} takes of the request, is {kind}, and one of its "
                 "values is not."
             ) from error
 

@@ -111,7 +111,7 @@ class OnDemandCode:
             try:
                 columns = each.function.compute(inputs, given, keys=self.keys, has_own_types=has_own_types)
             except RequestInvalid as error:
-                raise InvalidInput(str(error), hint="Send a value of that type with each row.") from error
+                raise InvalidInput(str(error), hint="Give one with each row, of the type that is said.") from error
             except FunctionFailed as error:
                 raise InvalidInput(
                     f"{error} {error.__cause__ or ''}".rstrip(),

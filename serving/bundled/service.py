@@ -195,7 +195,7 @@ def _not_computed(ctx: bentoml.Context, error: Exception) -> dict[str, Any]:
     """Why a feature could not be computed on demand; what a function said when it failed is for the log alone."""
     if isinstance(error, RequestInvalid):
         hint = "Send it in `entities`, one value for each row."
-        return _problem(ctx, 400, "invalid-input", f"The request's {error}", hint=hint)
+        return _problem(ctx, 400, "invalid-input", str(error), hint=hint)
     if isinstance(error, InputMissing):
         hint = "The online store holds another version of the feature service: materialize the one of the model."
         return _problem(ctx, 409, "not-ready", str(error), hint=hint)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from fairlead.core.errors import FeatureDefinitionInvalid, InvalidInput, PermissionDenied
@@ -200,7 +201,7 @@ def test_streams_pushes_and_on_demand_views_come_unchanged_and_their_code_runs_w
     ours = add_on_demand(joined, found)
     assert list(ours.columns) == ["patient_id", "event_timestamp", "factor", "marker", "scaled"]
     assert ours["scaled"].tolist()[:2] == [2.5, pytest.approx(0.3)]
-    with pytest.raises(InvalidInput, match="no column 'factor'"):
+    with pytest.raises(InvalidInput, match="'factor' is missing"):
         add_on_demand(joined.drop(columns=["factor"]), found)
 
     world.store.online.materialize(ADMIN, "diagnosis")
@@ -213,6 +214,61 @@ def test_streams_pushes_and_on_demand_views_come_unchanged_and_their_code_runs_w
     theirs = feast.get_historical_features(entity_df=entities.to_pandas(), features=service).to_df()
     theirs = theirs.sort_values(["patient_id", "event_timestamp"])
     assert theirs["scaled"].tolist()[:2] == ours["scaled"].tolist()[:2]
+
+
+RENAMED = """
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64, Int64
+
+patient = Entity(name="patient", join_keys=["patient_id"], value_type=ValueType.INT64)
+cells = FeatureView(
+    name="cells",
+    entities=[patient],
+    ttl=timedelta(days=36500),
+    schema=[Field(name=each, dtype=Float64) for each in ("radius", "area", "depth")],
+    source=FileSource(name="cells_source", path="cells.parquet", timestamp_field="event_timestamp"),
+)
+diagnosis = FeatureService(
+    name="diagnosis",
+    features=[
+        cells[["radius"]].with_name("origin").with_join_key_map({"patient_id": "origin_id"}),
+        cells[["radius", "area"]].with_name("target").with_join_key_map({"patient_id": "target_id"}),
+    ],
+)
+"""
+
+
+def test_a_view_that_a_service_takes_by_other_names_is_read_by_its_own_too(world: FeatureFleet, tmp_path: Path) -> None:
+    from feast import FeatureStore
+
+    arrow: Any = pq
+    path = world.cells([(1, 0, 1.0), (2, 2, 2.0)])
+    rows = arrow.read_table(path)
+    arrow.write_table(rows.append_column("area", rows["radius"]).append_column("depth", rows["radius"]), path)
+    world.apply(load(world, RENAMED))
+    assert world.snapshot(as_of=day(5)).error_detail is None
+    world.store.online.materialize(ADMIN, "diagnosis")
+    world.run()
+    write(world, tmp_path / "repo")
+
+    feast: Any = FeatureStore(repo_path=str(tmp_path / "repo"))
+    both = {"origin_id": 1, "target_id": 2}
+    service = feast.get_feature_service("diagnosis")
+    answer = feast.get_online_features(features=service, entity_rows=[both], full_feature_names=True).to_dict()
+    assert answer == {name: [value] for name, value in both.items()} | {
+        "origin__radius": [1.0],
+        "target__radius": [2.0],
+        "target__area": [2.0],
+    }
+    ids = [{"patient_id": each} for each in (2, 9)]
+    for features in (["radius"], ["area"], ["area", "radius"]):
+        asked = feast.get_online_features(features=[f"cells:{each}" for each in features], entity_rows=ids)
+        assert asked.to_dict() == {"patient_id": [2, 9]} | {each: [2.0, None] for each in features}
+    # What is not materialized is no value that is missing.
+    with pytest.raises(InvalidInput, match="'depth'"):
+        feast.get_online_features(features=["cells:depth", "cells:radius"], entity_rows=ids)
 
 
 def test_another_text_of_a_function_is_another_version_of_all_that_stands_on_it(world: FeatureFleet) -> None:

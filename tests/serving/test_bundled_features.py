@@ -246,8 +246,8 @@ def test_a_model_is_given_what_the_feature_server_answers(endpoint: Endpoint) ->
 @pytest.mark.parametrize(
     ("change", "status", "detail"),
     [
-        ({"factor": None}, 400, "'factor' is missing"),
-        ({"factor": ["wide"]}, 400, "'factor', which the on-demand view 'scaling' takes from the request, is DOUBLE"),
+        ({"factor": None}, 400, "'factor' is missing, a value that the on-demand view 'scaling' takes of the request."),
+        ({"factor": ["wide"]}, 400, "'factor', which the on-demand view 'scaling' takes of the request, is DOUBLE"),
         ({"unit": [7]}, 400, "'unit', which"),
         ({"unit": ["burst"]}, 500, "'labelling' failed: ZeroDivisionError."),
         ({"patient_id": [4711]}, 404, "no features of"),
