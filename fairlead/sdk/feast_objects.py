@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Parsed from a repository by Feast, and neither definitions nor anything that has values.
 _LEFT_OUT = frozenset({"Project", "Permission", "RequestSource"})
-_MADE_BY_FEAST = "__dummy"
+_KEY_MADE_BY_FEAST = "__dummy_id"
 _LATEST_LABEL = "LAST_WRITE_WINS"
 
 
@@ -51,7 +51,7 @@ def to_wire(objects: Iterable[object]) -> list[dict[str, JsonValue]]:
             raise FeatureDefinitionInvalid(
                 f"A {kind} is no Feast object.", hint="Give entities, feature views and feature services."
             )
-        if kind in _LEFT_OUT or getattr(each, "name", "") == _MADE_BY_FEAST:
+        if kind in _LEFT_OUT or getattr(each, "join_key", None) == _KEY_MADE_BY_FEAST:
             continue
         spec: Any = to_dict(to_proto())
         if kind == "BatchFeatureView":

@@ -70,6 +70,45 @@ diagnosis = FeatureService(name="diagnosis", features=[cells, rates])
 market = FeatureService(name="market", features=[rates.with_name("today")])
 """
 
+COMPUTED = """
+import pandas as pd
+from feast import FeatureService, FeatureView, Field, FileSource, KafkaSource, RequestSource
+from feast.data_format import JsonFormat
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.stream_feature_view import StreamFeatureView
+from feast.types import Float64
+
+rates = FeatureView(name="rates", entities=[], source=FileSource(name="rates_source", path="rates.parquet"))
+loads = StreamFeatureView(
+    name="loads",
+    schema=[Field(name="load", dtype=Float64)],
+    source=KafkaSource(
+        name="loads_topic",
+        kafka_bootstrap_servers="127.0.0.1:9",
+        topic="loads",
+        timestamp_field="event_timestamp",
+        message_format=JsonFormat(schema_json="load double"),
+        batch_source=FileSource(
+            name="loads_source",
+            path="rates.parquet",
+            timestamp_field="event_timestamp",
+            field_mapping={"rate": "load"},
+        ),
+    ),
+)
+asked = RequestSource(name="asked", schema=[Field(name="factor", dtype=Float64)])
+
+
+@on_demand_feature_view(sources=[rates, asked], schema=[Field(name="scaled", dtype=Float64)])
+def scaling(inputs: pd.DataFrame) -> pd.DataFrame:
+    made = pd.DataFrame()
+    made["scaled"] = inputs["rate"] * inputs["factor"]
+    return made
+
+
+market = FeatureService(name="market", features=[loads, scaling])
+"""
+
 
 def write_rates(path: Path, rows: Sequence[tuple[float, float | None]], **columns: Any) -> Path:
     """Write (day, rate) as a source."""
@@ -277,3 +316,34 @@ def test_there_is_nobody_to_erase_in_them(world: FeatureFleet) -> None:
     for name in (DUMMY_ENTITY, DUMMY_KEY.name):
         with pytest.raises(InvalidInput, match="stands for no entity"):
             world.store.erasures.request(ADMIN, entities=[name], salt="0" * 64, subject_hash="0" * 64, reason="")
+
+
+def test_what_a_repository_leaves_out_is_found_out_and_what_stands_on_such_views_works(
+    world: FeatureFleet, tmp_path: Path
+) -> None:
+    from feast import FeatureStore
+
+    objects = load(world, COMPUTED)
+    assert set(world.apply(objects).values()) == {"added"}
+    assert world.snapshot("market", as_of=day(3)).error_detail is None
+    world.store.online.materialize(ADMIN, "market")
+    world.run()
+    assert world.store.online.read(ADMIN, "market", {}, region=EU).rows[0] == {
+        "_status": {"rates": "present", "loads": "present"},
+        "rates__rate": 1.5,
+        "load": 1.5,
+    }
+    write(world, tmp_path / "repo", service="market")
+    feast: Any = FeatureStore(repo_path=str(tmp_path / "repo"))
+    taken = feast.get_feature_service("market")
+    asked = feast.get_online_features(features=taken, entity_rows=[{"factor": 2.0}, {"factor": 4.0}])
+    assert asked.to_dict() == {"load": [1.5, 1.5], "scaled": [3.0, 6.0]}
+    frame = moments(1, 3, factor=[2.0, 2.0]).to_pandas()
+    theirs = feast.get_historical_features(entity_df=frame, features=taken).to_df()
+    assert theirs.sort_values("event_timestamp")["scaled"].tolist() == [2.0, 3.0]
+
+
+def test_an_entity_of_a_repository_that_is_called_as_feasts_own_is_refused(world: FeatureFleet) -> None:
+    objects = load(world, REPOSITORY + 'own = Entity(name="__dummy", join_keys=["item"], value_type=ValueType.INT64)')
+    with pytest.raises(FeatureDefinitionInvalid, match="Feast keeps"):
+        world.apply(objects)
