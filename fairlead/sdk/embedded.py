@@ -13,8 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fairlead.core.errors import (
     ExitCode,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_SECONDS = 60.0
 HEALTH_TIMEOUT_SECONDS = 5.0
+_HEALTH_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +110,7 @@ def find_or_start(home: Home) -> EmbeddedServer:
 
 def find(home: Home) -> EmbeddedServer | None:
     """The home's server, if one is running and answers."""
-    import httpx2
+    from http.client import HTTPConnection, HTTPException
 
     try:
         address = json.loads(home.address.read_text(encoding="utf-8"))
@@ -116,11 +119,14 @@ def find(home: Home) -> EmbeddedServer | None:
         # The owner's token goes to nobody but this machine.
         if not is_loopback(url):
             return None
-        answer = httpx2.get(f"{url}/healthz", timeout=HEALTH_TIMEOUT_SECONDS, trust_env=False)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=HEALTH_TIMEOUT_SECONDS)
+        with closing(connection):
+            connection.request("GET", "/healthz")
+            answer = json.loads(connection.getresponse().read(_HEALTH_BYTES))
         # The port may have passed to another program, or to the server of another home.
-        if answer.json()["instance"] != instance:
+        if answer["instance"] != instance:
             return None
-    except (OSError, ValueError, LookupError, TypeError, httpx2.HTTPError, httpx2.InvalidURL):
+    except (OSError, ValueError, LookupError, TypeError, HTTPException):
         return None
     return EmbeddedServer(url=url, token=token, pid=pid)
 

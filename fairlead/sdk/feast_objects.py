@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FeatureDefinitionInvalid, InvalidInput, MissingExtra
+from fairlead.sdk.feast_checks import deferring_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -152,7 +153,8 @@ def _anchor_paths(each: object, folder: Path) -> None:
 
 def _import(module: str) -> Any:
     try:
-        return import_module(module)
+        with deferring_checks():
+            return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             "Feature definitions need Feast, which is not installed.", hint="Run: pip install 'fairlead[features]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import secrets
+import ssl
 import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, cast
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self, cast
 from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
 from fairlead.core.loopback import is_loopback
 from fairlead.core.problems import MEDIA_TYPE, from_problem
+from fairlead.core.retries import retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -44,11 +46,14 @@ class Transport:
 
         self.url = url
         self._renew = renew
+        # Reading the authorities takes longer than a call, and plain HTTP asks none: no redirect is followed either.
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if url.startswith("http://") else True
         self.is_dry_run = False
         self._http = httpx2.Client(
             base_url=url,
             headers={"authorization": f"Bearer {token}"} if token else {},
             timeout=timeout_seconds,
+            verify=trust,
             # A proxy from the environment is for other machines.
             trust_env=not is_loopback(url),
         )
@@ -176,7 +181,6 @@ class Transport:
             ServerUnavailable: if it does not answer.
         """
         import httpx2
-        import stamina
 
         sent: dict[str, str] = {**(headers or {}), **({"fairlead-dry-run": "true"} if self.is_dry_run else {})}
         if content_type is not None:
@@ -200,24 +204,28 @@ class Transport:
                 method, path, params=_query(query), content=content, headers=sent, timeout=timeout
             )
 
-        tries = stamina.retry_context(
-            on=is_worth_repeating, attempts=_ATTEMPTS, wait_initial=0.1, wait_jitter=0.1, timeout=_PATIENCE_SECONDS
-        )
+        def answered() -> httpx2.Response:
+            response = call()
+            if response.status_code == _UNAUTHENTICATED and self.renew_token():
+                # Whoever is not known did nothing, so any call may be repeated.
+                response = call()
+            _raise_problem(response)
+            return response
+
         try:
-            for attempt in tries:
-                with attempt:
-                    response = call()
-                    if response.status_code == _UNAUTHENTICATED and self.renew_token():
-                        # Whoever is not known did nothing, so any call may be repeated.
-                        response = call()
-                    _raise_problem(response)
-                    return response
+            return retried(
+                answered,
+                on=is_worth_repeating,
+                attempts=_ATTEMPTS,
+                first_pause=0.1,
+                jitter=0.1,
+                patience=_PATIENCE_SECONDS,
+            )
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._no_answer(error, "Check FAIRLEAD_URL, or unset it to use the embedded server.") from error
         except httpx2.RequestError as error:
             hint = "Repeat the command." if may_repeat else "It may have been done: look before you repeat it."
             raise self._no_answer(error, hint) from error
-        raise AssertionError("unreachable")
 
     @contextmanager
     def stream(
