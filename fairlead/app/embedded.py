@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -40,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fairlead.app.embedded", description=main.__doc__)
     parser.add_argument("--home", type=Path, required=True)
     home = Home(path=parser.parse_args().home.absolute())
+    gc.disable()  # until the server answers: an eighth of its start would go into looking for garbage
     try:
         with _owned(home):
             _serve(home)

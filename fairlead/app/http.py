@@ -136,6 +136,7 @@ class Server(uvicorn.Server):
             # What was made until now stays, so no collection of garbage need look through it again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
