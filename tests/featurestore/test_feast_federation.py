@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fairlead.core.errors import AgentUnavailable, InvalidInput
-from tests.featurestore.federation_world import EU, US, WEST, FederationWorld, day, open_federation
+from tests.featurestore.feature_fleet import view_spec
+from tests.featurestore.federation_world import EU, US, WEST, FederationWorld, day, open_federation, tagged
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
@@ -97,6 +98,25 @@ def test_a_view_of_another_region_is_taken_twice_by_different_keys(store: Any) -
     table = store.get_historical_features(entity_df=rows, features=family, full_feature_names=True).to_arrow()
     assert table["child__radius"].to_pylist() == [1.0, 2.0]
     assert table["parent__radius"].to_pylist() == [2.0, 1.0]
+
+
+def test_a_view_without_an_entity_is_joined_in_its_region_too(world: FederationWorld, store: Any) -> None:
+    from feast import FeatureView, Field, FileSource
+    from feast.types import Float64
+
+    path = world.sources / "rates.parquet"
+    pd.DataFrame({"event_timestamp": [day(0), day(3)], "rate": [1.0, 1.5]}).to_parquet(path)
+    rates = view_spec("rates", [("rate", "DOUBLE")], path, entities=[], entityColumns=[])
+    world.apply([tagged(rates, home=EU)])
+    source = FileSource(path="rates.parquet", timestamp_field="event_timestamp")
+    schema, tags = [Field(name="rate", dtype=Float64)], {"fairlead.home": EU}
+    store.apply([FeatureView(name="rates", entities=[], schema=schema, source=source, tags=tags)])
+    rows = frame((1, 1), (2, 4), (3, -1))
+    both = store.get_historical_features(entity_df=rows, features=["rates:rate", "genes:marker"]).to_arrow()
+    assert both.column_names == [*rows.columns, "rate", "marker"]
+    assert (both["rate"].to_pylist(), both["marker"].to_pylist()) == ([1.0, 1.5, None], ["b", None, None])
+    alone = store.get_historical_features(entity_df=rows[["event_timestamp"]], features=["rates:rate"]).to_arrow()
+    assert (alone.column_names, alone["rate"]) == (["event_timestamp", "rate"], both["rate"])
 
 
 def test_what_agents_cannot_answer_is_refused(store: Any) -> None:
