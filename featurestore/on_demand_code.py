@@ -317,14 +317,27 @@ def _arrow_type(arrow: Any, kind: str) -> Any:
     return found if base == kind or found is None else arrow.list_(found)
 
 
+_FROM_TEXT: Mapping[str, Callable[[str], Any]] = {
+    "BOOL": lambda text: {"true": True, "false": False}.get(text, text),
+    "INT32": int,
+    "INT64": int,
+    "FLOAT": float,
+    "DOUBLE": float,
+    "BYTES": lambda text: base64.b64decode(text, validate=True),
+}
+
+
 def _from_json(value: Any, kind: str) -> Any:
-    """A value of a request, whose JSON has neither times nor bytes."""
+    """A value of a request, whose JSON has neither times nor bytes; numbers may be text, as join keys may."""
     if value is None:
         return None
     if kind.endswith("_LIST"):
         return [_from_json(each, kind.removesuffix("_LIST")) for each in value]
-    if kind == "BYTES" and isinstance(value, str):
-        return base64.b64decode(value, validate=True)
+    if isinstance(value, str) and kind in _FROM_TEXT:
+        return _FROM_TEXT[kind](value)
+    if kind == "STRING" and isinstance(value, int) and not isinstance(value, bool):
+        # A word of a command line may read as a number; so it is with join keys.
+        return str(value)
     if kind == "UNIX_TIMESTAMP" and not isinstance(value, datetime):
         utc = timezone.utc  # noqa: UP017  (bundles may run on an older Python)
         moment = datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value, utc)

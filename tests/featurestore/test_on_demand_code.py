@@ -185,6 +185,8 @@ def test_a_request_is_read_by_its_types() -> None:
     assert (found["number"], found["raw"], found["is"]) == ([1.0, 2.5, None], [b"\0\1", None, b""], [True, False, None])
     assert [each and each.timestamp() for each in found["moment"]] == [1767312000, 0, None]
     assert found["list"] == [[1.0, 2.5], [], None]
+    texts = echo.compute({}, {**given, "number": ["0.5", "-1e3", None], "is": ["true", "false", True]})
+    assert (texts["number"].to_pylist(), texts["is"].to_pylist()) == ([0.5, -1000.0, None], [True, False, True])
     for name, wrong in {"number": "x", "moment": "soon", "raw": "?", "list": 1.0, "is": "no"}.items():
         with pytest.raises(RequestInvalid, match=f"'{name}', which .* is {kinds[name]}"):
             echo.compute({}, {**given, name: [wrong, None, None]})

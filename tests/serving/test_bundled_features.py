@@ -17,11 +17,15 @@ from typing import Any
 import httpx2
 import pytest
 
+from fairlead.core.errors import InvalidInput
 from fairlead.core.ids import Digest
+from fairlead.featurestore.applied import FeatureObject, find_pinned_service
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.sdk.client import Fairlead
 from fairlead.sdk.features import PinnedData
+from fairlead.serving.bundle_features import bundled_features
 from fairlead.serving.processes import free_port
+from fairlead.serving.recipe import BundleWish, Recipe
 from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
@@ -248,7 +252,7 @@ def test_a_model_is_given_what_the_feature_server_answers(endpoint: Endpoint) ->
     [
         ({"factor": None}, 400, "'factor' is missing, a value that the on-demand view 'scaling' takes of the request."),
         ({"factor": ["wide"]}, 400, "'factor', which the on-demand view 'scaling' takes of the request, is DOUBLE"),
-        ({"unit": [7]}, 400, "'unit', which"),
+        ({"unit": [["mm"]]}, 400, "'unit', which"),
         ({"unit": ["burst"]}, 500, "'labelling' failed: ZeroDivisionError."),
         ({"patient_id": [4711]}, 404, "no features of"),
     ],
@@ -286,3 +290,72 @@ def test_a_bundle_says_what_it_asks_for_and_carries_text_alone(endpoint: Endpoin
     lock = (endpoint.folder / "bundle/env/python/requirements.txt").read_text()
     assert "pyarrow==" in lock
     assert "feast" not in lock
+
+
+REFUSED = """
+
+SCALE = 3.0
+
+
+@on_demand_feature_view(sources=[cells[["radius"]]], schema=[Field(name="tripled", dtype=Float32)])
+def tripling(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"tripled": inputs["radius"] * SCALE})
+
+
+refused = FeatureService(name="refused", features=[tripling])
+"""
+
+
+def test_a_function_that_is_not_whole_is_refused_when_its_bundle_is_built(endpoint: Endpoint) -> None:
+    client, repository = endpoint.client, endpoint.folder / "repository"
+    (repository / "definitions.py").write_text(REPOSITORY + REFUSED)
+    client.features.apply(repository)
+    digest = str(client.features.on_demand("refused")["service_digest"])
+    known = client.models.resolve("echo/1")
+    pinned = PinnedData(service="refused", service_digest=digest, snapshot_digest=known.snapshot_digest or "")
+    client.models.register("echo", write_model(endpoint.folder / "other"), trained_on=pinned)
+    with pytest.raises(
+        InvalidInput, match="'tripling' cannot run in a bundle: it takes 'SCALE' from the module"
+    ) as caught:
+        client.bundles.build("echo/2")
+    assert "SCALE = 3.0" not in str(caught.value)
+    # A service of one's own computes what it likes, and so needs none of it.
+    own = BundleWish(service_source="import bentoml\n\n\n@bentoml.service\nclass Own:\n    pass\n")
+    recipe = Recipe(
+        reference="echo/2",
+        artifact_digest=Digest(known.artifact_digest or ""),
+        feature_service="refused",
+        feature_service_digest=digest,
+    )
+    assert own.apply(recipe).feature_service_digest is None
+
+
+def test_a_plan_of_substrait_is_refused_by_its_mode(endpoint: Endpoint) -> None:
+    definitions, owner = endpoint.server.service.features.definitions, endpoint.server.owner
+    spec = json.loads(json.dumps(dict(definitions.on_demand(owner, "computed").on_demand["dating"])))["spec"]
+    plan = {"substraitTransformation": {"substraitPlan": "AAAA"}}
+    view = {**spec, "name": "planned", "mode": "substrait", "singleton": False, "featureTransformation": plan}
+    service = {"name": "plans", "features": [{"featureViewName": "planned", "featureColumns": view["features"]}]}
+    objects = [FeatureObject(kind="OnDemandFeatureView", spec=view), FeatureObject(kind="FeatureService", spec=service)]
+    definitions.apply(owner, objects)
+    digest = definitions.on_demand(owner, "plans").digest
+    with (
+        endpoint.server.service.database.read() as session,
+        pytest.raises(InvalidInput, match="'planned' cannot run in a bundle: its mode is substrait"),
+    ):
+        bundled_features(session, owner.workspace_id, "plans", digest)
+
+
+def test_what_is_bundled_of_features_follows_from_the_pinned_version_alone(endpoint: Endpoint) -> None:
+    owner = endpoint.server.owner
+    digest = endpoint.client.models.resolve("echo/1").feature_service_digest or ""
+    with endpoint.server.service.database.read() as session:
+        found = bundled_features(session, owner.workspace_id, "computed", digest)
+        stored = find_pinned_service(session, owner.workspace_id, "stored").digest
+        # Nothing is computed for a service that takes no on-demand view; its keys are known all the same.
+        plain = bundled_features(session, owner.workspace_id, "stored", stored)
+    said = json.loads((endpoint.folder / "bundle/src/fairlead_bundle/bundle.json").read_text())
+    assert said["on_demand"] == found.facts
+    assert (plain.facts, [key.name for key in plain.keys]) == (None, ["patient_id"])
+    # What Feast pickled stays out.
+    assert all("body" not in view for view in said["on_demand"]["views"])
