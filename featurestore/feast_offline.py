@@ -9,7 +9,7 @@ only Feast does so.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -153,6 +153,17 @@ class FairleadOfflineStore(OfflineStore):
     """Point-in-time joins and reads of sources for `feast.FeatureStore`."""
 
     supports_filter_by_created_timestamp = True
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> Iterable[tuple[str, str]]:
+        """The columns of a source and their types, as its class calls them.
+
+        A database is asked by the connection that it is read by; Feast's classes know those of Feast's stores alone.
+        """
+        if isinstance(data_source, FileSource):
+            return super().get_table_column_names_and_types_from_data_source(config, data_source)
+        return _reader(config).described(data_source)
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0917  (Feast's signature)

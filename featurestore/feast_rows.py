@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 
 from fairlead.core.errors import FeatureSourceInvalid
 from fairlead.featurestore.duck import fetch_rows, not_nan, open_duckdb, quote_name
-from fairlead.featurestore.source_definitions import ParquetFiles, SourceDefinition, read_source
+from fairlead.featurestore.source_definitions import ParquetFiles, PostgresRows, SourceDefinition, read_source
 from fairlead.featurestore.source_queries import Needs
 from fairlead.featurestore.sources import Sources
 
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _FLOATS = ("FLOAT", "DOUBLE")
+_POSTGRES_TYPES = {
+    "BLOB": "bytea",
+    "DOUBLE": "double precision",
+    "FLOAT": "real",
+    "TIMESTAMP": "timestamp without time zone",
+    "VARCHAR": "text",
+}
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token"}
 
 
@@ -153,6 +160,22 @@ class SourceReader:
             connection, self._sources(source).relation(connection, definition, view=source.name), source.name, {}
         )
 
+    def described(self, source: DataSource) -> list[tuple[str, str]]:
+        """The columns of a database's table or query and their types, as the class of the source calls types.
+
+        Raises:
+            FeatureDefinitionInvalid: if the source is of a kind that is not read.
+            FeatureSourceInvalid, MissingExtra, Unavailable, PermissionDenied: if it cannot be asked.
+        """
+        definition = self._definition(source, source.name)
+        with self.open() as connection:
+            needs = Needs(has_rows=False)
+            relation = self._sources(source).relation(connection, definition, view=source.name, needs=needs)
+            found = _columns(connection, relation, source.name, {}).found
+        if not isinstance(definition.place, PostgresRows):
+            return list(found.items())
+        return [(name, _postgres_type(kind)) for name, kind in found.items()]
+
     def _definition(self, source: DataSource, owner: str) -> SourceDefinition:
         if not isinstance(source, FileSource):
             return read_source(MessageToDict(source.to_proto()), owner=owner)
@@ -179,6 +202,12 @@ class SourceReader:
 def _columns(connection: DuckDBPyConnection, relation: str, owner: str, renamed: Mapping[str, str]) -> Columns:
     rows = fetch_rows(connection, f"DESCRIBE SELECT * FROM {relation}")  # noqa: S608
     return Columns(relation=relation, found={str(row[0]): str(row[1]) for row in rows}, owner=owner, renamed=renamed)
+
+
+def _postgres_type(kind: str) -> str:
+    """What PostgreSQL calls a type that DuckDB has its rows in."""
+    plain = kind.removesuffix("[]")
+    return _POSTGRES_TYPES.get(plain, plain.lower()) + kind[len(plain) :]
 
 
 def bucket_options(source: DataSource) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fairlead.core.errors import FeatureSourceInvalid, InvalidInput, Unavailable
+from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning", "ignore::RuntimeWarning"
@@ -410,3 +412,36 @@ def test_rows_are_added_to_a_table_of_a_duckdb_database_and_to_no_query(tmp_path
     with pytest.raises(FeatureSourceInvalid):
         found.store.write_to_offline_store("cells", added)
     assert not database.exists()
+
+
+def test_feast_learns_the_columns_of_a_postgresql_source_by_the_connection_that_it_is_read_by(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    from feast import Entity, FeatureView
+    from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+    from feast.types import Array, Float64, Int32, Int64, String, UnixTimestamp
+
+    with postgres_server.new_database() as url:
+        address = url.replace("postgresql+psycopg", "postgresql")
+        with psycopg.connect(address) as connection:
+            connection.execute(
+                "CREATE TABLE pulses AS SELECT 1::bigint AS patient_id, 60::smallint AS pulse, 0.5::float8 AS noise,"
+                " 'a'::varchar(3) AS label, ARRAY[1, 2] AS parts, now()::date AS seen,"
+                " timestamptz '2026-01-01 01:00+00' AS event_timestamp"
+            )
+        found = Repository(tmp_path, offline={"connections": {"clinic": address}})
+        source = PostgreSQLSource(
+            name="pulses", table="pulses", timestamp_field="event_timestamp", tags={"fairlead.connection": "clinic"}
+        )
+        patient = Entity(name="patient", join_keys=["patient_id"])
+        found.store.apply([patient, source, FeatureView(name="pulses", entities=[patient], source=source)])
+        view = found.store.get_feature_view("pulses")
+        assert [each.dtype for each in view.entity_columns] == [Int64]
+        assert {each.name: each.dtype for each in view.features} == {
+            "pulse": Int32,
+            "noise": Float64,
+            "label": String,
+            "parts": Array(Int32),
+            "seen": UnixTimestamp,
+        }
+        assert found.ask(frame([(1, at(2)), (1, at(0))]), "pulses:pulse").to_arrow()["pulse"].to_pylist() == [60, None]
