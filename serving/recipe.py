@@ -23,6 +23,7 @@ _SOURCES = (
     ("fairlead.serving.bundled", "model_loaders.py"),
     ("fairlead.serving.bundled", "batcher.py"),
     ("fairlead.serving.bundled", "tracing.py"),
+    ("fairlead.serving.bundled", "bodies.py"),
     ("fairlead.serving.bundled", "on_demand.py"),
     ("fairlead.featurestore", "online_reader.py"),
     ("fairlead.featurestore", "on_demand_code.py"),

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from fairlead.featurestore.on_demand_code import FunctionFailed, InputMissing, RequestInvalid
     from fairlead.featurestore.online_reader import STATUS, OnlineReader, OnlineStoreError
     from fairlead.serving.bundled.batcher import Batcher
+    from fairlead.serving.bundled.bodies import bounded
     from fairlead.serving.bundled.model_runner import InvalidRows, load_model
     from fairlead.serving.bundled.on_demand import OnDemandFeatures
     from fairlead.serving.bundled.tracing import Tracing
 else:
     from fairlead_bundle.batcher import Batcher
+    from fairlead_bundle.bodies import bounded
     from fairlead_bundle.model_runner import InvalidRows, load_model
     from fairlead_bundle.on_demand import OnDemandFeatures
     from fairlead_bundle.on_demand_code import FunctionFailed, InputMissing, RequestInvalid
@@ -40,6 +42,7 @@ else:
 _HERE = Path(__file__).resolve().parent
 _BUNDLE: dict[str, Any] = json.loads((_HERE / "bundle.json").read_text(encoding="utf-8"))
 _PROBLEM = "application/problem+json"
+_ENTITIES_MAX = 10_000
 _REPORTED_LIBRARIES = ("feast", "mlflow", "sklearn", "torch")
 
 Entities = Annotated[dict[str, list[Any]], WithJsonSchema(_BUNDLE["schema"]["entities"])]
@@ -94,6 +97,11 @@ class Prediction:
         if len(lengths) > 1 or 0 in lengths:
             return _problem(
                 ctx, 400, "invalid-input", "Every entity key needs the same number of values, at least one."
+            )
+        if max(lengths, default=1) > _ENTITIES_MAX:
+            hint = "Ask in several requests."
+            return _problem(
+                ctx, 400, "invalid-input", f"The request is about more than {_ENTITIES_MAX} entities.", hint=hint
             )
         try:
             with _tracing.span("features.read", **{"fairlead.entities": max(lengths, default=1)}):
@@ -160,12 +168,17 @@ class Prediction:
         return {column.name: row[column.name] for column in columns if column.name in row}
 
 
+def _bounded(app: Any, **_: Any) -> Any:
+    return bounded(app)
+
+
 def _traced(app: Any, **_: Any) -> Any:
     return _tracing.wrap(app)
 
 
+# BentoML takes a function as well as a class, as its server does.
+Prediction.add_asgi_middleware(cast("Any", _bounded))
 if _tracing.is_on:
-    # BentoML takes a function as well as a class, as its server does.
     Prediction.add_asgi_middleware(cast("Any", _traced))
 
 

@@ -90,13 +90,14 @@ def test_a_bundle_holds_the_version_s_files_unchanged(bundle: Path, weights: tup
 
 def test_a_recipe_s_digest_is_that_of_its_canonical_json(recipe: Recipe) -> None:
     # The bytes that docs/reference/format.md describes; another form of them needs another format.
-    names = ("service.py", "model_runner.py", "model_loaders.py", "batcher.py", "tracing.py", "on_demand.py")
+    names = ("service", "model_runner", "model_loaders", "batcher", "tracing", "bodies", "on_demand")
     others = (ROOT / "featurestore" / name for name in ("online_reader.py", "on_demand_code.py"))
-    sources = [*(ROOT / "serving/bundled" / name for name in names), *others]
+    sources = [*(ROOT / "serving/bundled" / f"{name}.py" for name in names), *others]
     digests = [f'"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}"' for source in [*sources, ROOT / "uv.lock"]]
     written = (
         f'{{"allows_pickle":false,"artifact_digest":"sha256:{"ab" * 32}","base_image":null,'
-        '"feature_service":"diagnosis","feature_service_digest":null,"format":2,"lock":null,"python":"3.11","reference":"Churn EU/2",'
+        '"feature_service":"diagnosis","feature_service_digest":null,"format":2,"lock":null,"python":"3.11",'
+        '"reference":"Churn EU/2",'
         f'"release":{digests[-1]},"service_file":null,"service_name":"churn_eu","service_source":null,'
         f'"sources":[{",".join(digests[:-1])}]}}'
     )
@@ -107,7 +108,7 @@ def test_a_recipe_s_digest_is_that_of_its_canonical_json(recipe: Recipe) -> None
 def test_a_bundle_is_the_tree_that_its_format_says(bundle: Path, weights: tuple[float, ...]) -> None:
     found = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*") if file.is_file()}
     modules = ("__init__", "service", "model_runner", "model_loaders", "batcher", "tracing", "on_demand")
-    modules += ("online_reader", "on_demand_code")
+    modules += ("bodies", "online_reader", "on_demand_code")
     own = {f"src/fairlead_bundle/{name}.py" for name in modules} | {"src/fairlead_bundle/bundle.json"}
     beside = {"bento.yaml", "sbom.cdx.json", "env/python/requirements.txt", "env/python/requirements.lock.txt"}
     assert found >= own | beside | {f"src/model/{path}" for path in model_files(*weights)}

@@ -17,6 +17,8 @@ import pytest
 
 from fairlead.core.errors import IntegrityError, Unavailable
 from fairlead.core.ids import Digest, RegionId, digest_hex
+from fairlead.serving.bundled.bodies import BODY_MAX_BYTES
+from fairlead.serving.gateway import BODY_MAX_BYTES as GATEWAY_S_MAX_BYTES
 from fairlead.serving.local_target import LocalTarget
 from fairlead.serving.processes import ProcessRecord, launch_detached, listens, read_json
 from fairlead.serving.targets import EndpointKey, EndpointSpec, NoLongerWanted, RunningEndpoint
@@ -116,6 +118,7 @@ def test_an_unknown_entity_is_a_404_that_names_it(endpoint: RunningEndpoint) -> 
         ("predict", {"entities": {}}),
         ("predict", {"entities": {"sample_id": []}}),
         ("predict", {"entities": {"patient": ["a"]}}),
+        ("predict", {"entities": {"sample_id": ["a"] * 10_001}}),
         ("predict", {"wrong": 1}),
         ("predict_rows", {"rows": []}),
         ("predict_rows", {"rows": [{"radius": 1.0}]}),
@@ -124,6 +127,22 @@ def test_an_unknown_entity_is_a_404_that_names_it(endpoint: RunningEndpoint) -> 
 )
 def test_a_wrong_question_is_the_caller_s_mistake(endpoint: RunningEndpoint, method: str, body: Any) -> None:
     assert post(endpoint, method, body).status_code == 400
+
+
+def test_a_body_that_is_larger_than_the_gateway_s_is_not_read(endpoint: RunningEndpoint) -> None:
+    size = BODY_MAX_BYTES + 1
+    assert GATEWAY_S_MAX_BYTES == BODY_MAX_BYTES
+
+    def chunks() -> Generator[bytes]:
+        for _ in range(size // 2**20 + 1):
+            yield b" " * 2**20
+
+    with httpx2.Client(timeout=30, trust_env=False) as client:
+        for body in (b" " * size, chunks()):
+            answer = client.post(f"{endpoint.url}/predict", content=body, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.json()["type"]) == (413, "urn:fairlead:error:body-too-large")
+        rows = [dict.fromkeys(COLUMNS, 1.0)] * 20_000
+        assert client.post(f"{endpoint.url}/predict_rows", json={"rows": rows}).status_code == 200
 
 
 def test_an_endpoint_says_what_it_runs_and_loads_neither_feast_nor_mlflow(endpoint: RunningEndpoint) -> None:
