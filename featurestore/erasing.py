@@ -16,26 +16,24 @@ from fairlead.core.clock import format_time
 from fairlead.core.errors import JsonValue
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.erasure_locations import is_look_due
-from fairlead.featurestore.erasure_steps import (
+from fairlead.featurestore.erasure_places import derive_locations, derive_stores, storage_locations, writes_before
+from fairlead.featurestore.erasure_rows import (
     CLEAN,
     DONE,
     DROPPED,
+    GIVEN_UP,
     LOG,
+    LOST,
     REPLACED,
     RUNNING,
     artifacts_of,
-    derive_artifacts,
-    derive_locations,
-    derive_stores,
-    is_settled,
     locations_of,
     parts_of,
-    release_artifacts,
-    storage_locations,
     stores_of,
-    writes_before,
 )
+from fairlead.featurestore.erasure_steps import derive_artifacts, is_settled, release_artifacts
 from fairlead.featurestore.erasures import trained_models
+from fairlead.featurestore.lost_regions import losses_of
 from fairlead.featurestore.strays import ROW_KINDS
 from fairlead.featurestore.tables import SnapshotRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow, ErasedStoreRow, ErasureRow
@@ -90,7 +88,8 @@ class Erasing:
                 unsettled.add(erasure.workspace_id)
                 continue
             derive_stores(session, erasure, now)
-            if any(row.state != DONE for row in stores_of(session, erasure)) or writes_before(session, erasure):
+            is_forgotten = all(row.state in {DONE, GIVEN_UP} for row in stores_of(session, erasure))
+            if not is_forgotten or writes_before(session, erasure):
                 continue
             release_artifacts(session, erasure, now)
             derive_locations(session, erasure, is_look_due, now)
@@ -98,9 +97,13 @@ class Erasing:
             if {each.id for each in storage_locations(session, erasure)} <= cleared:
                 self._finish(session, erasure, now)
 
+    def sign(self, session: Session, erasure: ErasureRow) -> None:
+        """Make the certificate of an erasure that is done, from what is recorded now."""
+        erasure.certificate = sign_certificate(statement_of(session, erasure), self._signing_key)
+
     def _finish(self, session: Session, erasure: ErasureRow, now: datetime) -> None:
         erasure.state, erasure.finished_at = DONE, now
-        erasure.certificate = sign_certificate(statement_of(session, erasure), self._signing_key)
+        self.sign(session, erasure)
         audit.record(
             session,
             system_caller(erasure.workspace_id, "worker"),
@@ -210,9 +213,16 @@ def statement_of(session: Session, erasure: ErasureRow) -> dict[str, JsonValue]:
         ],
         "snapshots": _snapshots(session, erasure),
         "locations": _locations(session, erasure),
+        "given_up": losses_of(session, erasure),
+        "lost": [
+            {"kind": row.kind, "residency": row.residency, "digest": row.digest}
+            for row in artifacts
+            if row.state == LOST
+        ],
         "stores": [
             {
                 "region": row.region,
+                **({"given_up": True} if row.state == GIVEN_UP else {}),
                 "log" if row.service.startswith(LOG) else "service": row.service.removeprefix(LOG),
                 **(row.facts or {}),
             }
@@ -268,6 +278,8 @@ def _snapshots(session: Session, erasure: ErasureRow) -> list[JsonValue]:
 def _locations(session: Session, erasure: ErasureRow) -> list[JsonValue]:
     found: list[JsonValue] = []
     for row in locations_of(session, erasure):
+        if row.state == GIVEN_UP:
+            continue
         location = get_location(session, row.workspace_id, row.location_id)
         found.append(
             {

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from fairlead.featurestore.erasing import Erasing, SweptRows, SweptSamples
-from fairlead.featurestore.erasure_locations import EraseLocationHandler
-from fairlead.featurestore.erasure_steps import ERASE_LOCATION, ERASE_ROWS, ERASE_STORE
+from fairlead.featurestore.erasure_locations import EraseLocationHandler, is_look_due
+from fairlead.featurestore.erasure_rows import ERASE_LOCATION, ERASE_ROWS, ERASE_STORE
 from fairlead.featurestore.erasure_stores import EraseStoreHandler, ForgettingLogs
 from fairlead.featurestore.erasure_work import EraseRowsHandler
+from fairlead.featurestore.lost_regions import Returns
 from fairlead.sync.duties import Duties
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def erasure_duties(
     collect_grace: timedelta,
 ) -> Duties:
     """The duties of erasures; `signing_key` signs certificates, `collect_grace` is the collector's."""
+    erasing = Erasing(clock, signing_key=signing_key)
     return Duties(
         handlers={
             ERASE_ROWS: EraseRowsHandler(
@@ -50,7 +52,8 @@ def erasure_duties(
             ERASE_LOCATION: EraseLocationHandler(database, clock, open_store=open_store, grace=collect_grace),
         },
         derivers=[
-            Erasing(clock, signing_key=signing_key),
+            erasing,
+            Returns(clock, is_due=is_look_due, sign=erasing.sign),
             ForgettingLogs(logs),
             SweptRows(replicas.folder, scratch),
             SweptSamples(served),

@@ -20,7 +20,7 @@ from sqlalchemy import select
 
 from fairlead.core.errors import IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest
-from fairlead.featurestore.erasure_steps import CLEAN, CLEARING, DROPPED, REPLACED, artifacts_of
+from fairlead.featurestore.erasure_rows import CLEAN, CLEARING, DROPPED, LOST, REPLACED, artifacts_of
 from fairlead.featurestore.strays import classes_of_rows
 from fairlead.featurestore.tables_erasures import ErasedLocationRow, ErasureRow
 from fairlead.registry import blocks, work
@@ -121,7 +121,7 @@ class EraseLocationHandler:
             old = {
                 (each.residency, each.digest): _blocks(each.blocks)
                 for each in artifacts_of(session, erasure)
-                if each.state in {REPLACED, DROPPED}
+                if each.state in {REPLACED, DROPPED, LOST}
             }
             location = get_location(session, leased.workspace_id, location_id)
             classes = classes_of_rows(session, leased.workspace_id) | {residency for residency, _ in old}

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fairlead.featurestore.erasure_steps import (
+from fairlead.featurestore.erasure_places import storage_locations, writes_before
+from fairlead.featurestore.erasure_rows import (
     CLEAN,
-    DONE,
     LOG,
     REPLACED,
     VERIFYING,
     WAITING,
     artifacts_of,
     locations_of,
-    model_with,
-    pending_snapshots,
-    storage_locations,
     stores_of,
-    writes_before,
 )
+from fairlead.featurestore.erasure_steps import model_with, pending_snapshots
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -50,7 +47,7 @@ def _artifacts(session: Session, erasure: ErasureRow) -> list[str]:
 def _stores(session: Session, erasure: ErasureRow) -> list[str]:
     found: list[str] = []
     for store in stores_of(session, erasure):
-        if store.state != DONE:
+        if store.state == WAITING:
             what = "log" if store.service.startswith(LOG) else "online store"
             found.append(f"{what} {store.service.removeprefix(LOG)} in {store.region} is to forget")
     return found

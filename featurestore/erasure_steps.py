@@ -13,58 +13,44 @@ New artifacts that turn up meanwhile (a snapshot that was being taken) are looke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from fairlead.catalog import UNRESTRICTED
 from fairlead.core.clock import format_time
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.concerned import Concerned
+from fairlead.featurestore.erasure_places import writes_before
+from fairlead.featurestore.erasure_rows import (
+    DROPPED,
+    ERASE_ROWS,
+    LOST,
+    REPLACED,
+    SNAPSHOT,
+    UNTOUCHED,
+    VERIFYING,
+    WAITING,
+    artifacts_of,
+    require,
+)
 from fairlead.featurestore.online_desired import insert_unless_there
 from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
-from fairlead.featurestore.strays import find_strays, is_stray_still, open_writes
-from fairlead.featurestore.tables import OnlineStateRow, SnapshotPartRow, SnapshotRow
+from fairlead.featurestore.strays import find_strays, is_stray_still
+from fairlead.featurestore.tables import SnapshotPartRow, SnapshotRow
 from fairlead.featurestore.tables_erasures import (
     ErasedArtifactRow,
-    ErasedLocationRow,
     ErasedPartRow,
-    ErasedStoreRow,
     ErasureRow,
 )
-from fairlead.featurestore.tables_online import OnlineSlotRow
-from fairlead.featurestore.tables_streams import FeatureLogRow, FeatureLogSegmentRow
-from fairlead.registry import work
-from fairlead.registry.locations import all_locations
+from fairlead.featurestore.tables_streams import FeatureLogSegmentRow
+from fairlead.registry.location_returns import lost_locations
 from fairlead.registry.tables import ArtifactRow, ModelVersionRow, ReplicaRow, UploadRow, WorkRow
 
-if TYPE_CHECKING:
-    from fairlead.registry.locations import Location
-
-ERASE_ROWS = "erase-rows"
-"""The work of looking through one artifact; its subject is `{erasure}/{residency class}/{digest, hexadecimal}`."""
-
-ERASE_STORE = "erase-store"
-"""The work of having a service's online stores in a region forget; its subject is `{erasure}/{region}/{service}`."""
-
-ERASE_LOCATION = "erase-location"
-"""The work of clearing one location, or of reading whether it is clear; its subject is `{erasure}/{location}`."""
-
-RUNNING, DONE = "RUNNING", "DONE"
-WAITING, UNTOUCHED, VERIFYING, REPLACED = "WAITING", "UNTOUCHED", "VERIFYING", "REPLACED"
-DROPPED = "DROPPED"
-"""The state of a stray whose blocks are known: it is given up as it is."""
-CLEARING, CLEAN = "CLEARING", "CLEAN"
-SNAPSHOT = "snapshot"
-"""The kind of an artifact that holds a part of a snapshot; of the other kind are segments of logs."""
-
 _PATIENCE = timedelta(minutes=2)
-LOG = "log/"
-"""What the name of a log begins with, among the online stores of an erasure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,109 +215,18 @@ def held_by(session: Session, erasure: ErasureRow) -> Iterator[Held]:
                 yield Held(artifact=artifact, kind=kind, view=view, view_digest=view_digest, as_of=as_of)
 
 
-def derive_stores(session: Session, erasure: ErasureRow, now: datetime) -> None:
-    """Require that every online store of a service that the subject may be in forgets it."""
-    concerned = Concerned(session, erasure)
-    places: set[tuple[str, str]] = set()
-    for table in (OnlineStateRow, OnlineSlotRow):
-        query = select(table.region, table.service).where(table.workspace_id == erasure.workspace_id).distinct()
-        places |= {(region, service) for region, service in session.execute(query).all() if concerned.service(service)}
-    logs = select(FeatureLogRow.region, FeatureLogRow.id, FeatureLogRow.view).where(
-        FeatureLogRow.workspace_id == erasure.workspace_id
-    )
-    places |= {
-        (region, f"{LOG}{log}") for region, log, view in session.execute(logs).all() if concerned.view(view, None)
-    }
-    for region, service in sorted(places):
-        values = {
-            "workspace_id": erasure.workspace_id,
-            "erasure_id": erasure.id,
-            "region": region,
-            "service": service,
-            "state": WAITING,
-            "changed_at": now,
-        }
-        insert_unless_there(session, ErasedStoreRow, values)
-    for row in stores_of(session, erasure):
-        # A log is read by whichever machine has it.
-        if row.state == WAITING and not row.service.startswith(LOG):
-            _require(session, row, ERASE_STORE, f"{erasure.id}/{row.region}/{row.service}", now)
-
-
-def derive_locations(session: Session, erasure: ErasureRow, is_due: Any, now: datetime) -> None:
-    """Require that every location is cleared, and looked at again when `is_due(row, location)`."""
-    for location in storage_locations(session, erasure):
-        values = {
-            "workspace_id": erasure.workspace_id,
-            "erasure_id": erasure.id,
-            "location_id": location.id,
-            "state": WAITING,
-            "objects_deleted": 0,
-        }
-        insert_unless_there(session, ErasedLocationRow, values)
-        row = session.get_one(ErasedLocationRow, (erasure.workspace_id, erasure.id, location.id))
-        if row.state == WAITING or (row.state == CLEARING and is_due(session, row, location, now)):
-            _require(session, row, ERASE_LOCATION, f"{erasure.id}/{location.id}", now, region=location.region)
-
-
-def storage_locations(session: Session, erasure: ErasureRow) -> list[Location]:
-    """The locations that can hold artifacts of the workspace."""
-    return [each for each in all_locations(session, erasure.workspace_id) if each.kind == "storage"]
-
-
-def artifacts_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedArtifactRow]:
-    """The artifacts of an erasure, by class and digest."""
-    query = select(ErasedArtifactRow).where(
-        ErasedArtifactRow.workspace_id == erasure.workspace_id, ErasedArtifactRow.erasure_id == erasure.id
-    )
-    return session.scalars(query.order_by(ErasedArtifactRow.residency, ErasedArtifactRow.digest)).all()
-
-
-def parts_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedPartRow]:
-    """The parts of snapshots that an erasure rewrote."""
-    query = select(ErasedPartRow).where(
-        ErasedPartRow.workspace_id == erasure.workspace_id, ErasedPartRow.erasure_id == erasure.id
-    )
-    return session.scalars(query.order_by(ErasedPartRow.snapshot_id, ErasedPartRow.view, ErasedPartRow.residency)).all()
-
-
-def stores_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedStoreRow]:
-    """The online stores and logs of an erasure."""
-    query = select(ErasedStoreRow).where(
-        ErasedStoreRow.workspace_id == erasure.workspace_id, ErasedStoreRow.erasure_id == erasure.id
-    )
-    return session.scalars(query.order_by(ErasedStoreRow.region, ErasedStoreRow.service)).all()
-
-
-def locations_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedLocationRow]:
-    """The locations of an erasure."""
-    query = select(ErasedLocationRow).where(
-        ErasedLocationRow.workspace_id == erasure.workspace_id, ErasedLocationRow.erasure_id == erasure.id
-    )
-    return session.scalars(query.order_by(ErasedLocationRow.location_id)).all()
-
-
 def is_settled(session: Session, erasure: ErasureRow) -> bool:
     """Whether every artifact there is was looked through and, where it held the subject, replaced."""
     rows = artifacts_of(session, erasure)
     known = {(row.residency, digest) for row in rows for digest in (row.digest, row.new_digest)}
     return (
-        all(row.state in {UNTOUCHED, REPLACED, DROPPED} for row in rows)
+        all(row.state in {UNTOUCHED, REPLACED, DROPPED, LOST} for row in rows)
         and not writes_before(session, erasure)
         and all((each.residency, each.digest) in known for each in find_strays(session, erasure.workspace_id))
         and not any(row.state == REPLACED and model_with(session, row) for row in rows)
         and not pending_snapshots(session, erasure)
         and all((held.artifact.residency, held.artifact.digest) in known for held in held_by(session, erasure))
     )
-
-
-def writes_before(session: Session, erasure: ErasureRow) -> Sequence[str]:
-    """The uploads of rows, not over yet, that may hold the subject."""
-    # What is sealed holds it until the log has forgotten; writers of snapshots look whom to leave out.
-    sealed = [
-        row.changed_at for row in stores_of(session, erasure) if row.service.startswith(LOG) and row.state == DONE
-    ]
-    return open_writes(session, erasure, sealed_until=max(sealed, default=erasure.requested_at))
 
 
 def _settle_upload(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
@@ -387,7 +282,7 @@ def _switch(session: Session, row: ErasedArtifactRow) -> None:
 def release_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> None:
     """Let nobody want the old artifacts any more; until stores forget, the subject is found by what they hold."""
     for row in artifacts_of(session, erasure):
-        if (row.state == REPLACED and model_with(session, row) is None) or (
+        if (row.state in {REPLACED, LOST} and model_with(session, row) is None) or (
             row.state == DROPPED and is_stray_still(session, row)
         ):
             _release(session, row, row.digest, now)
@@ -447,12 +342,25 @@ def pending_snapshots(session: Session, erasure: ErasureRow) -> Iterable[str]:
     return session.scalars(query.order_by(SnapshotRow.id)).all()
 
 
+def _is_lost(session: Session, row: ErasedArtifactRow) -> bool:
+    """Whether no location has bytes of an artifact, since one that had is lost."""
+    bytes_of = select(ReplicaRow.location_id).where(
+        ReplicaRow.workspace_id == row.workspace_id,
+        ReplicaRow.residency == row.residency,
+        ReplicaRow.artifact_digest == row.digest,
+        ReplicaRow.layout_key.is_not(None),
+    )
+    return bool(lost_locations(session, row.workspace_id)) and session.scalar(bytes_of.limit(1)) is None
+
+
 def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> None:
     name = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
     regions = sorted(verified_regions(session, name))
     if not regions:
         if _was_stray(row):
             row.state, row.changed_at = DROPPED, now
+        elif _is_lost(session, row):
+            row.state, row.changed_at = LOST, now
         return
     if row.region not in regions:
         row.region, row.changed_at = regions[0], now
@@ -460,31 +368,10 @@ def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> No
         # A region that is away holds up none of what another one can do.
         row.region, row.changed_at = regions[(regions.index(row.region) + 1) % len(regions)], now
     subject = f"{row.erasure_id}/{row.residency}/{digest_hex(Digest(row.digest))}"
-    _require(session, row, ERASE_ROWS, subject, now, region=row.region)
+    require(session, row, ERASE_ROWS, subject, now, region=row.region)
     session.execute(
         update(WorkRow)
         .where(WorkRow.workspace_id == row.workspace_id, WorkRow.kind == ERASE_ROWS, WorkRow.subject == subject)
         .where(WorkRow.region != row.region, WorkRow.lease_holder.is_(None))
         .values(region=row.region)
-    )
-
-
-def _require(
-    session: Session,
-    row: ErasedArtifactRow | ErasedStoreRow | ErasedLocationRow,
-    kind: str,
-    subject: str,
-    now: datetime,
-    *,
-    region: str | None = None,
-) -> None:
-    work.require_work(
-        session,
-        workspace_id=row.workspace_id,
-        residency=row.residency if isinstance(row, ErasedArtifactRow) else UNRESTRICTED,
-        kind=kind,
-        subject=subject,
-        region=region or (row.region if isinstance(row, ErasedStoreRow) else ""),
-        priority=work.URGENT,
-        now=now,
     )

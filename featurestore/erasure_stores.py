@@ -19,7 +19,7 @@ from fairlead.catalog import Residency, load_catalog, permits
 from fairlead.core.errors import NotReady
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.duck import fetch_rows, open_duckdb, quote_name, quote_text
-from fairlead.featurestore.erasure_steps import DONE, LOG, REPLACED, RUNNING, WAITING, artifacts_of, stores_of
+from fairlead.featurestore.erasure_rows import DONE, GIVEN_UP, LOG, REPLACED, artifacts_of, stores_of
 from fairlead.featurestore.forgotten import Forgotten, is_forgotten, pick_forgotten, to_forgotten
 from fairlead.featurestore.logged_rows import unsealed_rows
 from fairlead.featurestore.online_desired import MATERIALIZE
@@ -49,6 +49,7 @@ class _Task:
     region: str
     service: str
     artifacts: Sequence[tuple[ArtifactName, ViewDefinition]]
+    has_come_back: bool
 
 
 class EraseStoreHandler:
@@ -84,6 +85,12 @@ class EraseStoreHandler:
             return
         engine = self._engines.of(task.region)
         names = [each for each in engine.stores(leased.workspace_id, task.region) if each.service == task.service]
+        if task.has_come_back:
+            # What it holds is old, and who is meant nobody knows by now: it is made again from what is left.
+            for name in names:
+                engine.drop(name)
+            self._note(leased, {"engine": engine.kind, "stores": len(names), "dropped": True})
+            return
         removed, can_list = 0, True
         with self._scratch.folder("erase-") as folder:
             known = self._pushed(leased, task)
@@ -108,7 +115,7 @@ class EraseStoreHandler:
         with self._database.write() as session:
             erasure = session.get(ErasureRow, (leased.workspace_id, erasure_id))
             row = session.get(ErasedStoreRow, (leased.workspace_id, erasure_id, region, service))
-            if erasure is None or row is None or row.state != WAITING:
+            if erasure is None or row is None or row.state == DONE:
                 work.finish(session, leased)
                 return None
             _check_writers(session, leased.workspace_id, region, service)
@@ -117,6 +124,7 @@ class EraseStoreHandler:
                 region=region,
                 service=service,
                 artifacts=_readable(session, erasure, region),
+                has_come_back=row.state == GIVEN_UP,
             )
 
     def _find(self, task: _Task, artifact: ArtifactName, view: ViewDefinition) -> set[_Values]:
@@ -161,9 +169,11 @@ class ForgettingLogs:
                 ErasureRow,
                 (ErasureRow.workspace_id == ErasedStoreRow.workspace_id) & (ErasureRow.id == ErasedStoreRow.erasure_id),
             )
-            .where(ErasureRow.state == RUNNING, ErasedStoreRow.state == WAITING, ErasedStoreRow.service.startswith(LOG))
+            .where(ErasedStoreRow.state != DONE, ErasedStoreRow.service.startswith(LOG))
         )
-        waiting = [(row, erasure) for row, erasure in session.execute(query).all() if _has_no_store(session, erasure)]
+        waiting = [
+            (row, each) for row, each in session.execute(query).all() if _has_no_store(session, each, row.region)
+        ]
         logs = {log.id: log for log in self._logs.local()} if waiting else {}
         for row, erasure in waiting:
             log = logs.get(row.service.removeprefix(LOG))
@@ -173,9 +183,12 @@ class ForgettingLogs:
                 row.state, row.facts, row.changed_at = DONE, {"rows_removed": removed}, now
 
 
-def _has_no_store(session: Session, erasure: ErasureRow) -> bool:
-    """Whether no online store is still to forget."""
-    return all(row.state == DONE or row.service.startswith(LOG) for row in stores_of(session, erasure))
+def _has_no_store(session: Session, erasure: ErasureRow, region: str) -> bool:
+    """Whether no online store is still to forget, of those that a log in a region waits for."""
+    return all(
+        row.state == DONE or row.service.startswith(LOG) or (row.state == GIVEN_UP and row.region != region)
+        for row in stores_of(session, erasure)
+    )
 
 
 def _check_writers(session: Session, workspace_id: str, region: str, service: str) -> None:

@@ -16,7 +16,8 @@ from fairlead.core.errors import CorruptSnapshot, IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.duck import fetch_number, fetch_rows, load_arrow, open_duckdb, quote_text
-from fairlead.featurestore.erasure_steps import DROPPED, SNAPSHOT, UNTOUCHED, VERIFYING, WAITING, rewritten_before
+from fairlead.featurestore.erasure_rows import DROPPED, SNAPSHOT, UNTOUCHED, VERIFYING, WAITING
+from fairlead.featurestore.erasure_steps import rewritten_before
 from fairlead.featurestore.forgotten import Forgotten, is_forgotten, is_kept, to_forgotten
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
 from fairlead.featurestore.row_files import RowWriter, WrittenRows, columns_of, iter_groups

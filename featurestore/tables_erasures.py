@@ -44,7 +44,8 @@ class ErasureRow(InWorkspace):
 class ErasedArtifactRow(InWorkspace):
     """One artifact that may hold the subject: WAITING -> UNTOUCHED, or -> VERIFYING (written anew) -> REPLACED.
 
-    One that nothing names: WAITING -> DROPPED (its blocks are known), and is taken away whole.
+    One that nothing names: WAITING -> DROPPED (its blocks are known), and is taken away whole. One of which no bytes
+    are left, since a location is lost: WAITING -> LOST.
     `kind` is `snapshot` or `log`. `blocks` are the names (32 bytes each) of the blocks that the artifact was stored in.
     """
 
@@ -86,7 +87,10 @@ class ErasedPartRow(InWorkspace):
 
 
 class ErasedLocationRow(InWorkspace):
-    """A location: WAITING -> CLEARING (what must go is known, and on its way out) -> CLEAN (it was read again)."""
+    """A location: WAITING -> CLEARING (what must go is known, and on its way out) -> CLEAN (it was read again).
+
+    GIVEN_UP where it is lost.
+    """
 
     __tablename__ = "erased_locations"
     __table_args__ = (ForeignKeyConstraint(["workspace_id", "erasure_id"], _ERASURE),)
@@ -100,7 +104,7 @@ class ErasedLocationRow(InWorkspace):
 
 
 class ErasedStoreRow(InWorkspace):
-    """An online store: WAITING -> DONE once it serves nothing of the subject."""
+    """An online store: WAITING -> DONE once it serves nothing of the subject; GIVEN_UP where its region is lost."""
 
     __tablename__ = "erased_stores"
     __table_args__ = (ForeignKeyConstraint(["workspace_id", "erasure_id"], _ERASURE),)

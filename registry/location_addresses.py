@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from fairlead.core.errors import InvalidInput, JsonValue
 from fairlead.registry.limits import parse_json
+
+if TYPE_CHECKING:
+    from fairlead.registry.locations import Location
+    from fairlead.registry.tables import LocationRow
 
 _SCHEMES = {
     "file": "file",
@@ -124,3 +129,15 @@ def _refuse_secrets(value: JsonValue, name: str) -> None:
                 hint="Set it in the environment of the server and of the clients, such as AWS_SECRET_ACCESS_KEY.",
                 option=name[:80],
             )
+
+
+def overlaps(row: LocationRow | Location, other: LocationRow | Location) -> bool:
+    """Whether two locations are one place, or one of them lies within the other."""
+    is_same_service = row.url.startswith(("file:", "http")) or _service_of(other) == _service_of(row)
+    return is_same_service and (f"{row.url}/".startswith(f"{other.url}/") or f"{other.url}/".startswith(f"{row.url}/"))
+
+
+def _service_of(row: LocationRow | Location) -> tuple[object, object]:
+    """What tells the bucket of one service from the bucket of the same name of another."""
+    settings = row.settings or {}
+    return row.options, settings.get("endpoint")

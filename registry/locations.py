@@ -30,7 +30,8 @@ from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller
 from fairlead.registry.limits import parse_json
-from fairlead.registry.location_addresses import parse_cache_url, parse_options, parse_url
+from fairlead.registry.location_addresses import overlaps, parse_cache_url, parse_options, parse_url
+from fairlead.registry.location_returns import take_back
 from fairlead.registry.location_settings import STORE_SETTINGS, client_settings, parse_settings
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import ArtifactRow, LocationRow, ReplicaRow
@@ -123,7 +124,8 @@ class Locations:
         """Try a location out and keep it. Everything that may and should be there is copied to it from now on.
 
         A folder that does not exist is made, this once: later its absence means that a disk is away. A storage location
-        is WARMING where there is something to bring to it (see `derive_location_states`), and else ACTIVE at once.
+        is WARMING where there is something to bring to it (see `derive_location_states`), or to take out of it since
+        one that was lost has come back, and else ACTIVE at once.
 
         Raises:
             UnknownRegion: if the catalog has no such region.
@@ -250,8 +252,10 @@ class Locations:
         _check_is_new(session, row, frees_name=True)
         session.add(row)
         session.flush()
-        if row.kind == "storage" and _has_artifacts_for(session, row.workspace_id, to_location(row)):
-            row.state = "WARMING"
+        if row.kind == "storage":
+            is_to_be_cleared = take_back(session, row)
+            if is_to_be_cleared or _has_artifacts_for(session, row.workspace_id, to_location(row)):
+                row.state = "WARMING"
         facts: dict[str, JsonValue] = {
             "id": row.id,
             "region": row.region,
@@ -322,19 +326,12 @@ def _check_is_new(session: Session, row: LocationRow, *, frees_name: bool = Fals
                 location=row.name,
             )
         # One folder in two regions would put data where its residency does not let it be.
-        is_same_service = row.url.startswith(("file:", "http")) or _service_of(other) == _service_of(row)
-        if is_same_service and (f"{row.url}/".startswith(f"{other.url}/") or f"{other.url}/".startswith(f"{row.url}/")):
+        if overlaps(row, other):
             raise InvalidInput(
                 f"The URL overlaps that of the location {other.name!r}.",
                 hint="Give each location a bucket and prefix of its own.",
                 location=other.name,
             )
-
-
-def _service_of(row: LocationRow) -> tuple[object, object]:
-    """What tells the bucket of one service from the bucket of the same name of another."""
-    settings = row.settings or {}
-    return row.options, settings.get("endpoint")
 
 
 def _is_collected(session: Session, row: LocationRow) -> bool:

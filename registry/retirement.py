@@ -1,6 +1,7 @@
 """How a location comes into service and leaves it.
 
-    WARMING -> ACTIVE      once what should be there is (or the share of it that `min_warm` says)
+    WARMING -> ACTIVE      once what should be there is (or the share of it that `min_warm` says), and what was erased
+                           while it was lost is not
     ACTIVE  -> DRAINING    when it is retired: nothing new is brought there or chosen from there
     DRAINING -> RETIRED    once nothing needs it: no artifact's last replica, no upload, no deployment
 
@@ -23,6 +24,7 @@ from fairlead.core.ports import RegionUser
 from fairlead.registry import audit
 from fairlead.registry.idempotency import IdempotencyKey, run_once
 from fairlead.registry.identity import Caller, system_caller
+from fairlead.registry.location_returns import is_to_be_cleared
 from fairlead.registry.locations import (
     FILLED_STATES,
     Location,
@@ -174,7 +176,7 @@ def _activate_when_warm(session: Session, row: LocationRow, now: datetime) -> No
     wanted, verified = _count_wanted(session, row)
     if wanted == 0 and now < row.created_at + _SETTLING and _may_want(session, row):
         return
-    if verified < float(row.settings.get("min_warm", 1.0)) * wanted:
+    if verified < float(row.settings.get("min_warm", 1.0)) * wanted or is_to_be_cleared(session, row):
         return
     row.state = "ACTIVE"
     _record(session, row, now, "location.activate", {"wanted": wanted, "verified": verified})

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Body, status
 from fairlead.catalog import load_catalog
 from fairlead.core.ids import Digest
 from fairlead.registry.access import MayRead, MayWrite
+from fairlead.registry.location_losses import Losses
 from fairlead.registry.wire import MayRepeat
 from fairlead.sync.api_budgets import budgets_router
 from fairlead.sync.api_locations import locations_router
+from fairlead.sync.api_losses import losses_router
 from fairlead.sync.api_replications import replications_router
 from fairlead.sync.api_storage_access import storage_access_router
 from fairlead.sync.api_upkeep import upkeep_router
@@ -64,6 +66,7 @@ def sync_routers(
     """Every router of this package, without the API's prefix."""
     return [
         locations_router(locations, backfills, retirements, wake),
+        losses_router(Losses(database, clock), wake),
         uploads_router(uploads, wake),
         artifacts_router(artifacts, wake),
         storage_access_router(storage_access),

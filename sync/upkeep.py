@@ -19,6 +19,7 @@ from fairlead.core.errors import FairleadError, JsonValue, LeaseLost, UpkeepNotF
 from fairlead.registry import audit, work
 from fairlead.registry.identity import Caller, system_caller
 from fairlead.registry.limits import parse_row_id
+from fairlead.registry.location_returns import is_there
 from fairlead.registry.locations import Location, all_locations, find_location, get_location
 from fairlead.registry.paging import Page, PageRequest
 from fairlead.registry.tables import LocationRow
@@ -195,8 +196,13 @@ class UpkeepWork:
             if row is None:
                 work.finish(session, leased)
                 return
-            row.state = "RUNNING"
             location = get_location(session, leased.workspace_id, location_id)
+            if not is_there(session, session.get_one(LocationRow, (leased.workspace_id, location_id))):
+                # What lies at the place is another location's by now, or nobody's.
+                row.state, row.finished_at = "FAILED", self._clock.now()
+                work.finish(session, leased)
+                return
+            row.state = "RUNNING"
         running = Pass(leased=leased, location=location, scope=row.scope, tell=self._teller(leased, row.id))
         try:
             report = self._tasks[cast("Task", task)](running)
@@ -270,6 +276,8 @@ class Schedule:
         places = select(LocationRow).where(LocationRow.kind == "storage")
         # Locked, so that of two workers that look at once, one asks.
         for location in session.scalars(places.with_for_update(skip_locked=True)).all():
+            if not is_there(session, location):
+                continue
             last = _last_scheduled(session, location, "collect")
             if _is_due(last, location.created_at, self.collect_every, now):
                 _schedule(session, location, "collect", {}, now)

@@ -24,6 +24,7 @@ _TABLES = (
     "registry.tables_bytes",
     "registry.tables_governance",
     "registry.tables_lifecycle",
+    "registry.tables_losses",
     "registry.tables_signatures",
     "registry.tables_webhooks",
     "featurestore.tables",

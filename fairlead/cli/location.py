@@ -209,6 +209,20 @@ def retire(
         output.record(found, human=_describe_retirement)
 
 
+@command(app, "lost", has_dry_run=True)
+def lost(
+    name: Annotated[str, typer.Argument(help="Which one.")],
+    *,
+    reason: Annotated[str, typer.Option(help="What happened; certificates of erasures quote it.")],
+    region: Annotated[
+        bool, typer.Option("--region", help="All else in its region is lost too: online stores and logs.")
+    ] = False,
+) -> None:
+    """Say that a location will never come back: nothing is read from it, and no erasure waits for it."""
+    with connected() as (client, output):
+        output.record(client.locations.give_up(name, reason=reason, has_region=region), human=_describe_loss)
+
+
 @command(app, "keep", has_dry_run=True)
 def keep(name: Annotated[str, typer.Argument(help="Which one.")]) -> None:
     """Take back a retirement that is not over."""
@@ -271,6 +285,16 @@ def _describe_retirement(row: dict[str, Any]) -> str:
             lines.append(f"    it leaves by itself, and goes on in {', '.join(user['goes_on_in'])}")
         elif user["command"] is not None:
             lines.append(f"    it runs nowhere else; to move it: {user['command']}")
+    return "\n".join(lines)
+
+
+def _describe_loss(row: dict[str, Any]) -> str:
+    location: dict[str, Any] = row["location"]
+    rest = f", with all else in {location['region']}" if row["has_region"] else ""
+    lines = [f"{location['name']} is given up for lost{rest}: {row['reason']}"]
+    if row["artifact_count"]:
+        lines.append(f"  held nowhere else: {_artifacts(row['artifact_count'])}")
+    lines += [f"    {render_value(each, is_short=True)}" for each in row["artifacts"]]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -79,6 +80,19 @@ class Retirement(Record):
     open_uploads: int
     last_replicas: tuple[LastReplica, ...] = ()
     used_by: tuple[RegionUser, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss(Record):
+    """A location that was given up for lost. `artifacts` names at most 100 of those that no other location holds."""
+
+    location: Location
+    has_region: bool
+    reason: str
+    lost_by: str
+    lost_at: datetime
+    artifact_count: int
+    artifacts: tuple[str, ...] = ()
 
 
 class Locations:
@@ -174,6 +188,19 @@ class Locations:
             LocationInUse: if it holds the last replica of something that may be nowhere else.
         """
         return Retirement.from_json(self._transport.post(f"{_path(name)}/retirement", {}))
+
+    def give_up(self, name: str, *, reason: str, has_region: bool = False) -> Loss:
+        """Say that a location will never come back: nothing is read from it, and no erasure waits for it.
+
+        With `has_region`, all else in its region is lost too: online stores, and logs of pushed rows. Certificates of
+        erasures quote `reason`.
+
+        Raises:
+            LocationNotFound: if there is none of that name.
+            InvalidInput: if it is a cache, or there is no reason.
+        """
+        body: JsonObject = {"reason": reason, "has_region": has_region}
+        return Loss.from_json(self._transport.post(f"{_path(name)}/loss", body))
 
     def wait(self, name: str, state: str, *, timeout_seconds: float = READY_TIMEOUT_SECONDS) -> Location:
         """Wait until a location is ACTIVE, or RETIRED.

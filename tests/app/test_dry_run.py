@@ -163,6 +163,8 @@ def let_the_server_sign(service: Service, upload_location_id: str) -> tuple[str,
 def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer) -> dict[str, Call]:
     """Make one of everything, and say how each route is called on it."""
     service.ensure_embedded_locations(EMBEDDED_REGIONS)
+    place = (service.home / "stockholm").as_uri()
+    service.locations.add(world.owner, name="stockholm", region="aws:eu-north-1", url=place)
     features = FeatureFleet(fleet=Fleet(root=folder, database=service.database), store=service.features, sources=folder)
     features.cells([(1, 0, 1.0), (2, 2, 2.5)])
     features.genes([(1, 1, "a")])
@@ -332,6 +334,7 @@ def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer
         ),
         "PATCH /locations/{name}": Call(path="/locations/azure-westeurope", body={"settings": {"min_warm": 0.5}}),
         "POST /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
+        "POST /locations/{name}/loss": Call(path="/locations/stockholm/loss", body={"reason": "burnt down"}),
         "DELETE /locations/{name}/retirement": Call(path="/locations/azure-westeurope/retirement"),
         "PUT /replica-policies/{name}": Call(path="/replica-policies/all", body={"regions": ["aws:*"]}),
         "DELETE /replica-policies/{name}": Call(path="/replica-policies/all"),

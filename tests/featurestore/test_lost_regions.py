@@ -1,0 +1,131 @@
+"""A region that is lost for good holds no certificate up: it is named there, and cleared before it serves again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.core.certificates import verify_certificate
+from fairlead.core.errors import InvalidInput
+from fairlead.featurestore.erasures import Erasure
+from fairlead.registry.location_losses import Loss, Losses
+from fairlead.sync.store.refs import public_keys_of
+from fairlead.sync.upkeep_duties import UpkeepRules
+from fairlead.sync.worker import Worker
+from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, genes_view, open_feature_fleet, patient
+from tests.featurestore.feature_fleet import service as service_of
+from tests.featurestore.test_erasures import GENES, MARKER, ROWS, SUBJECT, get, holds, request, stored_blocks
+from tests.fleet import ADMIN
+
+LOST, STAYS = "aws:us-east-1", "gcp:europe-west4"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, database_url: str) -> Generator[FeatureFleet]:
+    with open_feature_fleet(tmp_path, database_url) as opened:
+        opened.fleet.upkeep = UpkeepRules()
+        opened.cells(ROWS)
+        opened.genes(GENES)
+        sources = opened.sources
+        views = [
+            cells_view(sources / "cells.parquet"),
+            genes_view(sources / "genes.parquet", residency="unrestricted"),
+        ]
+        opened.apply([patient(), *views, service_of()])
+        yield opened
+
+
+def worker_of(fleet: FeatureFleet, region: str) -> Worker:
+    duties = fleet.fleet.duties
+    return Worker(
+        fleet.fleet.database,
+        fleet.fleet.clock,
+        regions=[region],
+        handlers={**duties.handlers, **fleet.store.handlers},
+        derivers=[*duties.derivers, *fleet.store.derivers([region])],
+    )
+
+
+def run_alone(fleet: FeatureFleet, region: str, rounds: int = 8) -> None:
+    """The workers of one region, for as many days as the collector needs."""
+    here = worker_of(fleet, region)
+    for _ in range(rounds):
+        here.run_until_idle()
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
+
+
+def give_up(fleet: FeatureFleet, name: str = "virginia", reason: str = "the data centre burnt down") -> Loss:
+    return Losses(fleet.fleet.database, fleet.fleet.clock).give_up(ADMIN, name, reason=reason, has_region=True)
+
+
+def certificate(fleet: FeatureFleet, asked: Erasure) -> Mapping[str, Any]:
+    envelope = fleet.store.erasures.certificate(ADMIN, asked.id)
+    return verify_certificate(envelope, public_keys_of([fleet.fleet.signing_key]))
+
+
+def test_what_is_lost_is_certified_as_lost_and_cleared_when_it_comes_back(fleet: FeatureFleet) -> None:
+    fleet.snapshot(as_of=day(3))
+    fleet.store.online.materialize(ADMIN, "diagnosis")
+    fleet.fleet.settle()
+    fleet.run()
+    lost = fleet.fleet.location("virginia")
+    asked = request(fleet)
+    folder, away = fleet.fleet.root / "virginia", fleet.fleet.root / "away"
+    run_alone(fleet, STAYS)
+    folder.rename(away)
+    assert get(fleet, asked).state == "RUNNING"
+    with pytest.raises(InvalidInput):
+        give_up(fleet, reason=" ")
+    said = give_up(fleet)
+    assert (said.location.state, said.has_region, said.artifact_count) == ("RETIRED", True, 0)
+    assert give_up(fleet).lost_at == said.lost_at
+    run_alone(fleet, STAYS)
+    found = get(fleet, asked)
+    assert found.state == "DONE", found.missing
+    stated = certificate(fleet, asked)
+    (given_up,) = stated["given_up"]
+    assert given_up["location"] == "virginia"
+    assert given_up["given_up_by"] == ADMIN.principal
+    assert given_up["reason"] == "the data centre burnt down"
+    assert (given_up["bytes"], given_up["cleared_at"]) == ("not rewritten", None)
+    assert {each["region"] for each in stated["stores"] if each.get("given_up")} == {LOST}
+    assert [each["location"] for each in stated["locations"]] == ["eemshaven"]
+
+    # It was not lost after all: nothing of it serves before the subject has left it too.
+    away.rename(folder)
+    added = fleet.fleet.locations.add(ADMIN, name="virginia", region=LOST, url=lost.url)
+    assert (added.state, added.id != lost.id) == ("WARMING", True)
+    assert any(MARKER.encode() in block for block in stored_blocks(fleet))
+    for _ in range(8):
+        fleet.run()
+        state = fleet.fleet.location("virginia").state
+        assert state == "WARMING" or not any(MARKER.encode() in block for block in stored_blocks(fleet))
+        fleet.fleet.clock.advance(fleet.fleet.upkeep.collect_grace)
+    assert fleet.fleet.location("virginia").state == "ACTIVE"
+    (fleet.sources / "genes.parquet").unlink()
+    assert holds(fleet.fleet.root / "features", MARKER) == []
+    again = certificate(fleet, asked)
+    assert again["given_up"][0]["cleared_at"]
+    assert {each["location"] for each in again["locations"]} == {"virginia", "eemshaven"}
+    assert not [each for each in again["stores"] if each.get("given_up")]
+    read = fleet.store.online.read(ADMIN, "diagnosis", {"patient_id": [SUBJECT]}, region=LOST)
+    assert set(read.rows[0]["_status"].values()) == {"not_found"}
+
+
+def test_an_artifact_that_only_the_lost_location_had_is_named(fleet: FeatureFleet) -> None:
+    taken = fleet.store.snapshots.take(ADMIN, "diagnosis", as_of=day(3))
+    worker_of(fleet, STAYS).run_until_idle()
+    parts = fleet.store.snapshots.get(ADMIN, taken.id).artifacts
+    assert {part.region for part in parts} == {STAYS}
+    asked = request(fleet)
+    waiting = fleet.store.snapshots.take(ADMIN, "diagnosis", as_of=day(4))
+    said = give_up(fleet, "eemshaven")
+    assert set(said.artifacts) == {part.digest for part in parts}
+    run_alone(fleet, LOST)
+    found = get(fleet, asked)
+    assert found.state == "DONE", found.missing
+    assert {each["digest"] for each in certificate(fleet, asked)["lost"]} == set(said.artifacts)
+    assert fleet.store.snapshots.get(ADMIN, waiting.id).state == "FAILED"
