@@ -160,11 +160,16 @@ def let_the_server_sign(service: Service, upload_location_id: str) -> tuple[str,
         return replica.artifact_digest, place.name
 
 
-def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer) -> dict[str, Call]:
-    """Make one of everything, and say how each route is called on it."""
+def prepare_locations(service: Service, world: World) -> None:
+    """Three locations that all is in, and one that may be lost."""
     service.ensure_embedded_locations(EMBEDDED_REGIONS)
     place = (service.home / "stockholm").as_uri()
     service.locations.add(world.owner, name="stockholm", region="aws:eu-north-1", url=place)
+
+
+def prepare(service: Service, world: World, folder: Path, issuer: LoopbackIssuer) -> dict[str, Call]:
+    """Make one of everything, and say how each route is called on it."""
+    prepare_locations(service, world)
     features = FeatureFleet(fleet=Fleet(root=folder, database=service.database), store=service.features, sources=folder)
     features.cells([(1, 0, 1.0), (2, 2, 2.5)])
     features.genes([(1, 1, "a")])
