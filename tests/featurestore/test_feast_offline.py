@@ -445,3 +445,44 @@ def test_feast_learns_the_columns_of_a_postgresql_source_by_the_connection_that_
             "seen": UnixTimestamp,
         }
         assert found.ask(frame([(1, at(2)), (1, at(0))]), "pulses:pulse").to_arrow()["pulse"].to_pylist() == [60, None]
+
+
+def test_rows_are_added_to_a_table_of_postgresql_all_or_none(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+    from feast.types import Array, Int64
+
+    with postgres_server.new_database() as url:
+        address = url.replace("postgresql+psycopg", "postgresql")
+        with psycopg.connect(address) as connection:
+            connection.execute(
+                "CREATE TABLE cells (patient_id bigint, pulse smallint, parts int[], event_timestamp timestamptz)"
+            )
+        found = Repository(tmp_path, offline={"connections": {"default": address}})
+        sources = [
+            PostgreSQLSource(name=name, table=table, query=query, timestamp_field="event_timestamp", tags=tags)
+            for name, table, query, tags in (
+                ("cells", "cells", None, None),
+                ("asked", None, "SELECT * FROM cells", None),
+                ("absent", "cells", None, {"fairlead.connection": "nowhere"}),
+            )
+        ]
+        views = [found.view(each.name, each, {"pulse": Int64, "parts": Array(Int64)}) for each in sources]
+        found.store.apply([found.patient, *sources[:2], *views[:2]])
+        added = pd.DataFrame(
+            {"patient_id": [1, 2], "pulse": [60, None], "parts": [[1, 2], None], "event_timestamp": [at(1), at(2)]}
+        )
+        found.store.write_to_offline_store("cells", added)
+        asked = frame([(1, at(2)), (2, at(3))])
+        kept = found.ask(asked, "cells:pulse", "cells:parts").to_arrow()
+        assert kept["pulse"].to_pylist() == [60, None]
+        assert kept["parts"].to_pylist() == [[1, 2], None]
+        with pytest.raises(InvalidInput, match="types"):
+            found.store.write_to_offline_store("cells", added.assign(pulse=[61, 2**40]))
+        assert found.ask(asked, "cells:pulse").to_arrow()["pulse"].to_pylist() == [60, None]
+        with pytest.raises(InvalidInput, match="cannot be added"):
+            found.store.write_to_offline_store("asked", added)
+        write: Any = found.store._get_provider().offline_write_batch  # noqa: SLF001
+        with pytest.raises(FeatureSourceInvalid, match="'nowhere'"):
+            write(found.store.config, views[2], pa.Table.from_pandas(added), None)
+    with pytest.raises(Unavailable):
+        write(found.store.config, views[0], pa.Table.from_pandas(added), None)
