@@ -65,6 +65,7 @@ views = st.builds(
 )
 on_demand_views = st.builds(
     OnDemandDefinition,
+    is_singleton=st.booleans(),
     name=st.just("made"),
     inputs=st.lists(
         st.builds(OnDemandInput, view=few, features=names), min_size=1, max_size=2, unique_by=lambda each: each.view

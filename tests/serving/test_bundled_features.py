@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pandas as pd
 import pytest
 
 from fairlead.core.errors import InvalidInput
@@ -30,7 +31,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from tests.acceptance.command_line import kill
-from tests.app.feature_world import FEAST, US, FeatureWorld, write_sources
+from tests.app.feature_world import FEAST, NOW, US, FeatureWorld, write_sources
 from tests.running_server import RunningServer, running_server
 
 pytestmark = [
@@ -59,6 +60,13 @@ cells = FeatureView(
     ],
     source=FileSource(name="cells_source", path="cells.parquet", timestamp_field="event_timestamp"),
 )
+# About no entity: nobody is asked for its key.
+market = FeatureView(
+    name="market",
+    entities=[],
+    schema=[Field(name="rate", dtype=Float64)],
+    source=FileSource(name="market_source", path="market.parquet", timestamp_field="event_timestamp"),
+)
 asked = RequestSource(name="asked", schema=[Field(name="factor", dtype=Float64), Field(name="unit", dtype=String)])
 
 
@@ -74,7 +82,7 @@ def scaling(inputs: pd.DataFrame) -> pd.DataFrame:
 
 
 @on_demand_feature_view(
-    sources=[cells[["word", "shape"]], asked],
+    sources=[cells[["word", "shape"]], market, asked],
     schema=[Field(name="label", dtype=String), Field(name="total", dtype=Float64)],
     mode="python",
 )
@@ -85,7 +93,10 @@ def labelling(inputs: Dict[str, Any]) -> Dict[str, Any]:
         raise ZeroDivisionError("a secret of somebody's data")
     return {
         "label": [None if word is None else word + unit for word, unit in zip(inputs["word"], inputs["unit"])],
-        "total": [math.nan if shape is None else math.fsum(shape) for shape in inputs["shape"]],
+        "total": [
+            math.nan if shape is None else math.fsum(shape) * rate
+            for shape, rate in zip(inputs["shape"], inputs["rate"], strict=True)
+        ],
     }
 
 
@@ -96,7 +107,7 @@ def dating(inputs: Dict[str, Any]) -> Dict[str, Any]:
     return {"year": inputs["seen"].year if inputs["factor"] is not None else None}
 
 
-computed = FeatureService(name="computed", features=[cells[["count"]], scaling, labelling, dating])
+computed = FeatureService(name="computed", features=[cells[["count"]], market, scaling, labelling, dating])
 stored = FeatureService(name="stored", features=[cells[["count"]]])
 """
 
@@ -110,7 +121,7 @@ def _load_pyfunc(path):
     return _Model()
 """
 
-COLUMNS = ("patient_id", "count", "factor", "unit", "scaled", "rounded", "label", "total", "year")
+COLUMNS = ("patient_id", "count", "rate", "factor", "unit", "scaled", "rounded", "label", "total", "year")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +152,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Generator[Endpoint]:
     repository = folder / "repository"
     repository.mkdir()
     write_sources(repository)
+    pd.DataFrame({"event_timestamp": [NOW], "rate": [1.5]}).to_parquet(repository / "market.parquet")
     (repository / "definitions.py").write_text(REPOSITORY)
     (repository / "feature_store.yaml").write_text(FEAST)
     with warnings.catch_warnings():
