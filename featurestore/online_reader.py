@@ -7,17 +7,8 @@ and says from which. A reader may be shared by threads.
     reader = OnlineReader("diagnosis.sqlite")
     digest, rows = reader.read({"patient_id": [17, 99]})
 
-File format 1. Table `meta(key, value)`: `format`, `service`, `service_digest`, `snapshot`, `as_of`, `region`.
-Table `views(position, alias, store, keys, features, ttl_microseconds, is_missing)`: `keys` is a JSON list of
-`[caller's name, type, view's name]`, `features` one of `[output name, type, feature]`, `store` the table with the
-view's rows: columns `k0, k1 ...`, `event_timestamp` (microseconds since 1970, UTC), `created_timestamp` (likewise, NULL
-where the view has none), `f0, f1 ...`. Times are kept as
-microseconds, truth values as 0 and 1, lists as JSON; a missing value is NULL.
-
-Rows that were pushed since lie in a second database, `PATH-live`, which is written while it is read (in WAL mode).
-Table `rows(alias, key, view, event_timestamp, created_timestamp, features)`: `key` as `key_text` makes it, `features` a
-JSON object of features by the view's names, bytes in base64. Such a row counts where its event timestamp, or for equal
-ones its created timestamp, is later than that of the snapshot's row.
+Rows that were pushed since lie in a second database, `PATH-live`, which is written while it is read (in WAL mode). Both
+are described in docs/reference/format.md, as "Online store".
 """
 
 from __future__ import annotations
@@ -94,9 +85,7 @@ class StoredView:
         """The stored keys of `count` entities by columns of `asked_keys`: plain values of a single key, else tuples."""
         if not self.asked_keys:
             return [_DUMMY_VALUE] * count
-        encoded = [
-            _encode_keys(values, name, kind) for values, (name, kind, _) in zip(columns, self.asked_keys, strict=True)
-        ]
+        encoded = [_encode_keys(values, *key[:2]) for values, key in zip(columns, self.asked_keys, strict=True)]
         return encoded[0] if len(encoded) == 1 else list(zip(*encoded, strict=True))
 
     def columns(self, found: Sequence[Sequence[Any] | None], now: int) -> ViewColumns:
@@ -246,8 +235,7 @@ class FeatureReader:
             found = next((each for each in self._views if each.alias == view), None)
             if found is None:
                 raise OnlineStoreError(f"The online store has no view {view!r}.")
-            missing = [own for _, _, own in found.asked_keys if any(own not in each for each in keys)]
-            if missing:
+            if missing := [own for _, _, own in found.asked_keys if any(own not in each for each in keys)]:
                 raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
             columns = [[each[own] for each in keys] for _, _, own in found.asked_keys]
             return found, self._look_up(found, columns, len(keys), moment)
@@ -347,11 +335,7 @@ class OnlineReader(FeatureReader):
                     holes = "VALUES " + ", ".join([f"({', '.join('?' * width)})"] * length)
                     filled = [value for key in part for value in key] + [None] * (width * (length - len(part)))
                 query = f"SELECT event_timestamp{values}, {names} FROM {view.store} WHERE ({names}) IN ({holes})"  # noqa: S608  (names of our own making)
-                rows = self._cursor(query, filled)
-                if width == 1:
-                    found.update((row[-1], row) for row in rows)
-                else:
-                    found.update((row[-width:], row) for row in rows)
+                found.update((row[-1] if width == 1 else row[-width:], row) for row in self._cursor(query, filled))
             self._add_live(view, wanted, found)
         except sqlite3.DatabaseError as error:
             raise OnlineStoreError("The online store is damaged.") from error
@@ -424,6 +408,9 @@ class _LiveRows:
             address = "file:" + _escaped(self._path) + "?mode=ro"
             self._connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
             self._identity = (found.st_dev, found.st_ino)
+            if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
+                # Whoever pushes first makes the file, and the table in it a moment later.
+                self.close()
         return self._connection
 
 
@@ -442,8 +429,7 @@ def _rows(columns: Collection[Sequence[Any]], count: int) -> Sequence[Sequence[A
 
 
 def _named(view: StoredView, entities: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
-    missing = [name for name, _, _ in view.asked_keys if name not in entities]
-    if missing:
+    if missing := [name for name, _, _ in view.asked_keys if name not in entities]:
         raise OnlineStoreError(f"The join key {missing[0]!r} is missing.")
     return [entities[name] for name, _, _ in view.asked_keys]
 

@@ -7,10 +7,12 @@ Importing this module imports Feast; only Feast does so.
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from feast.data_source import PushSource
+from feast.feature_view import DUMMY_ENTITY_FIELD, DUMMY_ENTITY_ID, DUMMY_ENTITY_NAME, DUMMY_ENTITY_VAL
 from feast.infra.passthrough_provider import PassthroughProvider
 
 from fairlead.core.errors import PermissionDenied
@@ -63,7 +65,7 @@ class FairleadProvider(PassthroughProvider):
             self._push(feature_view, df, "online")
         else:
             self._make_table(feature_view)
-            super().ingest_df(feature_view, df, field_mapping)
+            super().ingest_df(*_with_every_key(feature_view, df), field_mapping)
 
     async def ingest_df_async(self, feature_view: Any, df: Any, field_mapping: Any = None) -> None:
         """As `ingest_df`."""
@@ -76,6 +78,11 @@ class FairleadProvider(PassthroughProvider):
             PermissionDenied: if the view has no push source.
         """
         self._push(feature_view, table.to_pandas(), "offline")
+
+    def get_table_column_names_and_types_from_data_source(self, config: Any, data_source: Any) -> list[tuple[str, str]]:
+        """The columns of a replica without the key of a view without an entity, which nobody has in what they push."""
+        found: Any = super().get_table_column_names_and_types_from_data_source(config, data_source)
+        return [(name, kind) for name, kind in found if name != DUMMY_ENTITY_ID]
 
     def _make_table(self, feature_view: Any) -> None:
         # `feast apply` would have made it.
@@ -99,3 +106,12 @@ class FairleadProvider(PassthroughProvider):
     def _is_of_the_region(self) -> bool:
         store: Any = self.repo_config.online_store
         return store is not None and str(store.type) == ONLINE_STORE
+
+
+def _with_every_key(feature_view: Any, df: Any) -> tuple[Any, Any]:
+    """A view without an entity with the key that Feast reads it by, which Feast leaves out where it writes a frame."""
+    if feature_view.entities:
+        return feature_view, df
+    keyed = copy(feature_view)
+    keyed.entities, keyed.entity_columns = [DUMMY_ENTITY_NAME], [DUMMY_ENTITY_FIELD]
+    return keyed, df.assign(**{DUMMY_ENTITY_ID: DUMMY_ENTITY_VAL})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sqlite3
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -229,6 +230,18 @@ def test_a_pushed_row_never_gives_way_to_an_older_one(tmp_path: Path) -> None:
     reader = Slow(engine.path(NAME))
     digest, (row,) = reader.read({"id": [1]}, now=NOW)
     assert (digest, row["x"]) == ("sha256:b", 2)
+    reader.close()
+
+
+def test_while_the_first_push_makes_its_file_the_store_is_read_as_it_is(tmp_path: Path) -> None:
+    engine = SqliteEngine({}, OnlineFolder(root=tmp_path / "online"))
+    write(engine, tmp_path, [(-3, 1)], "sha256:a")
+    path, reader = engine.path(NAME), OnlineReader(engine.path(NAME))
+    with closing(sqlite3.connect(path.with_name(path.name + "-live"))) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    assert reader.read({"id": [1]}, now=NOW)[1][0]["x"] == 1
+    engine.push(NAME, "cells", [{"id": 1, "event_timestamp": day(-2), "created": day(-2), "x": 2}])
+    assert reader.read({"id": [1]}, now=NOW)[1][0]["x"] == 2
     reader.close()
 
 

@@ -40,7 +40,17 @@ cells = FeatureView(
         batch_source=FileSource(name="cells", path="cells.parquet", timestamp_field="event_timestamp"),
     ),
 )
+rates = FeatureView(
+    name="rates",
+    entities=[],
+    schema=[Field(name="rate", dtype=Float64)],
+    source=PushSource(
+        name="rates_push",
+        batch_source=FileSource(name="rates", path="rates.parquet", timestamp_field="event_timestamp"),
+    ),
+)
 diagnosis = FeatureService(name="diagnosis", features=[cells])
+market = FeatureService(name="market", features=[rates])
 """
 FEAST = "project: clinic\nprovider: local\nregistry: registry.db\n"
 
@@ -61,6 +71,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     times = [NOW - timedelta(days=3), NOW - timedelta(days=2), NOW - timedelta(days=1)]
     rows = pd.DataFrame({"patient_id": [1, 2, 1], "event_timestamp": times, "radius": [1.0, 2.0, 1.5]})
     rows.to_parquet(repository / "cells.parquet")
+    pd.DataFrame({"event_timestamp": times, "rate": [1.0, 1.25, 1.5]}).to_parquet(repository / "rates.parquet")
     (repository / "definitions.py").write_text(REPOSITORY)
     (repository / "feature_store.yaml").write_text(FEAST)
     database = f"sqlite:///{folder / 'fairlead.db'}"
@@ -178,6 +189,27 @@ def test_what_feast_pushes_is_pushed_to_fairlead(clinic: Clinic, tmp_path: Path)
     answer: Any = clinic.client.features.online("diagnosis", {"patient_id": [2]}, region=REGION)
     assert answer["rows"][0]["radius"] == 7.0
     (log,) = clinic.client.features.logs("cells")
+    assert log["rows"] == 2, "one event for each destination"
+
+
+def test_rows_of_no_entity_are_pushed_and_materialized_by_feast_too(clinic: Clinic, tmp_path: Path) -> None:
+    from feast.data_source import PushMode
+
+    clinic.client.features.snapshot("market")
+    clinic.client.features.materialize("market", regions=[REGION])
+    clinic.client.features.feast_repo("market", region=REGION, to=tmp_path / "near")
+    clinic.client.features.feast_repo("market", region=REGION, to=tmp_path / "mine", own_online_store=True)
+    near, mine = open_feast(tmp_path / "near"), open_feast(tmp_path / "mine")
+    mine.materialize(NOW - timedelta(days=10), NOW)
+    pushed = pd.DataFrame({"event_timestamp": [NOW], "rate": [7.0]})
+    near.push("rates_push", pushed, to=PushMode.ONLINE_AND_OFFLINE)
+    mine.write_to_online_store("rates", pushed.assign(rate=8.0))
+    taken = [
+        store.get_online_features(features=store.get_feature_service("market"), entity_rows=[{"any": 1}]).to_dict()
+        for store in (near, mine)
+    ]
+    assert taken == [{"rate": [7.0]}, {"rate": [8.0]}]
+    (log,) = clinic.client.features.logs("rates")
     assert log["rows"] == 2, "one event for each destination"
 
 
