@@ -133,7 +133,7 @@ class FeatureAgentServer:
         return int(self._server.port)
 
     def occupied(self) -> AbstractContextManager[None]:
-        """Take the place of one join while the block runs.
+        """Take the place of one join while the block runs, which shows what a busy agent answers.
 
         Raises:
             AgentBusy: if as many go on as may.

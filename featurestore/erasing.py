@@ -80,7 +80,9 @@ class Erasing:
         unsettled: set[str] = set()
         for erasure in session.scalars(running.with_for_update(skip_locked=True)).all():
             if erasure.workspace_id in unsettled:
-                # One after the other: what one writes anew must not bring back what another took out.
+                # One after the other: what one writes anew must not bring back what another took out. An earlier one
+                # may still replace what a later one has begun to look through, where a snapshot of before turns up
+                # late; so `derive_artifacts` also drops what it finds replaced, which this order does not spare it.
                 continue
             derive_artifacts(session, erasure, now)
             session.flush()

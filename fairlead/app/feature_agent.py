@@ -216,11 +216,6 @@ class RegistryLink:
         self._has_reports.wait(seconds)
         self._has_reports.clear()
 
-    @property
-    def has_reports(self) -> bool:
-        """Whether something was not told yet."""
-        return bool(self._reports)
-
     def tell(self) -> None:
         """Tell what went through; what cannot be told now is kept, what is refused is dropped."""
         while self._reports:

@@ -285,8 +285,13 @@ def test_an_agent_that_is_cut_off_goes_on_with_what_it_has(
     monkeypatch.setattr(link, "_artifacts", dead.artifacts)
     again = world.reader_without_signs(WEST).federation.read(entity_rows(ROWS), plan=plan)
     assert again.table.equals(first.table)
-    link.tell()  # kept, and told when the registry is back
-    assert link.has_reports
+    reader, read = world.reader_without_signs(WEST), str(plan["read"])
+    link.tell()
+    assert len([row for row in reader.ledger.list(kind="federate") if read in row.subject]) < 4
+    # What could not be told was kept, and is told when the registry is back: both reads, each way.
+    monkeypatch.undo()
+    link.tell()
+    assert len([row for row in reader.ledger.list(kind="federate") if read in row.subject]) == 4
 
 
 def test_an_agent_keeps_no_copy_of_what_its_region_has_no_more(federation: FederationWorld) -> None:
