@@ -35,8 +35,14 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "fast"))
 
 
-# A tenth of a file's time went into looking for garbage among all that its tests import, which never is any.
-gc.set_threshold(10_000, 20, 20)
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> Iterator[None]:
+    """A tenth of a file's time went into looking for garbage among all that its tests import."""
+    before = gc.get_threshold()
+    gc.set_threshold(10_000, 20, 20)
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from fairlead.core.db import Database
 from fairlead.core.problems import MEDIA_TYPE, from_problem
 from fairlead.registry.audit import Sealer
 from fairlead.registry.policy import Policy
-from tests.record_world import World, unknown_id
+from tests.record_world import World, make_app, make_world, unknown_id
 
 LABELS = {"owner": "ana", "team": "churn", "cost_centre": "cc-7"}
 MODEL = {"name": "churn", "labels": LABELS}
 
 
+@pytest.fixture(scope="module")
+def app_over() -> Callable[[Database], FastAPI]:
+    """The application over a database, made once: it knows callers by their tokens, and its clock stands still."""
+
+    @cache
+    def app(database: Database) -> FastAPI:
+        return make_app(make_world(database))
+
+    return app
+
+
 @pytest.fixture
-def client(world: World) -> Iterator[TestClient]:
-    with world.http() as opened:
+def client(world: World, app_over: Callable[[Database], FastAPI]) -> Iterator[TestClient]:
+    owner = {"authorization": f"Bearer {world.owner_secret}"}
+    with TestClient(app_over(world.database), headers=owner) as opened:
         yield opened
 
 
