@@ -224,8 +224,9 @@ def want_bundle(
 ) -> BundleRow:
     """The bundle that a deployment of a READY version runs; asked for by the rules, if nobody did yet."""
     found = find_bundle(session, model, version)
-    recipe = recipe_of(session, model, version, rules or BundleRules())
-    return found or _want(session, model, version, recipe, by=by, now=now)
+    if found is not None:
+        return found
+    return _want(session, model, version, recipe_of(session, model, version, rules or BundleRules()), by=by, now=now)
 
 
 def _find_by_recipe(

@@ -111,7 +111,9 @@ class Prediction:
         except OSError as error:
             return _problem(ctx, 503, "unavailable", f"The online store cannot be read: {error.strerror or error}.")
         if missing:
-            keys = json.dumps({name: values[missing[0]] for name, values in entities.items()}, default=str)
+            asked = {} if self._on_demand is None else self._on_demand.request
+            said = {name: values[missing[0]] for name, values in entities.items() if name not in asked}
+            keys = json.dumps(said, default=str)
             return _problem(
                 ctx,
                 404,

@@ -266,7 +266,7 @@ def test_a_model_is_given_what_the_feature_server_answers(endpoint: Endpoint) ->
         ({"factor": ["wide"]}, 400, "'factor', which the on-demand view 'scaling' takes of the request, is DOUBLE"),
         ({"unit": [["mm"]]}, 400, "'unit', which"),
         ({"unit": ["burst"]}, 500, "'labelling' failed: ZeroDivisionError."),
-        ({"patient_id": [4711]}, 404, "no features of"),
+        ({"patient_id": [4711]}, 404, 'no features of {"patient_id": 4711} ('),
     ],
 )
 def test_what_cannot_be_computed_is_named_without_code_or_data(
