@@ -107,8 +107,8 @@ def read(
                 if local
                 else client.features.reader(service, near=near, max_staleness=limit)
             )
-            answer = reader.read(entities).to_json()
-            reader.close()
+            with reader:
+                answer = reader.read(entities).to_json()
         else:
             answer = client.features.online(service, entities, region=region)
         if output.form == "human":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fairlead.core.clock import parse_time
 from fairlead.core.errors import FeaturesStale, InvalidInput, MissingExtra, NotReady, SnapshotNotOnline
@@ -125,6 +125,14 @@ class LocalReads:
         """Close the store."""
         for reader in self._readers:
             reader.close()
+
+    def __enter__(self) -> Self:
+        """The reader; its store is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the store."""
+        self.close()
 
     def _check_age(self, snapshot: str, age: float) -> None:
         if self._max_staleness is not None and age > self._max_staleness:

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from fairlead.core.errors import (
     FairleadError,
@@ -169,6 +169,14 @@ class OnlineReads:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def __enter__(self) -> Self:
+        """The reader; its connections are closed at the end of the block."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the connections."""
+        self.close()
 
     def _routes(self, *, is_fresh: bool = False) -> OnlineRoutes:
         with self._lock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Generator
-from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +28,8 @@ from fairlead.core.errors import (
 from fairlead.featurestore.online_engines import StoreName
 from fairlead.featurestore.online_sqlite import SqliteEngine
 from fairlead.sdk.feast_objects import load_repository
+from fairlead.sdk.local_reads import LocalReads
+from fairlead.sdk.online_reads import OnlineFeatures, OnlineReads
 from tests.app.feature_world import EU, NOW, US, WEST, FeatureWorld, Site, feature_world
 
 pytestmark = pytest.mark.filterwarnings(
@@ -117,7 +118,7 @@ def test_where_no_view_has_an_entity_none_need_be_named(world: FeatureWorld, sit
     assert (refused.status_code, "'patient_id' is missing" in refused.text) == (400, True)
     client = world.client
     assert client.features.online("market", {}, region=US)["rows"] == [{"_status": {"rates": "present"}, "rate": 0.25}]
-    with closing(client.features.reader("market", near=US)) as reader:
+    with client.features.reader("market", near=US) as reader:
         assert reader.read({}).rows == [{"rate": 0.25}]
 
 
@@ -293,32 +294,37 @@ def test_health_and_measurements_are_told(world: FeatureWorld, site: Site) -> No
     assert listed[US]
 
 
+def read_once(reader: OnlineReads | LocalReads, entities: dict[str, list[int]]) -> OnlineFeatures:
+    """The answer of a reader that is closed after it."""
+    with reader:
+        return reader.read(entities)
+
+
 @pytest.mark.usefixtures("site")
 def test_a_reader_is_answered_by_the_nearest_region_and_fails_over(world: FeatureWorld) -> None:
     with world.serving(WEST) as west, world.serving(EU) as inside:
-        reader = world.client.features.reader("profile", near=WEST)
-        assert reader.read({"patient_id": [1, 2]}).region == WEST
-        seen: list[str] = []
-        for turn in range(40):
-            if turn == 10:
-                west.stop()
-            seen.append(reader.read({"patient_id": [turn % 20 + 1]}).region)
+        with world.client.features.reader("profile", near=WEST) as reader:
+            assert reader.read({"patient_id": [1, 2]}).region == WEST
+            seen: list[str] = []
+            for turn in range(40):
+                if turn == 10:
+                    west.stop()
+                seen.append(reader.read({"patient_id": [turn % 20 + 1]}).region)
         # No read failed, and every answer says who gave it.
         assert (seen[0], seen[-1], set(seen)) == (WEST, US, {WEST, US})
-        assert world.client.features.reader("profile", near=EU).read({"patient_id": [1]}).region == EU
+        assert read_once(world.client.features.reader("profile", near=EU), {"patient_id": [1]}).region == EU
         inside.stop()
-        answer = world.client.features.reader("profile", near=EU).read({"patient_id": [4]})
+        answer = read_once(world.client.features.reader("profile", near=EU), {"patient_id": [4]})
         assert (answer.region, answer.rows[0]["count"]) == (US, 4)
 
 
 @pytest.mark.usefixtures("site")
 def test_keys_may_be_those_of_a_frame_and_wrong_ones_are_refused(world: FeatureWorld) -> None:
-    reader = world.client.features.reader("profile", near=US)
-    assert reader.read({"patient_id": [*np.array([2, 4])]}).to_dict()["count"] == [2, 4]
-    for wrong in (float("nan"), NOW, np.array([1, 2])):
-        with pytest.raises(InvalidInput, match="join key"):
-            reader.read({"patient_id": [wrong]})
-    reader.close()
+    with world.client.features.reader("profile", near=US) as reader:
+        assert reader.read({"patient_id": [*np.array([2, 4])]}).to_dict()["count"] == [2, 4]
+        for wrong in (float("nan"), NOW, np.array([1, 2])):
+            with pytest.raises(InvalidInput, match="join key"):
+                reader.read({"patient_id": [wrong]})
 
 
 def test_a_server_of_a_region_that_nobody_knows_does_not_start(world: FeatureWorld) -> None:
@@ -331,50 +337,48 @@ def test_a_server_of_a_region_that_nobody_knows_does_not_start(world: FeatureWor
 def test_reads_stay_inside_the_residency_class(world: FeatureWorld) -> None:
     features = world.client.features
     with world.serving(WEST), world.serving(EU) as inside:
-        assert features.reader("diagnosis", near=EU).read({"patient_id": [1]}).rows[0]["marker"] == "m1"
+        assert read_once(features.reader("diagnosis", near=EU), {"patient_id": [1]}).rows[0]["marker"] == "m1"
         # Whoever is outside is answered outside, without what may not leave.
-        assert features.reader("diagnosis", near=US).read({"patient_id": [1]}).rows[0]["marker"] is None
+        assert read_once(features.reader("diagnosis", near=US), {"patient_id": [1]}).rows[0]["marker"] is None
         assert set(features.servers.routes("diagnosis", near=US).left_out) == {EU}
         assert set(features.servers.routes("diagnosis", near=EU).left_out) == {US, WEST}
         inside.stop()
         with pytest.raises(FeatureServerUnavailable, match="outside 'eu'"):
-            features.reader("diagnosis", near=EU).read({"patient_id": [1]})
+            read_once(features.reader("diagnosis", near=EU), {"patient_id": [1]})
         with pytest.raises(ResidencyViolation, match="where it comes from"):
-            features.reader("diagnosis").read({"patient_id": [1]})
+            read_once(features.reader("diagnosis"), {"patient_id": [1]})
     with pytest.raises(FeatureServerUnavailable, match="no feature server is listed"):
-        features.reader("diagnosis", near=EU).read({"patient_id": [1]})
+        read_once(features.reader("diagnosis", near=EU), {"patient_id": [1]})
 
 
 @pytest.mark.usefixtures("site")
 def test_data_that_is_too_old_everywhere_is_an_error_that_names_the_freshest(world: FeatureWorld) -> None:
     with pytest.raises(FeaturesStale, match=US) as caught:
-        world.client.features.reader("profile", near=EU, max_staleness=timedelta(0)).read({"patient_id": [1]})
+        read_once(world.client.features.reader("profile", near=EU, max_staleness=timedelta(0)), {"patient_id": [1]})
     assert caught.value.attributes["snapshot"]
-    answer = world.client.features.reader("profile", max_staleness=timedelta(days=1)).read({"patient_id": [1]})
+    answer = read_once(world.client.features.reader("profile", max_staleness=timedelta(days=1)), {"patient_id": [1]})
     assert answer.age_seconds < 86400
 
 
 @pytest.mark.usefixtures("site")
 def test_a_snapshot_is_read_by_its_digest_where_it_is_online(world: FeatureWorld) -> None:
     features = world.client.features
-    digest = features.reader("profile").read({"patient_id": [1]}).snapshot
-    assert features.reader(f"profile@{digest}").read({"patient_id": [1]}).snapshot == digest
-    other = features.reader("diagnosis", near=US).read({"patient_id": [1]}).snapshot
+    digest = read_once(features.reader("profile"), {"patient_id": [1]}).snapshot
+    assert read_once(features.reader(f"profile@{digest}"), {"patient_id": [1]}).snapshot == digest
+    other = read_once(features.reader("diagnosis", near=US), {"patient_id": [1]}).snapshot
     with pytest.raises(SnapshotNotOnline, match="keeps the snapshot") as caught:
-        features.reader(f"profile@{other}").read({"patient_id": [1]})
+        read_once(features.reader(f"profile@{other}"), {"patient_id": [1]})
     assert f"materialize profile --snapshot {other}" in (caught.value.hint or "")
     with pytest.raises(SnapshotNotOnline):
-        features.local_reader(f"profile@{other}", region=US).read({"patient_id": [1]})
+        read_once(features.local_reader(f"profile@{other}", region=US), {"patient_id": [1]})
 
 
 def test_a_process_in_the_region_reads_without_a_server(world: FeatureWorld) -> None:
     settings = world.server.service.settings
     with world.server.connect() as client:
         object.__setattr__(client.features, "_settings", type(client.settings)(home=settings.folder, region=EU))
-        reader = client.features.local_reader("diagnosis")
-        answer = reader.read({"patient_id": [2, 99]})
-        reader.close()
-        with closing(client.features.local_reader("market")) as reader:
+        answer = read_once(client.features.local_reader("diagnosis"), {"patient_id": [2, 99]})
+        with client.features.local_reader("market") as reader:
             assert reader.read({}).rows == [{"rate": 0.25}]
     assert answer.to_dict() == {"patient_id": [2, 99], "radius": [pytest.approx(0.2), None], "marker": ["m2", None]}
     assert (answer.region, answer.statuses[1]) == (EU, ("PRESENT", "NOT_FOUND"))
