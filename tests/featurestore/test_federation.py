@@ -192,7 +192,7 @@ def test_a_view_without_an_entity_is_joined_at_home_by_times_alone(federation: F
     rates = view_spec("rates", [("rate", "DOUBLE")], path, entities=[], entityColumns=[])
     taken = {"rates": [("rate", "DOUBLE")]}
     federation.apply(
-        [tagged(rates, home=EU), service("market", taken), service("both", {**taken, "cells": [("radius", "FLOAT")]})]
+        [tagged(rates, home=EU), service("market", taken), service("both", {**taken, "visits": [("count", "INT64")]})]
     )
     reader = federation.reader(WEST)
     agent = federation.agents[EU]
@@ -203,7 +203,7 @@ def test_a_view_without_an_entity_is_joined_at_home_by_times_alone(federation: F
             federation.client.features.snapshot(name)
         crossed = len(agent.crossed)
         both = reader.federation.read(entities, service="both", live=live)
-        assert list(each_row(both.table, "rate", "radius"))[:3] == [(1.0, 1.0), (1.5, 1.5), (1.5, None)]
+        assert list(each_row(both.table, "rate", "count"))[:3] == [(1.0, 3), (1.5, 3), (1.5, 5)]
         alone = reader.federation.read(entities.select(["event_timestamp"]), service="market", live=live)
         assert alone.table.column_names == ["event_timestamp", "rate"]
         assert alone.table.column("rate").to_pylist() == both.table.column("rate").to_pylist() == expected
