@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import or_, select
 
 from fairlead.core.errors import NotReady
 from fairlead.featurestore.tables import SnapshotPartRow
 from fairlead.featurestore.tables_erasures import ErasedArtifactRow
 from fairlead.featurestore.tables_streams import FeatureLogSegmentRow
+from fairlead.registry.batches import batches
 from fairlead.registry.identity import system_caller
 from fairlead.registry.tables import ArtifactRow, ModelVersionRow, UploadRow
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from fairlead.featurestore.tables_erasures import ErasureRow
@@ -38,21 +38,14 @@ _APART = timedelta(minutes=1)
 
 def find_strays(session: Session, workspace_id: str) -> Sequence[ArtifactRow]:
     """The artifacts with rows that a worker has written and nothing names, by class and digest."""
-    of_artifact = (
-        UploadRow.workspace_id == ArtifactRow.workspace_id,
-        UploadRow.residency == ArtifactRow.residency,
-        UploadRow.artifact_digest == ArtifactRow.digest,
+    artifacts = select(ArtifactRow).where(
+        ArtifactRow.workspace_id == workspace_id, ArtifactRow.kind.in_(ROW_KINDS), ArtifactRow.released_at.is_(None)
     )
-    query = select(ArtifactRow).where(
-        ArtifactRow.workspace_id == workspace_id,
-        ArtifactRow.kind.in_(ROW_KINDS),
-        ArtifactRow.released_at.is_(None),
-        ~_is_named(),
-        # What somebody has stored by themselves under such a kind is theirs.
-        ~exists().where(*of_artifact, UploadRow.created_by != _worker(workspace_id)),
-        ~exists().where(*of_artifact, UploadRow.state == "VERIFYING"),
-    )
-    return session.scalars(query.order_by(ArtifactRow.residency, ArtifactRow.digest)).all()
+    there = {(row.residency, row.digest): row for row in session.scalars(artifacts)}
+    left = there.keys() - _named(session, workspace_id)
+    for some in batches(sorted({digest for _, digest in left})):
+        left -= _in_use(session, workspace_id, some)
+    return [there[key] for key in sorted(left)]
 
 
 def open_writes(session: Session, erasure: ErasureRow, *, sealed_until: datetime) -> Sequence[str]:
@@ -106,31 +99,35 @@ def claim(session: Session, workspace_id: str, upload_id: str) -> None:
         raise NotReady("An erasure took away what was just written.", hint="It is written again by itself.")
 
 
-def _is_named() -> ColumnElement[bool]:
-    return or_(
-        exists().where(
-            SnapshotPartRow.workspace_id == ArtifactRow.workspace_id,
-            SnapshotPartRow.residency == ArtifactRow.residency,
-            SnapshotPartRow.artifact_digest == ArtifactRow.digest,
-        ),
-        exists().where(
-            FeatureLogSegmentRow.workspace_id == ArtifactRow.workspace_id,
-            FeatureLogSegmentRow.residency == ArtifactRow.residency,
-            FeatureLogSegmentRow.artifact_digest == ArtifactRow.digest,
-        ),
-        exists().where(
-            ErasedArtifactRow.workspace_id == ArtifactRow.workspace_id,
-            ErasedArtifactRow.residency == ArtifactRow.residency,
-            ErasedArtifactRow.new_digest == ArtifactRow.digest,
-            ErasedArtifactRow.state == "VERIFYING",
-        ),
-        exists().where(
-            ModelVersionRow.workspace_id == ArtifactRow.workspace_id,
-            ModelVersionRow.residency == ArtifactRow.residency,
-            ModelVersionRow.artifact_digest == ArtifactRow.digest,
-            ModelVersionRow.released_at.is_(None),
+def _named(session: Session, workspace_id: str) -> set[tuple[str, str | None]]:
+    """What snapshots, logs and erasures name."""
+    parts, segments, erased = SnapshotPartRow, FeatureLogSegmentRow, ErasedArtifactRow
+    queries = (
+        select(parts.residency, parts.artifact_digest).where(parts.workspace_id == workspace_id),
+        select(segments.residency, segments.artifact_digest).where(segments.workspace_id == workspace_id),
+        select(erased.residency, erased.new_digest).where(
+            erased.workspace_id == workspace_id, erased.state == "VERIFYING"
         ),
     )
+    return {(residency, digest) for query in queries for residency, digest in session.execute(query)}
+
+
+def _in_use(session: Session, workspace_id: str, digests: Sequence[str]) -> set[tuple[str, str | None]]:
+    """Of these artifacts those that are a model's file, just read back, or stored by somebody for themselves."""
+    models, uploads = ModelVersionRow, UploadRow
+    queries = (
+        select(models.residency, models.artifact_digest).where(
+            models.workspace_id == workspace_id,
+            models.artifact_digest.in_(digests),
+            models.released_at.is_(None),
+        ),
+        select(uploads.residency, uploads.artifact_digest).where(
+            uploads.workspace_id == workspace_id,
+            uploads.artifact_digest.in_(digests),
+            or_(uploads.created_by != _worker(workspace_id), uploads.state == "VERIFYING"),
+        ),
+    )
+    return {(residency, digest) for query in queries for residency, digest in session.execute(query)}
 
 
 def _worker(workspace_id: str) -> str:
