@@ -1,4 +1,7 @@
-"""The database's schema revision: bring it up, and refuse to run on another one."""
+"""The database's schema revision: bring it up, and refuse to run on another one.
+
+Alembic is loaded where there is something to bring up: a server that starts finds that there is nothing without it.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 import fairlead.migrations
 from fairlead.core.db import Base, Database
 from fairlead.core.errors import DatabaseRevisionMismatch
 
 if TYPE_CHECKING:
-    from sqlalchemy import MetaData
+    from sqlalchemy import Connection, MetaData
 
 _TABLES = (
     "registry.tables",
@@ -58,13 +57,23 @@ def upgrade(database: Database) -> str:
 
     Of several that try at once, one does it and the others find it done.
     """
-    config = _config()
+    newest = newest_revision()
+    with database.engine.connect() as connection:
+        if _present_revision(connection) == newest:
+            return newest
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    # A percent sign in a path would be read as an interpolation.
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
     with database.engine.connect() as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    return newest_revision()
+    return newest
 
 
 def check_revision(database: Database) -> None:
@@ -74,12 +83,11 @@ def check_revision(database: Database) -> None:
         DatabaseRevisionMismatch: with the command that mends it.
     """
     with database.engine.connect() as connection:
-        present = MigrationContext.configure(connection).get_current_revision()
+        present = _present_revision(connection)
     newest = newest_revision()
     if present == newest:
         return
-    known = {revision.revision for revision in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if present is None or present in known:
+    if present is None or present in _revisions():
         raise DatabaseRevisionMismatch(
             f"The database is at revision {present or 'none'}, this version needs {newest}.",
             hint="Run: fairlead db upgrade",
@@ -92,7 +100,7 @@ def check_revision(database: Database) -> None:
 
 def newest_revision() -> str:
     """The revision that this code needs."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    return max(_revisions())
 
 
 def upgrade_configured() -> None:
@@ -108,10 +116,17 @@ def upgrade_configured() -> None:
         database.close()
 
 
-def _config() -> Config:
-    config = Config()
-    # A percent sign in a path would be read as an interpolation.
-    folder = str(Path(fairlead.migrations.__file__).resolve().parent)
-    config.set_main_option("script_location", folder.replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+def _present_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _revisions() -> set[str]:
+    """Every revision that this code knows: each is a file that begins with its number."""
+    return {file.name.partition("_")[0] for file in (_folder() / "versions").glob("[0-9]*_*.py")}
+
+
+def _folder() -> Path:
+    return Path(fairlead.migrations.__file__).resolve().parent

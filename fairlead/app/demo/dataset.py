@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_breast_cancer
 
+from fairlead.sdk.feast_checks import deferring_checks
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -85,8 +87,9 @@ def write_sources(measurements: Measurements, folder: Path) -> tuple[Path, Path]
 
 def feast_definitions(measurements: Measurements, folder: Path) -> list[object]:
     """One entity, two feature views and a feature service, as Feast objects."""
-    from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-    from feast.types import Float64
+    with deferring_checks():
+        from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+        from feast.types import Float64
 
     means_path, extremes_path = write_sources(measurements, folder)
     sample = Entity(name="sample", join_keys=["sample_id"], value_type=ValueType.INT64)
