@@ -104,7 +104,6 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     keep_freed_memory()
     host, port = sys.argv[1:]
-    listener = listen(host, int(port), is_shared=True)
     threading.Thread(target=_leave_with_starter, daemon=True).start()
     service = Service.build(ServerSettings.read(), SystemClock(), is_embedded=False)
     # The first process has the worker; each follows what the others change of the catalog.
@@ -115,7 +114,9 @@ def main() -> None:
         sys.stdout.flush()
 
     try:
-        Server(create_app(service, instance=new_row_id())).run_on(listener, on_ready=tell)
+        server = Server(create_app(service, instance=new_row_id()))
+        # Not earlier: the port's new connections come to whoever listens, and would wait until this process is made.
+        server.run_on(listen(host, int(port), is_shared=True), on_ready=tell)
     finally:
         service.close()
 
