@@ -78,10 +78,6 @@ class World:
     def status(self) -> dict[str, Any]:
         return cast("dict[str, Any]", self.fairlead.json("deploy", "status", "triage"))
 
-    def regions(self) -> dict[str, dict[str, Any]]:
-        """Each region of the deployment, by name."""
-        return {each["region"]: each for each in self.status()["regions"]}
-
     def replicas(self, digest: str) -> dict[str, dict[str, Any]]:
         """An artifact's replicas by region, as the service tells them."""
         return {each["region"]: each for each in self.get(f"/api/v1/artifacts/{digest}")["replicas"]}
@@ -95,8 +91,11 @@ class World:
     def wait_healthy(self) -> dict[str, dict[str, Any]]:
         """Wait until every region runs what it should and answers; the regions."""
 
+        # A command, which starts the service where it is gone; a process for each look would keep what starts waiting.
+        self.status()
+
         def is_healthy() -> dict[str, dict[str, Any]] | None:
-            found = self.regions()
+            found = {each["region"]: each for each in self.get("/api/v1/deployments/triage")["regions"]}
             right = all(
                 each["state"] == "RUNNING" and each["health"] == "up" and each["bundle_digest"] == self.bundle["digest"]
                 for each in found.values()
