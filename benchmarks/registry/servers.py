@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from tests.servers.mlflow_server import MLFLOW, START_SECONDS
+from tests.servers.mlflow_server import PYTHON, START_SECONDS
 from tests.servers.process import running_server
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,8 @@ def mlflow_server(url: str, folder: Path, *, workers: int, driver: Path) -> Gene
 
     def command(port: int) -> list[str | Path]:
         places = ["--backend-store-uri", url, "--artifacts-destination", folder / "artifacts"]
-        return [MLFLOW, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *places]
+        mlflow = PYTHON.with_name("mlflow")
+        return [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), *places]
 
     environment = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -93,8 +94,7 @@ def make_mlflow_schema(url: str, driver: Path) -> None:
         "import sys, sqlalchemy; from mlflow.store.db.utils import _initialize_tables;"
         " _initialize_tables(sqlalchemy.create_engine(sys.argv[1]))"
     )
-    python = MLFLOW.with_name("python")
-    subprocess.run([python, "-c", make, url], check=True, env=environment, stderr=subprocess.DEVNULL)
+    subprocess.run([PYTHON, "-c", make, url], check=True, env=environment, stderr=subprocess.DEVNULL)
 
 
 def install_driver(work: Path) -> Path:
@@ -102,8 +102,7 @@ def install_driver(work: Path) -> Path:
     folder = work / "psycopg2"
     if not (folder / "psycopg2").exists():
         uv = ROOT / ".tools" / "uv" / "bin" / "uv"
-        python = MLFLOW.with_name("python")
-        install = [uv, "pip", "install", "--quiet", "--python", python, "--target", folder, DRIVER]
+        install = [uv, "pip", "install", "--quiet", "--python", PYTHON, "--target", folder, DRIVER]
         subprocess.run(install, check=True)
     return folder
 
