@@ -90,7 +90,8 @@ def test_patterns_mean_the_same_to_the_database(world: World) -> None:
         caller = Caller(workspace_id=world.owner.workspace_id, principal="eve", scopes=frozenset(), grants=grants)
         with world.database.read() as session:
             narrow(session, Narrowed(caller=caller, scope="read"))
-            found = set(session.scalars(select(RegisteredModelRow.name)))
+            mine = RegisteredModelRow.workspace_id == caller.workspace_id
+            found = set(session.scalars(select(RegisteredModelRow.name).where(mine)))
         assert found == {name for name in names if fnmatchcase(name, pattern)}, pattern
 
 
