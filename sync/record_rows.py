@@ -44,6 +44,7 @@ from fairlead.registry.tables_governance import (
     TrackingServerRow,
 )
 from fairlead.registry.tables_lifecycle import ModelCardRow, RetentionPolicyRow
+from fairlead.registry.tables_losses import LostLocationRow
 from fairlead.registry.tables_signatures import SignerRow, VersionSignatureRow
 
 MODEL, SETTINGS = "model", "settings"
@@ -76,6 +77,7 @@ _OF_SETTINGS = (
     TrackingServerRow,
     BudgetRow,
     LocationRow,
+    LostLocationRow,
     EncryptionKeyRow,
 )
 

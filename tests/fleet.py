@@ -27,6 +27,7 @@ from fairlead.registry.versions import Versions
 from fairlead.sync.backfill import Backfills
 from fairlead.sync.duties import Duties, sync_duties
 from fairlead.sync.plans import ReplicationPlans
+from fairlead.sync.record_rows import RecordSource, registry_rows
 from fairlead.sync.shelves import by_digest
 from fairlead.sync.storage_access import StorageAccess
 from fairlead.sync.store.domain import DedupDomain
@@ -66,6 +67,7 @@ class Fleet:
     keyring: Keyring | None = None
     region_use: RegionUse | None = None
     users: dict[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
+    record_sources: Sequence[RecordSource] = (registry_rows,)
     transfers: Transfers = field(default_factory=lambda: Transfers(patience=Patience(sleep=lambda _seconds: None)))
 
     def open_store(self, url: str, options: Mapping[str, object]) -> ObjectStore:
@@ -84,6 +86,7 @@ class Fleet:
             signing_key=self.signing_key,
             former_signing_keys=self.former_signing_keys,
             transfers=self.transfers,
+            record_sources=self.record_sources,
             region_use=self,
             upkeep=self.upkeep,
         )

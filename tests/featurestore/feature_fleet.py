@@ -107,21 +107,26 @@ def open_feature_fleet(
 ) -> Generator[FeatureFleet]:
     """A feature store over local folders as regions."""
     with open_fleet(root, url, names=names) as fleet:
-        sources = root / "sources"
-        sources.mkdir()
-        store = assemble_features(
-            database=fleet.database,
-            clock=fleet.clock,
-            catalog=load_catalog(),
-            uploads=fleet.uploads,
-            artifacts=fleet.artifacts,
-            open_store=fleet.open_store,
-            folder=root / "features",
-            sources=Sources(roots=(sources,), connections=connections or {}),
-            wake=lambda: None,
-            signing_key=fleet.signing_key,
-        )
-        yield FeatureFleet(fleet=fleet, store=store, sources=sources)
+        (root / "sources").mkdir()
+        yield feature_fleet_of(fleet, root / "features", connections=connections)
+
+
+def feature_fleet_of(fleet: Fleet, folder: Path, *, connections: Mapping[str, str] | None = None) -> FeatureFleet:
+    """The feature store of a fleet, whose online stores and copies of rows are in a folder."""
+    sources = fleet.root / "sources"
+    store = assemble_features(
+        database=fleet.database,
+        clock=fleet.clock,
+        catalog=load_catalog(),
+        uploads=fleet.uploads,
+        artifacts=fleet.artifacts,
+        open_store=fleet.open_store,
+        folder=folder,
+        sources=Sources(roots=(sources,), connections=connections or {}),
+        wake=lambda: None,
+        signing_key=fleet.signing_key,
+    )
+    return FeatureFleet(fleet=fleet, store=store, sources=sources)
 
 
 def entity_rows(rows: Sequence[tuple[int, float]], **columns: Any) -> Any:

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fairlead.core.certificates import verify_certificate
+from fairlead.core.db import Database
 from fairlead.core.errors import InvalidInput
 from fairlead.featurestore.erasures import Erasure
+from fairlead.featurestore.recorded import feature_rows
+from fairlead.registry.audit import Sealer
 from fairlead.registry.location_losses import Loss, Losses
-from fairlead.sync.store.refs import public_keys_of
+from fairlead.sync.record_rows import registry_rows
+from fairlead.sync.restoration import restore_record
+from fairlead.sync.store.objects import open_store
+from fairlead.sync.store.record import RecordCopy
+from fairlead.sync.store.refs import key_id_of, public_key_of, public_keys_of
 from fairlead.sync.upkeep_duties import UpkeepRules
 from fairlead.sync.worker import Worker
-from tests.featurestore.feature_fleet import FeatureFleet, cells_view, day, genes_view, open_feature_fleet, patient
+from tests.featurestore.feature_fleet import (
+    FeatureFleet,
+    cells_view,
+    day,
+    feature_fleet_of,
+    genes_view,
+    open_feature_fleet,
+    patient,
+)
 from tests.featurestore.feature_fleet import service as service_of
 from tests.featurestore.test_erasures import GENES, MARKER, ROWS, SUBJECT, get, holds, request, stored_blocks
-from tests.fleet import ADMIN
+from tests.fleet import ADMIN, Fleet
+from tests.records import WORKSPACE, migrated_sqlite_file
 
 LOST, STAYS = "aws:us-east-1", "gcp:europe-west4"
 
@@ -129,3 +146,50 @@ def test_an_artifact_that_only_the_lost_location_had_is_named(fleet: FeatureFlee
     assert found.state == "DONE", found.missing
     assert {each["digest"] for each in certificate(fleet, asked)["lost"]} == set(said.artifacts)
     assert fleet.store.snapshots.get(ADMIN, waiting.id).state == "FAILED"
+
+
+def test_a_registry_that_is_restored_knows_what_was_given_up(fleet: FeatureFleet, tmp_path: Path) -> None:
+    fleet.fleet.record_sources = (registry_rows, feature_rows)
+    fleet.snapshot(as_of=day(3))
+    fleet.fleet.settle()
+    lost = fleet.fleet.location("virginia")
+    asked = request(fleet)
+    folder, away = fleet.fleet.root / "virginia", fleet.fleet.root / "away"
+    folder.rename(away)
+    give_up(fleet)
+    run_alone(fleet, STAYS)
+    assert get(fleet, asked).state == "DONE"
+    stated = certificate(fleet, asked)
+    Sealer(fleet.fleet.database, fleet.fleet.clock).seal_once()
+    fleet.fleet.clock.advance(timedelta(seconds=6))
+    fleet.fleet.settle()
+
+    path = tmp_path / "restored.db"
+    path.write_bytes(migrated_sqlite_file())
+    database = Database(f"sqlite:///{path}")
+    try:
+        key = public_key_of(fleet.fleet.signing_key)
+        store = open_store(fleet.fleet.folder("eemshaven").as_uri())
+        copy = RecordCopy.open(store, WORKSPACE, {key_id_of(key): key}, seen_sequence=0)
+        restore_record(database, fleet.fleet.clock, [copy])
+        restored = Fleet(
+            root=fleet.fleet.root,
+            database=database,
+            clock=fleet.fleet.clock,
+            signing_key=fleet.fleet.signing_key,
+            upkeep=fleet.fleet.upkeep,
+        )
+        again = feature_fleet_of(restored, tmp_path / "restored")
+        assert certificate(again, asked) == stated
+        away.rename(folder)
+        assert restored.locations.add(ADMIN, name="virginia", region=LOST, url=lost.url).state == "WARMING"
+        for _ in range(8):
+            again.run()
+            restored.clock.advance(restored.upkeep.collect_grace)
+        assert restored.location("virginia").state == "ACTIVE"
+        assert not any(MARKER.encode() in block for block in stored_blocks(again))
+        now = certificate(again, asked)
+        assert now["given_up"][0]["cleared_at"]
+        assert {each["location"] for each in now["locations"]} == {"virginia", "eemshaven"}
+    finally:
+        database.close()
