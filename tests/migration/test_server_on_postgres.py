@@ -59,6 +59,8 @@ def test_several_processes_answer_on_one_port_and_one_that_dies_is_replaced(oper
         ana("model", "list")
         (replica,) = psutil.Process(server.pid).children()
         replica.kill()
+        # What has come to a process while it dies is reset; nobody can come to it any more.
+        replica.wait(timeout=20)
         when(lambda: meet(3))
         (replica,) = psutil.Process(server.pid).children()
     replica.wait(timeout=20)
