@@ -99,13 +99,8 @@ class OnlineFollower:
         Raises:
             FairleadError: what an engine met; the rows come with the next round.
         """
-        stores = [
-            store
-            for store in self._stores()
-            if (store.name.workspace_id, store.name.region) == (log.workspace_id, log.region)
-            and log.view in store.views
-            and self._is_here(store)
-        ]
+        # Where none is known to serve the view, one may since a moment ago.
+        stores = self._stores_of(log) or self._stores_of(log, is_fresh=True)
         has_all = bool(stores)
         if taken.first is None or taken.last is None:
             # They came again: they are there if all of the log is.
@@ -139,6 +134,16 @@ class OnlineFollower:
                             store.name.region,
                             error,
                         )
+
+    def _stores_of(self, log: EventLog, *, is_fresh: bool = False) -> list[_Store]:
+        """The stores that serve the log's view in its region, and can be reached from here."""
+        return [
+            store
+            for store in self._stores(is_fresh=is_fresh)
+            if (store.name.workspace_id, store.name.region) == (log.workspace_id, log.region)
+            and log.view in store.views
+            and self._is_here(store)
+        ]
 
     def _is_here(self, store: _Store) -> bool:
         """Whether this process reaches the store: an embedded one is on the machine of the region's worker alone."""

@@ -314,6 +314,15 @@ def test_a_store_that_is_made_later_has_what_was_pushed_since_its_snapshot(world
     assert online(world, US)[1] == online(world, EU)[1] == 9.5
 
 
+def test_a_row_is_online_at_once_in_a_store_that_was_made_a_moment_ago(world: FeatureFleet) -> None:
+    world.snapshot()
+    world.store.online.materialize(ADMIN, "diagnosis")
+    assert push(world, [row(1, 5, 9.5)]).views[0].is_online is False
+    world.run()
+    assert push(world, [row(2, 5, 8.5)]).views[0].is_online is True
+    assert online(world, US)[2] == 8.5
+
+
 def test_a_feature_that_is_new_is_missing_in_rows_that_were_pushed_before(world: FeatureFleet) -> None:
     push(world, [row(1, 5, 9.5)])
     keep(world)
