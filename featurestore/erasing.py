@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,19 +208,11 @@ def statement_of(session: Session, erasure: ErasureRow) -> dict[str, JsonValue]:
         "rows_removed": sum(row.rows_removed or 0 for row in artifacts),
         "artifacts_looked_through": len(artifacts),
         "artifacts": [_artifact(row) for row in artifacts if row.state == REPLACED],
-        "strays": [
-            {"kind": row.kind, "residency": row.residency, "digest": row.digest}
-            for row in artifacts
-            if row.state == DROPPED
-        ],
+        "strays": _named(artifacts, DROPPED),
         "snapshots": _snapshots(session, erasure),
         "locations": _locations(session, erasure),
         "given_up": losses_of(session, erasure),
-        "lost": [
-            {"kind": row.kind, "residency": row.residency, "digest": row.digest}
-            for row in artifacts
-            if row.state == LOST
-        ],
+        "lost": _named(artifacts, LOST),
         "stores": [
             {
                 "region": row.region,
@@ -254,6 +246,12 @@ def _artifact(row: ErasedArtifactRow) -> dict[str, JsonValue]:
         "rows_removed": row.rows_removed,
         "rows": facts["rows"],
     }
+
+
+def _named(artifacts: Sequence[ErasedArtifactRow], state: str) -> list[JsonValue]:
+    return [
+        {"kind": row.kind, "residency": row.residency, "digest": row.digest} for row in artifacts if row.state == state
+    ]
 
 
 def _snapshots(session: Session, erasure: ErasureRow) -> list[JsonValue]:

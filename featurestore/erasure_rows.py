@@ -74,6 +74,11 @@ def locations_of(session: Session, erasure: ErasureRow) -> Sequence[ErasedLocati
     return session.scalars(query.order_by(ErasedLocationRow.location_id)).all()
 
 
+def was_stray(row: ErasedArtifactRow) -> bool:
+    """Whether nothing named an artifact when it was found; so of whose view it is, nobody knows."""
+    return "view" not in (row.facts or {})
+
+
 def require(
     session: Session,
     row: ErasedArtifactRow | ErasedStoreRow | ErasedLocationRow,

@@ -36,6 +36,7 @@ from fairlead.featurestore.erasure_rows import (
     WAITING,
     artifacts_of,
     require,
+    was_stray,
 )
 from fairlead.featurestore.online_desired import insert_unless_there
 from fairlead.featurestore.replica_rows import ArtifactName, verified_regions
@@ -79,7 +80,7 @@ def derive_artifacts(session: Session, erasure: ErasureRow, now: datetime) -> No
     for key in strays.keys() - known.keys() - made:
         known[key] = _add(session, erasure, key, {"as_of": format_time(now)}, kind=strays[key].kind, now=now)
     for key, row in known.items():
-        if _was_stray(row):
+        if was_stray(row):
             if key not in strays and not _is_released(session, row):
                 # Somebody has it after all, and it is looked through like others.
                 session.delete(row)
@@ -112,11 +113,6 @@ def _add(
     return session.get_one(ErasedArtifactRow, (erasure.workspace_id, erasure.id, *key))
 
 
-def _was_stray(row: ErasedArtifactRow) -> bool:
-    """Whether nothing named an artifact when it was found."""
-    return "view" not in (row.facts or {})
-
-
 def _require_next(session: Session, rows: Iterable[ErasedArtifactRow], now: datetime) -> None:
     """Require the work on artifacts, of one part's snapshots in the order of time.
 
@@ -125,7 +121,7 @@ def _require_next(session: Session, rows: Iterable[ErasedArtifactRow], now: date
     at_work: set[tuple[str, ...]] = set()
     for row in sorted(rows, key=lambda row: (row.state != VERIFYING, time_of(row), row.digest)):
         facts: Mapping[str, Any] = row.facts or {}
-        is_alone = row.kind != SNAPSHOT or _was_stray(row)
+        is_alone = row.kind != SNAPSHOT or was_stray(row)
         line = (row.residency, facts.get("view", ""), facts.get("view_digest", ""), row.digest if is_alone else "")
         if row.state == WAITING and line not in at_work:
             _require_rows(session, row, now)
@@ -357,7 +353,7 @@ def _require_rows(session: Session, row: ErasedArtifactRow, now: datetime) -> No
     name = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
     regions = sorted(verified_regions(session, name))
     if not regions:
-        if _was_stray(row):
+        if was_stray(row):
             row.state, row.changed_at = DROPPED, now
         elif _is_lost(session, row):
             row.state, row.changed_at = LOST, now

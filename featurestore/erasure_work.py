@@ -16,7 +16,7 @@ from fairlead.core.errors import CorruptSnapshot, IntegrityError, ObjectNotFound
 from fairlead.core.ids import Digest, digest_hex
 from fairlead.featurestore.definitions import VIEW, ViewDefinition, view_from_content
 from fairlead.featurestore.duck import fetch_number, fetch_rows, load_arrow, open_duckdb, quote_text
-from fairlead.featurestore.erasure_rows import DROPPED, SNAPSHOT, UNTOUCHED, VERIFYING, WAITING
+from fairlead.featurestore.erasure_rows import DROPPED, SNAPSHOT, UNTOUCHED, VERIFYING, WAITING, was_stray
 from fairlead.featurestore.erasure_steps import rewritten_before
 from fairlead.featurestore.forgotten import Forgotten, is_forgotten, is_kept, to_forgotten
 from fairlead.featurestore.replica_rows import ArtifactName, ReplicaRows
@@ -138,7 +138,7 @@ class EraseRowsHandler:
                 return None
             facts = row.facts or {}
             artifact = ArtifactName(workspace_id=row.workspace_id, residency=row.residency, digest=row.digest)
-            if "view" not in facts:
+            if was_stray(row):
                 return artifact
             version = session.get_one(FeatureVersionRow, (row.workspace_id, VIEW, facts["view"], facts["view_digest"]))
             return _Task(

@@ -280,13 +280,7 @@ class FairleadOfflineStore(OfflineStore):
         table: ArrowTable,
         progress: Callable[[int], Any] | None,
     ) -> None:
-        """Add rows to the source of a view: Parquet files, or a table of a DuckDB database.
-
-        Raises:
-            InvalidInput: if the source is none of these, or the rows do not have its columns in its order.
-            FeatureSourceInvalid: if there is no such database.
-            Unavailable: if somebody else has the database open.
-        """
+        """Add rows to the source of a view: Parquet files, or a table of DuckDB or PostgreSQL (see `append_rows`)."""
         append_rows(config, feature_view.batch_source, table, view=feature_view.name)
         if progress:
             progress(table.num_rows)

@@ -1,12 +1,15 @@
-"""What crosses the wire about locations' settings, backfills and retirements."""
+"""What crosses the wire about locations' settings, backfills, retirements and losses."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from fairlead.registry.ledger import decimal_text
+from fairlead.registry.limits import REASON_MAX_LENGTH
+from fairlead.registry.location_losses import Loss
 from fairlead.registry.retirement import Retirement
 from fairlead.sync.backfill import Backfill
 from fairlead.sync.schemas import LocationAnswer
@@ -116,4 +119,44 @@ class RetirementAnswer(BaseModel):
             last_replicas=[LastReplicaAnswer.model_validate(each) for each in retirement.last_replicas],
             open_uploads=retirement.open_uploads,
             used_by=[RegionUserAnswer.model_validate(each) for each in retirement.used_by],
+        )
+
+
+class LossRequest(BaseModel):
+    """That a location is lost for good, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=REASON_MAX_LENGTH),
+        Field(description="Certificates of erasures quote it.", examples=["the data centre burnt down"]),
+    ]
+    has_region: Annotated[
+        bool, Field(description="Whether all else in its region is lost too: online stores, and logs of pushed rows.")
+    ] = False
+
+
+class LossAnswer(BaseModel):
+    """A location that was given up for lost. `artifacts` names at most 100 of those that no other location holds."""
+
+    location: LocationAnswer
+    has_region: bool
+    reason: str
+    lost_by: str
+    lost_at: datetime
+    artifact_count: int
+    artifacts: list[str]
+
+    @classmethod
+    def of(cls, loss: Loss) -> LossAnswer:
+        """Render a record."""
+        return cls(
+            location=LocationAnswer.of(loss.location),
+            has_region=loss.has_region,
+            reason=loss.reason,
+            lost_by=loss.lost_by,
+            lost_at=loss.lost_at,
+            artifact_count=loss.artifact_count,
+            artifacts=list(loss.artifacts),
         )

@@ -40,8 +40,12 @@ def is_dry_run() -> bool:
 @contextmanager
 def connected() -> Generator[tuple[Fairlead, Output]]:
     """The client that the environment names, and the output."""
+    from stamina.instrumentation import set_on_retry_hooks
+
     import fairlead
 
+    # Retries are no answer: structlog, where it is installed, would print them to stdout.
+    set_on_retry_hooks([])
     with fairlead.connect() as connection:
         client = connection.dry_run() if is_dry_run() else connection
         client.record.notify = current_output().message

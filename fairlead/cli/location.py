@@ -214,13 +214,13 @@ def lost(
     name: Annotated[str, typer.Argument(help="Which one.")],
     *,
     reason: Annotated[str, typer.Option(help="What happened; certificates of erasures quote it.")],
-    region: Annotated[
-        bool, typer.Option("--region", help="All else in its region is lost too: online stores and logs.")
+    whole_region: Annotated[
+        bool, typer.Option("--whole-region", help="All else in its region is lost too: online stores and logs.")
     ] = False,
 ) -> None:
     """Say that a location will never come back: nothing is read from it, and no erasure waits for it."""
     with connected() as (client, output):
-        output.record(client.locations.give_up(name, reason=reason, has_region=region), human=_describe_loss)
+        output.record(client.locations.give_up(name, reason=reason, has_region=whole_region), human=_describe_loss)
 
 
 @command(app, "keep", has_dry_run=True)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self, cast
 from fairlead.core.errors import InvalidInput, JsonValue, ServerUnavailable, Unavailable
 from fairlead.core.loopback import is_loopback
 from fairlead.core.problems import MEDIA_TYPE, from_problem
-from fairlead.core.retries import retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -181,6 +180,7 @@ class Transport:
             ServerUnavailable: if it does not answer.
         """
         import httpx2
+        import stamina
 
         sent: dict[str, str] = {**(headers or {}), **({"fairlead-dry-run": "true"} if self.is_dry_run else {})}
         if content_type is not None:
@@ -204,28 +204,24 @@ class Transport:
                 method, path, params=_query(query), content=content, headers=sent, timeout=timeout
             )
 
-        def answered() -> httpx2.Response:
-            response = call()
-            if response.status_code == _UNAUTHENTICATED and self.renew_token():
-                # Whoever is not known did nothing, so any call may be repeated.
-                response = call()
-            _raise_problem(response)
-            return response
-
+        tries = stamina.retry_context(
+            on=is_worth_repeating, attempts=_ATTEMPTS, wait_initial=0.1, wait_jitter=0.1, timeout=_PATIENCE_SECONDS
+        )
         try:
-            return retried(
-                answered,
-                on=is_worth_repeating,
-                attempts=_ATTEMPTS,
-                first_pause=0.1,
-                jitter=0.1,
-                patience=_PATIENCE_SECONDS,
-            )
+            for attempt in tries:
+                with attempt:
+                    response = call()
+                    if response.status_code == _UNAUTHENTICATED and self.renew_token():
+                        # Whoever is not known did nothing, so any call may be repeated.
+                        response = call()
+                    _raise_problem(response)
+                    return response
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._no_answer(error, "Check FAIRLEAD_URL, or unset it to use the embedded server.") from error
         except httpx2.RequestError as error:
             hint = "Repeat the command." if may_repeat else "It may have been done: look before you repeat it."
             raise self._no_answer(error, hint) from error
+        raise AssertionError("unreachable")
 
     @contextmanager
     def stream(

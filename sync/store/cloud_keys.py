@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, cast
 from fairlead.core.canonical import canonical_json
 from fairlead.core.data_keys import DATA_KEY_BYTES
 from fairlead.core.errors import InvalidInput, KeyUnavailable, MissingExtra
-from fairlead.core.retries import retried
 from fairlead.sync.store.keyring import bound_context
 
 if TYPE_CHECKING:
@@ -242,28 +241,30 @@ def azure_scope(key: str) -> str:
 
 def _post(what: str, provider_key: str, url: str, body: Mapping[str, str], token: str) -> dict[str, Any]:
     import httpx2
+    import stamina
 
     def is_passing(error: Exception) -> bool:
         if isinstance(error, httpx2.HTTPStatusError):
             return error.response.status_code == 429 or error.response.status_code >= 500
         return isinstance(error, httpx2.TransportError)
 
-    def answered() -> dict[str, Any]:
-        # No redirect is followed: the token is for this host alone.
-        answer = httpx2.post(
-            url, json=dict(body), headers={"authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS
-        )
-        answer.raise_for_status()
-        return cast("dict[str, Any]", answer.json())
-
+    tries = stamina.retry_context(
+        on=is_passing, attempts=_ATTEMPTS, wait_initial=_FIRST_PAUSE_SECONDS, wait_jitter=0.25, timeout=None
+    )
     try:
-        return retried(
-            answered, on=is_passing, attempts=_ATTEMPTS, first_pause=_FIRST_PAUSE_SECONDS, jitter=_FIRST_PAUSE_SECONDS
-        )
+        for attempt in tries:
+            with attempt:
+                # No redirect is followed: the token is for this host alone.
+                answer = httpx2.post(
+                    url, json=dict(body), headers={"authorization": f"Bearer {token}"}, timeout=_TIMEOUT_SECONDS
+                )
+                answer.raise_for_status()
+                return cast("dict[str, Any]", answer.json())
     except httpx2.HTTPStatusError as error:
         raise _refused(what, provider_key, _code_of(error.response)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise _no_answer(what, provider_key, error) from error
+    raise AssertionError("unreachable")
 
 
 def _decoded(what: str, answer: Mapping[str, Any], member: str, *, is_url_safe: bool = False) -> bytes:

@@ -20,7 +20,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from tests.acceptance.command_line import kill
-from tests.acceptance.world import REGIONS, WEIGHTS, World, predictions, true_predictions, when
+from tests.acceptance.world import REGIONS, WEIGHTS, World, is_ready, predictions, true_predictions, when
 from tests.fleet import flip_a_byte
 from tests.serving.models import expected
 
@@ -162,13 +162,6 @@ def restarted_from_its_own_disk(world: World, region: str, folder: Path) -> Gene
     finally:
         kill(process.pid)
         process.wait()
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 def gateway_pid(world: World) -> int:

@@ -119,6 +119,14 @@ def true_predictions() -> list[float]:
     return [expected(row, *WEIGHTS) for row in ROWS.values()]
 
 
+def is_ready(port: int) -> bool:
+    """Whether the endpoint of a bundle at a port of this machine answers that it is ready."""
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
 def when(look: Callable[[], T | None], *, seconds: float = 60, pause: float = 0.1) -> T:
     """What `look` gives, once it gives something."""
     deadline = time.monotonic() + seconds

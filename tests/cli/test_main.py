@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from fairlead import __version__
 from fairlead.cli.commands import command_line
 from fairlead.cli.main import run
 from fairlead.cli.reference import command_paths
-from fairlead.core import retries
 from fairlead.core.errors import ExitCode, FairleadError, GateRefused, JsonValue, error_classes
 from fairlead.core.problems import MEDIA_TYPE, to_problem
 from tests.sdk.scripted_server import Answer, scripted_server
@@ -25,7 +25,7 @@ MODEL = {"name": "churn", "residency": "eu", "last_version": 2, "labels": {"owne
 
 
 @pytest.fixture
-def fairlead(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def fairlead(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run a command line against a server that gives these answers: exit code, stdout, stderr."""
 
     def run_command(*arguments: str, answers: list[Answer] | None = None) -> tuple[int, str, str]:
@@ -36,8 +36,8 @@ def fairlead(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         captured = capfd.readouterr()
         return int(code), captured.out, captured.err
 
-    monkeypatch.setattr(retries, "sleep", float)
-    return run_command
+    with stamina.set_testing(True, attempts=4, cap=True):
+        yield run_command
 
 
 def refusing(error: FairleadError) -> list[Answer]:

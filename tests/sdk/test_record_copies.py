@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import stamina
 
-from fairlead.core import retries
 from fairlead.core.errors import (
     AliasNotFound,
     ArtifactNotFound,
@@ -82,8 +82,10 @@ class Away:
 
 
 @pytest.fixture(autouse=True)
-def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "sleep", float)
+def _no_patience() -> Iterator[None]:
+    stamina.set_testing(True)
+    yield
+    stamina.set_testing(False)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+import stamina
 
-from fairlead.core import retries
 from fairlead.core.errors import (
     CorruptPack,
     FairleadError,
@@ -37,8 +37,7 @@ OVERLOADED = problem(Unavailable("The database does not answer."))
 @pytest.fixture(autouse=True)
 def _no_pauses() -> Iterator[None]:
     """Tries follow at once, and as many as the transport makes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retries, "sleep", float)
+    with stamina.set_testing(True, attempts=4, cap=True):
         yield
 
 

@@ -31,6 +31,7 @@ from fairlead.sync.store.domain import DedupDomain
 from fairlead.sync.store.objects import open_store
 from fairlead.sync.store.reader import ArtifactReader
 from tests.acceptance.command_line import kill
+from tests.acceptance.world import is_ready
 from tests.app.feature_world import FEAST, NOW, US, FeatureWorld, write_sources
 from tests.running_server import RunningServer, running_server
 
@@ -210,13 +211,6 @@ def served(folder: Path, store: str) -> Generator[str]:
     finally:
         kill(process.pid)
         process.wait()
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return httpx2.get(f"http://127.0.0.1:{port}/readyz", timeout=2, trust_env=False).status_code == 200
-    except httpx2.TransportError:
-        return False
 
 
 ENTITIES = {

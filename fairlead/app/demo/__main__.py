@@ -25,8 +25,11 @@ def main() -> int:
     # Feast, MLflow and BentoML talk a lot; this is our story.
     warnings.simplefilter("ignore")
     os.environ |= {"MLFLOW_LOG_UV_FILES": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "BENTOML_DO_NOT_TRACK": "true"}
+    from stamina.instrumentation import set_on_retry_hooks
+
     from fairlead.app.demo.story import tell_story
 
+    set_on_retry_hooks([])
     try:
         tell_story(options.home.absolute(), keep=options.keep)
     except FairleadError as error:
